@@ -1,0 +1,49 @@
+# make demo    soft and hard attention side by side on real digits
+# make test    the tests (those in a real browser need Chromium)
+# make check   style and types
+# make bench   the glimpse sensor against a plain reference; numbers go to benchmarks/results/
+# make docs    the pages of every module, in build/docs
+# make setup   everything for working on saccade
+#
+# Each installs what it lacks into .venv, at the versions in constraints.txt, and only once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench docs setup
+
+demo: .venv/.demo
+	$(BIN)/saccade compare
+
+test: .venv/.test
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m unchecked
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not unchecked" --jaxtyping-packages=saccade,beartype.beartype
+
+check: .venv/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+bench: .venv/.demo
+	mkdir -p build benchmarks/results
+	$(BIN)/saccade bench glimpse --json > build/glimpse.json
+	mv build/glimpse.json benchmarks/results/glimpse.json
+
+docs: .venv/.docs
+	$(BIN)/pdoc saccade --output-directory build/docs
+
+setup: .venv/.setup
+
+.venv/.demo: EXTRAS =
+.venv/.test: EXTRAS = [dev,hub,logging,oracles]
+.venv/.docs: EXTRAS = [docs]
+.venv/.setup: EXTRAS = [dev,docs,export,hub,logging,oracles,slides,speech,text]
+
+# The build tools are installed first, at their pinned versions too; where nothing is missing, pip asks no network.
+.venv/.demo .venv/.test .venv/.docs .venv/.setup: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet -c constraints.txt hatchling editables
+	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation --editable '.$(EXTRAS)'
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv

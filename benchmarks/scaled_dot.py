@@ -1,0 +1,54 @@
+"""What `attend` adds to PyTorch's scaled_dot_product_attention, which is its fast road for (scaled_dot, softmax, mean).
+
+`saccade bench scaled_dot` prints both, forward alone and with the backward, in turn.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from harness import Row, compare, main
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+import saccade as sc
+
+SIZES = [(1, 8, 128, 64), (4, 8, 128, 64), (1, 8, 512, 64)]
+LIMIT = "the two matrix products, forward, or the six, with the backward, by torch.matmul"
+
+
+def measure(rounds: int) -> Iterable[Row]:
+    """Two rows for each size."""
+    for size in SIZES:
+        torch.manual_seed(0)
+        query, keys, values = (torch.randn(size, requires_grad=True) for _ in range(3))
+        ours, theirs = sc.attend(query, keys, values).context, scaled_dot_product_attention(query, keys, values)
+        if not torch.equal(ours, theirs):
+            raise AssertionError("the fast road is not PyTorch's")
+        yield _row(size, "forward", _attend, scaled_dot_product_attention, _products, (query, keys, values), rounds)
+        yield _row(
+            size, "forward and backward", _trained(_attend), _trained(scaled_dot_product_attention),
+            lambda *tensors: [_products(*tensors) for _ in range(3)], (query, keys, values), rounds,
+        )  # fmt: skip
+
+
+def _row(size, what, ours, theirs, bound, tensors, rounds: int) -> Row:
+    calls = [lambda function=function: function(*tensors) for function in (ours, theirs, bound)]
+    case = f"{'x'.join(map(str, size))}, {what}"
+    return compare(case, "scaled_dot_product_attention", *calls, LIMIT, items=size[0] * size[2], rounds=rounds)
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    return sc.attend(query, keys, values).context
+
+
+def _trained(function):
+    return lambda *tensors: torch.autograd.grad(function(*tensors).sum(), tensors)
+
+
+@torch.no_grad()
+def _products(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    return (query @ keys.mT) @ values
+
+
+if __name__ == "__main__":
+    main("scaled_dot", measure)

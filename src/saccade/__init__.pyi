@@ -1,0 +1,56 @@
+# The public names, one a line. `__init__.py` reads them from here and loads each when it is first used.
+from . import named as named
+from .attend import Attended as Attended
+from .attend import Attention as Attention
+from .attend import Memory as Memory
+from .attend import MultiHead as MultiHead
+from .attend import attend as attend
+from .attend import look as look
+from .attend import select as select
+from .estimators import Constant as Constant
+from .estimators import Learned as Learned
+from .estimators import MovingAverage as MovingAverage
+from .estimators import SelfCritical as SelfCritical
+from .estimators import enumerate_exactly as enumerate_exactly
+from .estimators import leave_one_out as leave_one_out
+from .estimators import reinforce as reinforce
+from .images import Glimpses as Glimpses
+from .masks import causal as causal
+from .masks import document as document
+from .masks import padding as padding
+from .masks import window as window
+from .over import Predicted as Predicted
+from .over import dropout as dropout
+from .over import entmax as entmax
+from .over import local as local
+from .over import sigmoid as sigmoid
+from .over import softmax as softmax
+from .over import sparsemax as sparsemax
+from .over import subset as subset
+from .over import top_k as top_k
+from .over import without_replacement as without_replacement
+from .parts import State as State
+from .parts import Step as Step
+from .positions import Coordinate as Coordinate
+from .positions import Independent as Independent
+from .positions import OneHot as OneHot
+from .positions import Positions as Positions
+from .positions import Subset as Subset
+from .positions import WithoutReplacement as WithoutReplacement
+from .reads import hard as hard
+from .reads import mean as mean
+from .reads import mode as mode
+from .reads import relaxed as relaxed
+from .reads import sample as sample
+from .reads import straight_through as straight_through
+from .scores import Additive as Additive
+from .scores import Bilinear as Bilinear
+from .scores import Cosine as Cosine
+from .scores import Location as Location
+from .scores import Score as Score
+from .scores import biased as biased
+from .scores import dot as dot
+from .scores import scaled_dot as scaled_dot
+
+__all__: list[str]
+__version__: str

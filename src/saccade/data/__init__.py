@@ -1,0 +1,10 @@
+"""Where examples come from: real digits, scattered or plain, and folders of pictures."""
+
+from saccade.data.folder import Pictures as Pictures
+from saccade.data.folder import pictures as pictures
+from saccade.data.load import load as load
+from saccade.data.mnist import digits as digits
+from saccade.data.scatter import Scattered as Scattered
+from saccade.data.splits import Split as Split
+from saccade.data.splits import Splits as Splits
+from saccade.data.splits import hold_out as hold_out

@@ -1,0 +1,186 @@
+"""The glimpse sensor of recurrent visual attention: sharp where it looks, coarse around it."""
+
+import math
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Glimpses:
+    """Square patches of images around a location, each twice as wide as the one before, all of one size.
+
+    The sensor rho(x, l) of Mnih et al. 2014, "Recurrent Models of Visual Attention", section 3.1. Patch number
+    s = 0 .. scales - 1 is a window of size x size pixels of the image mean-pooled by 2^s, so it covers size 2^s pixels
+    of the image each way. These pooled images (the pyramid) are made once, when the sensor is made, and every glimpse
+    only copies windows out of them.
+
+    A location (y, x) lies in [-1, 1]: (-1, -1) is the top left corner and (1, 1) the bottom right corner, the outer
+    edges of the image. On level s, which is Y / 2^s pixels high, it falls at c = (y + 1) / 2 * Y / 2^s pixels from the
+    top, and the window is the one whose middle is nearest to it; of two that are equally near, the lower (and for x
+    the right one):
+
+        first row = floor(c - size / 2 + 1 / 2),    last row = first row + size - 1
+
+    Therefore in the middle (y = 0) of an image of even height a window of even size is exactly centred, and one of
+    odd size lies half a pixel low; in an image of odd height it is the other way round. Each level rounds to its own
+    pixels, coarse levels to coarse ones. Whatever lies outside the image is zero, also within a pooled pixel that the
+    edge of the image cuts; a location far outside, an infinite one or NaN reads only zeros.
+
+    Gradients flow to the images. None flows to the location: it is rounded.
+
+    Args:
+        images: (B, C, Y, X), of a floating point type.
+        size: the height and width of a patch in pixels; it may exceed the image.
+        scales: how many patches a glimpse has.
+
+    Attributes:
+        pixels: how many values of the pyramid `read` has copied so far, counted where they are copied.
+
+    Raises:
+        TypeError: the images are not a floating point tensor, or size or scales is not an integer.
+        ValueError: the images are not (B, C, Y, X), or there are none, or size or scales is below one.
+
+    >>> image = torch.arange(16.0).view(1, 1, 4, 4)
+    >>> sensor = Glimpses(image, size=2, scales=2)
+    >>> sensor.read(torch.tensor([[-0.5, 0.5]])).squeeze()     # the top right quarter, then its surroundings
+    tensor([[[ 2.0000,  3.0000],
+             [ 6.0000,  7.0000]],
+    <BLANKLINE>
+            [[ 4.5000,  0.0000],
+             [12.5000,  0.0000]]])
+    >>> sensor.pixels
+    8
+    """
+
+    def __init__(self, images: Float[Tensor, "B C Y X"], size: int, scales: int = 1):
+        _check_images(images)
+        _check_count("size", size)
+        _check_count("scales", scales)
+        self.size, self.scales, self.batch, self.pixels = size, scales, len(images), 0
+        levels = _pyramid(images, scales)
+        self._values = _flat(levels, padding=size)
+        self._measure(images, levels)
+
+    def _measure(self, images: Tensor, levels: list[Tensor]) -> None:
+        """What `read` needs to turn a location into the places of its windows among the values of the pyramid."""
+        device, channels = images.device, images.shape[1]
+        halves = [[extent / 2 ** (s + 1) for extent in images.shape[-2:]] for s in range(self.scales)]
+        self._half = torch.tensor(halves, device=device)  # (scales, 2): half of the image in pixels of the level
+        # Where a glimpse at the middle starts, c - size / 2 + 1 / 2, counted from the edge of the padding.
+        self._middle = self._half + (self.size + 1) / 2  # (scales, 2)
+        inside = torch.tensor([level.shape[-2:] for level in levels], device=device)  # (scales, 2)
+        self._last = (inside + self.size).to(self._half)  # (scales, 2): the last place to start at; it is all padding
+        shape = inside + 2 * self.size
+        area, width = shape.prod(1), shape[:, 1:]
+        self._strides = torch.cat([width, torch.ones_like(width)], 1)  # (scales, 2)
+        image = torch.arange(self.batch, device=device)[:, None]
+        self._first = channels * (self.batch * (area.cumsum(0) - area) + image * area)  # (B, scales)
+        channel = torch.arange(channels, device=device)[:, None] * area[:, None, None]
+        row = torch.arange(self.size, device=device) * width[:, None]
+        self._rows = channel + row  # (scales, C, size)
+
+    def read(self, z: Float[Tensor, "*S B 2"]) -> Float[Tensor, "*S B scales C size size"]:
+        """The patches around the locations z, finest first; leading draws S share the pyramid.
+
+        Raises:
+            TypeError: z is not a floating point tensor.
+            ValueError: z is not (*S, B, 2).
+        """
+        self._check(z)
+        start = z[..., None, :] * self._half + self._middle  # (*S, B, scales, 2)
+        start = start.fmin(self._last).clamp(min=0).long()  # fmin, as it takes NaN for the last place: padding
+        start = (start * self._strides).sum(-1) + self._first  # (*S, B, scales)
+        rows = start[..., None, None] + self._rows  # (*S, B, scales, C, size)
+        self.pixels += rows.numel() * self.size
+        return _stretches(self._values, rows, self.size)
+
+    def _check(self, z: Tensor) -> None:
+        if not isinstance(z, Tensor) or not z.is_floating_point():
+            raise TypeError(f"z expected locations as a floating point tensor, but got {_kind(z)}.")
+        if z.ndim < 2 or z.shape[-2:] != (self.batch, 2):
+            raise ValueError(
+                f"z expected the shape (*S, {self.batch}, 2), one location an image, but got {tuple(z.shape)}."
+            )
+
+
+def grid(height: int, width: int, size: int) -> Float[Tensor, "G 2"]:
+    """The locations of the fewest glimpses whose finest patches cover the image from edge to edge.
+
+    ceil(height / size) rows of ceil(width / size) patches, row by row, evenly spaced, rounded to whole pixels, each
+    inside the image: they overlap a little where size does not divide the image. An image no larger than the patch
+    has one, in its middle.
+
+    Raises:
+        TypeError: a size is not an integer.
+        ValueError: a size is below one.
+
+    >>> grid(28, 14, 14)
+    tensor([[-0.5000,  0.0000],
+            [ 0.5000,  0.0000]])
+    """
+    for name, count in (("height", height), ("width", width), ("size", size)):
+        _check_count(name, count)
+    return torch.cartesian_prod(_line(height, size), _line(width, size))
+
+
+def _line(extent: int, size: int) -> Float[Tensor, " N"]:
+    """The middles, in [-1, 1], of the fewest windows of `size` pixels that cover `extent` pixels."""
+    inside = min(size, extent)
+    first = torch.linspace(0, extent - inside, -(-extent // size)).round()
+    return (2 * first + inside) / extent - 1
+
+
+def _pyramid(images: Tensor, scales: int) -> list[Tensor]:
+    """The images pooled by 1, 2, 4, ..."""
+    levels = [images]
+    while len(levels) < scales:
+        levels.append(_pooled(levels[-1]))
+    return levels
+
+
+def _pooled(images: Float[Tensor, "B C Y X"]) -> Tensor:
+    """The means of 2 x 2 pixels, with zeros beyond an odd edge (written out: faster than avg_pool2d on the CPU)."""
+    height, width = images.shape[-2:]
+    if height % 2 or width % 2:
+        images = F.pad(images, (0, width % 2, 0, height % 2))
+    rows = images[..., ::2, :] + images[..., 1::2, :]
+    return (rows[..., ::2] + rows[..., 1::2]) / 4
+
+
+def _flat(levels: list[Tensor], padding: int) -> Float[Tensor, " P"]:
+    """All the levels, each with zeros around it, one after another in one flat tensor."""
+    shapes = [(*level.shape[:2], level.shape[2] + 2 * padding, level.shape[3] + 2 * padding) for level in levels]
+    ends = list(accumulate(map(math.prod, shapes)))
+    values = levels[0].new_zeros(ends[-1])
+    for level, shape, end in zip(levels, shapes, ends, strict=True):
+        padded = values[end - math.prod(shape) : end].view(shape)
+        padded[..., padding:-padding, padding:-padding] = level
+    return values
+
+
+def _stretches(values: Float[Tensor, " P"], places: Int[Tensor, "*N"], length: int) -> Float[Tensor, "*N length"]:
+    """The `length` consecutive values from each place on."""
+    if values.requires_grad:  # the gradient of overlapping stretches is slow
+        return values.take(places[..., None] + torch.arange(length, device=places.device))
+    return F.embedding(places, values.unfold(0, length, 1))
+
+
+def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        raise TypeError(f"images expected a floating point tensor, but got {_kind(images)}.")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images expected the shape (B, C, Y, X), none of them zero, but got {tuple(images.shape)}.")
+
+
+def _check_count(name: str, count: int) -> None:
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise TypeError(f"{name} expected an integer, but got {_kind(count)}.")
+    if count < 1:
+        raise ValueError(f"{name} expected at least 1, but got {count}.")
+
+
+def _kind(value: object) -> str:
+    return str(value.dtype) if isinstance(value, Tensor) else type(value).__name__

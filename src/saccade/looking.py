@@ -1,0 +1,113 @@
+"""Where a trained model looked and where it failed: pictures and a page for one run, and the parts for a comparison."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade import runs
+from saccade.report import Look, Report, write_report
+
+SHOWN = 12  # images on a page
+
+
+def open_run(run: Path, data: str = "") -> tuple[ModuleType, Any, nn.Module, Any]:
+    """(recipe, config, model, splits) of a run; of other data than it was trained on, if that is given."""
+    if not data:
+        recipe, config, splits, model = runs.open_run(run)
+        return recipe, config, model, splits
+    recipe, config, model = runs.load(run)
+    config = replace(config, data=data)
+    return recipe, config, model, recipe.data(config)
+
+
+@torch.no_grad()
+def results(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Iterator[dict[str, Tensor]]:
+    """What the recipe says of each example of a split, a batch at a time; chance is the same each time."""
+    model.eval()
+    for number, indices in enumerate(torch.arange(len(split)).split(batch)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(number)
+            values = recipe.evaluate(model, split.batch(indices, None))
+        yield values
+
+
+def evaluate(run: Path, data: str) -> dict[str, float]:
+    """The averages over the test split of other data than a run was trained on: {"test_error": 0.05}."""
+    recipe, config, model, splits = open_run(run, data)
+    parts = list(results(recipe, model, splits.test, config.batch))
+    return {f"test_{name}": torch.cat([part[name].double() for part in parts]).mean().item() for name in parts[0]}
+
+
+@torch.no_grad()
+def look(recipe: ModuleType, model: nn.Module, split: Any, indices: Tensor) -> Look:
+    """Where the model looked on these examples."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return recipe.look(model.eval(), split.batch(indices, None))
+
+
+def failures(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Look | None:
+    """Where it looked on the first examples that it answered wrongly; None if there are none."""
+    errors = (values["error"] for values in results(recipe, model, split, batch))
+    wrong = (n * batch + int(i) for n, values in enumerate(errors) for i in values.nonzero())
+    indices = list(islice(wrong, SHOWN))
+    return look(recipe, model, split, torch.tensor(indices)) if indices else None
+
+
+def show(run: Path, data: str = "") -> list[Path]:
+    """Writes the pictures of a run and its report.html, on the first test images; returns what it wrote."""
+    recipe, config, model, splits = open_run(run, data)
+    seen = look(recipe, model, splits.test, torch.arange(min(SHOWN, len(splits.test))))
+    failed = failures(recipe, model, splits.test, config.batch)
+    page = Report(
+        title=f"Where {run.name} looked",
+        question=sentence(recipe),
+        data=splits.describe,
+        curves={run.name: curve(run, recipe)},
+        curves_x="epoch",
+        looks={run.name: seen},
+        failures={run.name: failed} if failed else {},
+        command=f"saccade look {run}",
+        config=(run / "config.yaml").read_text(encoding="utf-8"),
+    )
+    return [*draw(run / "pictures", seen, run.name), write_report(run / "report.html", page)]
+
+
+def sentence(recipe: ModuleType) -> str:
+    """The first sentence of a recipe's docstring: its task."""
+    return (recipe.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+
+
+def curve(run: Path, recipe: ModuleType) -> list[tuple[float, float]]:
+    """What the recipe watches, after each epoch."""
+    return [(float(row["epoch"]), row[recipe.WATCH[0]]) for row in runs.read_metrics(run)]
+
+
+def draw(folder: Path, seen: Look, model: str) -> list[Path]:
+    """Draws all images of a look on one sheet, and each by itself with what was seen there."""
+    from saccade import plots
+
+    folder.mkdir(exist_ok=True)
+    figures = {"gallery": plots.gallery(seen, model)}
+    for n, image in enumerate(seen.images):
+        box = None if seen.boxes is None else seen.boxes[n]
+        if seen.locations is not None:
+            patches = None if seen.patches is None else seen.patches[n]
+            figures[f"image-{n + 1}"] = plots.path(image, seen.locations[n], patches, box, model)
+        elif seen.weights is not None and seen.grid is not None:
+            figures[f"image-{n + 1}"] = plots.heat(image, seen.weights[n], seen.grid, box, model)
+    return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+
+def _save(figure: Any, path: Path) -> Path:
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    runs.write(path, picture.getvalue())
+    return path

@@ -1,0 +1,91 @@
+"""What every distribution over where to look answers."""
+
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, kl_divergence
+from torch.export import register_dataclass
+
+INFINITY = float("inf")
+T = TypeVar("T")
+
+
+def exported(family: type[T]) -> type[T]:
+    """Registers a dataclass of tensors as a value that torch.export, compile and vmap take and return."""
+    register_dataclass(family)
+    return family
+
+
+class Positions(Distribution):
+    """A probability distribution over where to look: the protocol of torch.distributions, and how an event reads.
+
+    An event is *indices*; `indicator(z)` is the same event as a 0/1 tensor. Two laws tie the parts together:
+    `mean = E[indicator(z)]`, and what is read is the sum of the indicator times the values, so that
+    `expect(values) = E[gather(values, z)]`. A family is a dataclass; each of its tensors begins with the batch
+    dimensions, so that a distribution is a plain value, which may be indexed, stored, compiled and exported.
+    """
+
+    arg_constraints: ClassVar[dict] = {}
+    has_enumerate_support: bool = False
+    has_relaxed: bool = False
+    """Whether `relax(temperature)` draws a relaxed indicator, through which gradients flow."""
+
+    def indicator(self, z: Tensor) -> Tensor:
+        """The event as a 0/1 tensor over the places, shape (*B, Q, K)."""
+        raise TypeError(f"{type(self).__name__} has no indicator: its events are locations, not indices of places.")
+
+    def relax(self, temperature: float) -> Tensor:
+        """A relaxed indicator, differentiable in the parameters, shape (*B, Q, K)."""
+        raise TypeError(f"{type(self).__name__} has no relaxed events: use one that has_relaxed, such as OneHot.")
+
+    def expect(self, values: Any) -> Tensor:
+        """The mean of what is read, `mean` times the values (*B, K, V): shape (*B, Q, V), time O(Q K V)."""
+        weights = self.mean
+        return weights @ all_places(values, weights)
+
+    def gather(self, values: Any, z: Tensor) -> Tensor:
+        """What the event z reads of the values (*B, K, V): shape (*B, Q, V), time O(V) a place of z."""
+        return read_places(values, z)
+
+    def kl(self, other: Distribution) -> Tensor:
+        """The Kullback-Leibler divergence of this distribution from `other`, E[log p(z) - log q(z)], in nats."""
+        return kl_divergence(self, other)
+
+
+def all_places(values: Any, weights: Tensor) -> Tensor:
+    """The values (*B, K, V) for weights (*B, Q, K): a tensor as it is, a reader by reading every place."""
+    if isinstance(values, Tensor):
+        return values
+    *batch, _, places = weights.shape
+    return values.read(torch.arange(places, device=weights.device).expand(*batch, places))
+
+
+def read_places(values: Any, z: Tensor) -> Tensor:
+    """The values at the indices z, zero where z is -1 (nowhere).
+
+    `values` is a tensor (*B, K, V) or has `.read(z)`; z is (*S, *B, N) with N indices a row; the result is
+    (*S, *B, N, V). Time and memory O(N V) a row, whatever K is.
+    """
+    if isinstance(values, Tensor):
+        read = take(values, z.clamp(min=0).unsqueeze(-1), dim=-2)  # (*S, *B, N, V)
+    else:
+        read = values.read(z)
+    return read.masked_fill((z < 0).unsqueeze(-1), 0)
+
+
+def take(tensor: Tensor, index: Tensor, dim: int) -> Tensor:
+    """What lies at the indices along a dimension; the index may have draws in front that the tensor lacks."""
+    return torch.take_along_dim(tensor[(None,) * (index.dim() - tensor.dim())], index, dim)
+
+
+def safe_log(probability: Tensor) -> Tensor:
+    """The logarithm, -inf at zero, with a gradient of zero there."""
+    possible = probability > 0
+    return torch.where(possible, probability, 1).log().masked_fill(~possible, -INFINITY)
+
+
+def gumbel_like(scores: Tensor) -> Tensor:
+    """Standard Gumbel noise of the scores' shape, finite, in float32 at least: adding it in less would bias a draw."""
+    noise = torch.empty_like(scores, dtype=torch.promote_types(scores.dtype, torch.float32)).exponential_()
+    return -noise.clamp_min(torch.finfo(noise.dtype).tiny).log()

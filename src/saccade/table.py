@@ -1,0 +1,80 @@
+"""The results of a comparison as a table, in the terminal and on the page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from saccade.report import Column
+
+
+class Measure(NamedTuple):
+    """One column: where its value stands in a row of results, by what it is multiplied, and what is said of it."""
+
+    key: str
+    factor: float
+    column: Column
+
+
+MEASURES = (
+    Measure("test_error", 100, Column("test error", "%", "Share of the test images answered wrongly, ± {spread}.")),
+    Measure("test_pixels", 1, Column("pixels read", "an image", "Counted by the sensor, where it reads them.")),
+    Measure("multiply_adds", 1e-6, Column("multiply-adds", "million an image", "Counted where torch multiplies.")),
+    Measure("inference", 1, Column("answers", "images/s", "Timed in turn with the others, on one thread.")),
+    Measure("training", 1, Column("learns from", "images/s", "Timed in turn with the others, on one thread.")),
+    Measure("test_on_digit", 100, Column("on the digit", "%", "Share of glimpses whose middle is in the digit's box.")),
+    Measure("test_entropy", 1, Column("entropy", "nats", "Of the distribution over where to look, a glimpse.")),
+    Measure("train_signal_to_noise", 1, Column("signal to noise", "", "Of the policy's gradient, in the last epoch.")),
+)
+
+
+def columns(rows: Sequence[Mapping[str, Any]], spread: str) -> list[Column]:
+    """The columns of which any row has a value; `spread` says what ± stands for.
+
+    >>> [column.name for column in columns([{"test_error": 0.05}], "standard error")]
+    ['test error']
+    """
+    shown = [measure.column for measure in _measured(rows)]
+    return [Column(each.name, each.unit, each.meaning.format(spread=spread)) for each in shown]
+
+
+def cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str | float | None]:
+    """The cells of a row, in the units of the columns.
+
+    >>> row = {"test_error": 0.05, "error_spread": 0.004, "test_pixels": 864.0}
+    >>> cells(row, [row])
+    ['5.0 ± 0.4', 864.0]
+    """
+    return [_cell(row, measure) for measure in _measured(rows)]
+
+
+def _measured(rows: Sequence[Mapping[str, Any]]) -> list[Measure]:
+    return [measure for measure in MEASURES if any(measure.key in row for row in rows)]
+
+
+def _cell(row: Mapping[str, Any], measure: Measure) -> str | float | None:
+    if measure.key == "test_error":
+        return f"{100 * row['test_error']:.1f} ± {100 * row['error_spread']:.1f}"
+    return row[measure.key] * measure.factor if measure.key in row else None
+
+
+def show(rows: Sequence[Mapping[str, Any]], title: str, spread: str) -> None:
+    """Prints the table; `spread` says what ± stands for."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, caption=f"± {spread}", title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for column in columns(rows, spread):
+        table.add_column(f"{column.name}\n{column.unit}", justify="right")
+    for row in rows:
+        table.add_row(row["model"], *(_text(cell) for cell in cells(row, rows)))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file has room
+    console.print(table)
+
+
+def _text(cell: str | float | None) -> str:
+    if cell is None or isinstance(cell, str):
+        return cell or "-"
+    return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"

@@ -1,0 +1,93 @@
+"""THE table: every score, over, read and mask with small arguments. Every law runs over every row that it speaks of."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import saccade as sc
+
+B, Q, K, D, V = 2, 3, 4, 5, 2
+INFINITY = float("inf")
+
+
+def tensors(*shape: int, count: int = 1, scale: float = 1.0) -> tuple[Tensor, ...]:
+    """Random tensors in float64."""
+    return tuple(scale * torch.randn(*shape, dtype=torch.float64) for _ in range(count))
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    """query (B, Q, D), keys (B, K, D) and values (B, K, V)."""
+    return *tensors(B, Q, D), *tensors(B, K, D), *tensors(B, K, V)
+
+
+class Fatigue(sc.Score):
+    """Carried by a score: a place is the less attractive the more it has been looked at."""
+
+    def at(self, step: sc.Step):
+        return lambda query, keys: sc.dot(query, keys) - (0 if step.carried is None else step.carried.unsqueeze(-2))
+
+    def next(self, carried: Tensor | None, positions: sc.Positions) -> Tensor:
+        return positions.mean.sum(-2) + (0 if carried is None else carried)
+
+
+SCORES: dict[str, Callable[[], Any]] = {
+    "dot": lambda: sc.dot,
+    "scaled_dot": lambda: sc.scaled_dot,
+    "cosine": lambda: sc.Cosine(sharpness=2.0),
+    "cosine, learned sharpness": lambda: sc.Cosine(nn.Parameter(torch.tensor(2.0, dtype=torch.float64))),
+    "additive": lambda: sc.Additive(D, D, 6).double(),
+    "bilinear": lambda: sc.Bilinear(D, D).double(),
+    "location": lambda: sc.Location(D, K + 2).double(),
+    "biased": lambda: sc.biased(sc.scaled_dot, nn.Parameter(torch.randn(Q, K, dtype=torch.float64))),
+    "biased additive": lambda: sc.biased(sc.Additive(D, D, 6).double(), torch.linspace(0, 1, K, dtype=torch.float64)),
+    "fatigue": Fatigue,
+}
+
+OVERS: dict[str, Callable[[], Any]] = {
+    "softmax": lambda: sc.softmax,
+    "sparsemax": lambda: sc.sparsemax,
+    "entmax(1)": lambda: sc.entmax(1.0),
+    "entmax(1.3)": lambda: sc.entmax(1.3),
+    "entmax(1.5)": lambda: sc.entmax(1.5),
+    "entmax(2)": lambda: sc.entmax(2.0),
+    "top_k(2)": lambda: sc.top_k(2),
+    "sigmoid": lambda: sc.sigmoid,
+    "subset(1)": lambda: sc.subset(1),
+    "subset(2)": lambda: sc.subset(2),
+    "subset(9)": lambda: sc.subset(9),
+    "without_replacement(2)": lambda: sc.without_replacement(2),
+    "local-m": lambda: sc.local(1),
+    "local-p": lambda: sc.local(1, centre=sc.Predicted(D, 6).double()),
+    "dropout": lambda: sc.dropout(sc.softmax, 0.5).eval(),
+}
+
+READS: dict[str, Callable[[], Any]] = {
+    "mean": lambda: sc.mean,
+    "sample": lambda: sc.sample,
+    "mode": lambda: sc.mode,
+    "hard": lambda: sc.hard,
+    "straight_through": lambda: sc.straight_through,
+    "relaxed": lambda: sc.relaxed(0.7),
+}
+
+MASKS: dict[str, Callable[[], Tensor | None]] = {
+    "none": lambda: None,
+    "padding": lambda: sc.padding(torch.tensor([1, 3]), K),
+    "nothing to see": lambda: sc.padding(torch.tensor([0, K]), K),
+    "causal": lambda: sc.causal(Q, K),
+    "window": lambda: sc.window(2, Q, K),
+    "document": lambda: sc.document(torch.tensor([[0, 0, 1], [0, 2, 2]]), torch.tensor([[0, 0, 1, 1], [0, 1, 1, 2]])),
+    "combined": lambda: sc.causal(Q, K) & ~sc.padding(torch.tensor([1, 0]), K) | sc.window(1, Q, K),
+}
+
+
+def positions(over: Any, scores: Tensor, mask: Tensor | None = None) -> sc.Positions:
+    """The distribution that an over makes of scores (*B, Q, K), at the first step, outside of training."""
+    query, keys = torch.ones(*scores.shape[:-1], D).to(scores), torch.ones(*scores.shape[:-2], scores.shape[-1], D)
+    return at(over, sc.Step(query, keys.to(scores), mask, training=False))(scores, mask)
+
+
+def at(part: Any, step: sc.Step) -> Any:
+    return part.at(step) if hasattr(part, "at") else part

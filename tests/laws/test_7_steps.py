@@ -1,0 +1,99 @@
+"""Law 7: Q queries at once equal Q calls with the state handed on; selecting rows commutes with attention; inputs are
+never changed; nothing is kept on a module."""
+
+import copy
+
+import examples
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+import saccade as sc
+
+TRIPLES = [(score, "softmax") for score in examples.SCORES if score != "biased"]
+TRIPLES += [(score, over) for score in ("additive", "fatigue") for over in examples.OVERS]
+triples = pytest.mark.parametrize("triple", dict.fromkeys(TRIPLES), ids=", ".join)
+
+
+def attention(triple: tuple[str, str], read=sc.mean) -> sc.Attention:
+    return sc.Attention(examples.SCORES[triple[0]](), examples.OVERS[triple[1]](), read).eval()
+
+
+def in_steps(model: sc.Attention, query: Tensor, memory: sc.Memory) -> tuple[Tensor, Tensor]:
+    """Contexts and weights of one query after another."""
+    state, outs = None, []
+    for one in query.split(1, -2):
+        outs.append(model(one, memory, state))
+        state = outs[-1].state
+    return torch.cat([out.context for out in outs], -2), torch.cat([out.weights for out in outs], -2)
+
+
+def check_steps(model: sc.Attention, query: Tensor, memory: sc.Memory) -> None:
+    """The law of steps."""
+    out = model(query, memory)
+    assert_close((out.context, out.weights), in_steps(model, query, memory))
+
+
+@triples
+@pytest.mark.parametrize("read", ["mean", "mode"])
+def test_queries_at_once_equal_queries_in_turn(triple: tuple[str, str], read: str):
+    query, keys, values = examples.inputs()
+    model = attention(triple, examples.READS[read]())
+    check_steps(model, query, model.prepare(keys, values, sc.padding(torch.tensor([2, 4]), 4)))
+
+
+@triples
+def test_a_state_goes_on_where_it_left_off(triple: tuple[str, str]):
+    query, keys, values = examples.inputs()
+    model = attention(triple)
+    memory = model.prepare(keys, values)
+    first = model(query[:, :2], memory)
+    second = model(query[:, 2:], memory, first.state)
+    assert_close(torch.cat((first.context, second.context), 1), model(query, memory).context)
+
+
+@triples
+def test_rows_selected_before_equal_rows_selected_after(triple: tuple[str, str]):
+    query, keys, values = examples.inputs()
+    model = attention(triple)
+    memory = model.prepare(keys, values, sc.padding(torch.tensor([3, 2]), 4))
+    rows = torch.tensor([1, 1, 0])
+    first = model(query[:, :1], memory)
+    late = model(query[:, 1:], memory, first.state)
+    early = model(query[rows, 1:], sc.select(memory, rows), sc.select(first.state, rows))
+    assert_close(early.context, late.context[rows])
+    assert_close(early.weights, sc.select(late.positions, rows).mean)
+
+
+def test_select_of_a_reader_is_refused():
+    class Reader:
+        def read(self, z: Tensor) -> Tensor:
+            return z.unsqueeze(-1)
+
+    memory = sc.Attention().prepare(torch.ones(2, 3, 4), Reader())
+    with pytest.raises(TypeError, match="select expected values that are a tensor, but got the reader Reader"):
+        sc.select(memory, torch.tensor([0]))
+
+
+@triples
+@pytest.mark.parametrize("read", examples.READS)
+def test_nothing_is_changed_or_kept(triple: tuple[str, str], read: str):
+    arguments = examples.inputs()
+    before = [each.clone() for each in arguments]
+    model = attention(triple, examples.READS[read]()).train()
+    state, attributes = copy.deepcopy(model.state_dict()), {name: set(vars(m)) for name, m in model.named_modules()}
+    if read != "relaxed" or examples.positions(model.over, torch.ones(2, 3, 4, dtype=torch.float64)).has_relaxed:
+        model(arguments[0], model.prepare(*arguments[1:]))
+    assert all((now == then).all() for now, then in zip(arguments, before, strict=True))
+    assert_close(dict(model.state_dict()), dict(state))
+    assert attributes == {name: set(vars(m)) for name, m in model.named_modules()}
+
+
+class TestMutants:
+    def test_a_part_that_forgets(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(sc.local, "next", lambda self, carried, positions: None)
+        query, keys, values = examples.inputs()
+        model = attention(("additive", "local-m"))
+        with pytest.raises(AssertionError):
+            check_steps(model, query, model.prepare(keys, values))

@@ -1,0 +1,209 @@
+"""What attention is beyond the laws: shapes, errors, readers, heads, glimpses."""
+
+import examples
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+import saccade as sc
+
+
+class Reader:
+    """Values that lie elsewhere, such as on a disk; counts what is read."""
+
+    def __init__(self, values: Tensor):
+        self.values = values
+        self.places = []
+
+    def read(self, z: Tensor) -> Tensor:
+        self.places.append(z)
+        return torch.take_along_dim(self.values, z.clamp(min=0).unsqueeze(-1), -2)
+
+
+@pytest.mark.parametrize("over", ["softmax", "subset(2)", "without_replacement(2)", "sigmoid", "local-p"])
+@pytest.mark.parametrize("read", ["mean", "sample", "mode", "straight_through"])
+def test_a_reader_reads_what_the_tensor_holds(read: str, over: str):
+    query, keys, values = examples.inputs()
+    contexts = []
+    for each in (values, Reader(values)):
+        torch.manual_seed(0)
+        contexts.append(
+            sc.attend(
+                query,
+                keys,
+                each,
+                score=sc.dot,
+                read=examples.READS[read](),
+                over=examples.OVERS[over]() if over != "local-p" else sc.softmax,
+            ).context
+        )
+    assert_close(*contexts)
+
+
+def test_a_hard_read_reads_one_place_a_query_and_a_soft_read_all():
+    query, keys, values = examples.inputs()
+    hard, soft = Reader(values), Reader(values)
+    out = sc.attend(query, keys, hard, read=sc.sample)
+    sc.attend(query, keys, soft, read=sc.mean)
+    assert [z.tolist() for z in hard.places] == [out.z.tolist()]
+    assert [z.shape for z in soft.places] == [(2, 4)]
+
+
+def test_hard_samples_in_training_and_takes_the_mode_in_evaluation():
+    query, keys, values = examples.inputs()
+    attention = sc.Attention(sc.dot, read=sc.hard)
+    memory = attention.prepare(keys, values)
+    draws = torch.stack([attention(query, memory).z for _ in range(50)])
+    assert (draws != draws[0]).any()
+    attention.eval()
+    assert (attention(query, memory).z == attention(query, memory).positions.mode).all()
+
+
+def test_draws_stand_in_front():
+    query, keys, values = examples.inputs()
+    out = sc.attend(query.expand(7, 2, 3, 5), keys, values, read=sc.sample, mask=sc.padding(torch.tensor([1, 4]), 4))
+    assert out.context.shape == (7, 2, 3, 2) and out.z.shape == out.log_prob.shape == (7, 2, 3)
+    assert (out.z[:, 0] == 0).all() and (out.z[:, 1] != out.z[0, 1]).any()
+    assert_close(out.context[3, 1, 2], values[1, out.z[3, 1, 2]])
+
+
+def test_where_nothing_may_be_seen_nothing_is_read():
+    query, keys, values = examples.inputs()
+    out = sc.attend(query, keys, values, read=sc.sample, mask=torch.zeros(2, 1, 4, dtype=torch.bool))
+    assert (out.z == -1).all() and (out.context == 0).all() and (out.log_prob == 0).all()
+
+
+def test_nan_in_the_scores_propagates():
+    query, keys, values = examples.inputs()
+    query[0, 1] = float("nan")
+    context = sc.attend(query, keys, values).context
+    assert context[0, 1].isnan().all() and context[0, 0].isfinite().all() and context[1].isfinite().all()
+
+
+def heads(theirs: nn.MultiheadAttention, **parts) -> sc.MultiHead:
+    """A MultiHead with the weights of PyTorch's."""
+    ours = sc.MultiHead(theirs.embed_dim, theirs.num_heads, **parts).double()
+    for name, weight, bias in zip(
+        ("query", "key", "value"), theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3), strict=True
+    ):
+        getattr(ours, name).load_state_dict({"weight": weight, "bias": bias})
+    ours.out.load_state_dict(theirs.out_proj.state_dict())
+    return ours
+
+
+@pytest.mark.parametrize("mask", ["none", "padding", "causal"])
+def test_multihead_is_that_of_pytorch(mask: str):
+    theirs = nn.MultiheadAttention(8, 2, batch_first=True).double()
+    ours, words = heads(theirs), torch.randn(2, 4, 8, dtype=torch.float64)
+    allowed = {"none": None, "padding": sc.padding(torch.tensor([2, 4]), 4), "causal": sc.causal(4)}[mask]
+    theirs_mask = {
+        "padding": {"key_padding_mask": ~sc.padding(torch.tensor([2, 4]), 4)[:, 0]},
+        "causal": {"attn_mask": ~sc.causal(4)},
+    }
+    wanted, weights = theirs(words, words, words, average_attn_weights=False, **theirs_mask.get(mask, {}))
+    out = ours(words, ours.prepare(words, words, allowed))
+    assert_close((out.context, out.weights), (wanted, weights))
+
+
+def test_multihead_sums_the_log_probability_over_heads():
+    attention, words = sc.MultiHead(8, 4, read=sc.sample), torch.randn(3, 5, 8)
+    out = attention(words, attention.prepare(words, words, sc.causal(5)))
+    assert out.z.shape == (3, 4, 5) and out.log_prob.shape == (3, 5)
+    assert_close(out.log_prob, out.positions.log_prob(out.z).sum(1))
+
+
+def test_multihead_takes_structures_and_states():
+    attention, words = sc.MultiHead(8, 2, over=sc.local(1)), torch.randn(3, 5, 8)
+    memory = attention.prepare(words, words)
+    first = attention(words[:, :2], memory)
+    second = attention(words[:, 2:], memory, first.state)
+    assert_close(torch.cat((first.context, second.context), 1), attention(words, memory).context)
+
+
+class Sensor:
+    def read(self, z: Tensor) -> Tensor:
+        return 10 * z
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_look(training: bool):
+    query = torch.randn(4, 2).clamp(-1, 1).requires_grad_()
+    seen = sc.look(query, lambda centre: sc.Coordinate(centre, 0.1), Sensor(), training=training)
+    assert_close(seen.context, 10 * seen.z)
+    assert_close(seen.log_prob, seen.positions.log_prob(seen.z))
+    assert (seen.z == query).all() != training
+    seen.log_prob.sum().backward()
+    assert query.grad.abs().sum() > 0 or not training
+
+
+ERRORS = {
+    "no keys": (dict(keys=(2, 0, 5), values=(2, 0, 2)), "keys expected at least one place to look at, but got shape"),
+    "values": (
+        dict(values=(2, 5, 2)),
+        r"values expected the shape of the keys but for the last dimension.*got \(2, 5, 2\)",
+    ),
+    "batch of values": (dict(values=(3, 4, 2)), r"values expected the shape of the keys.*\(3, 4, 2\)"),
+    "batch of query": (
+        dict(query=(3, 3, 5)),
+        r"query expected the shape \(\*B, Q, Dq\) with the batch \(2,\).*\(3, 3, 5\)",
+    ),
+    "rank of query": (dict(query=(5,)), r"query expected the shape.*got \(5,\)"),
+    "rank of keys": (dict(keys=(4,), values=(4,)), r"keys expected the shape \(\*B, K, Dk\), but got \(4,\)"),
+    "mask of one row": (
+        dict(mask=(4,)),
+        r"mask expected the shape \(\*B, Q, K\) with B = \(2,\) and K = 4.*got \(4,\)",
+    ),
+    "mask of keys": (dict(mask=(2, 3, 5)), r"mask expected the shape.*got \(2, 3, 5\)"),
+    "mask of batch": (dict(mask=(3, 3, 4)), r"mask expected the shape.*got \(3, 3, 4\)"),
+    "mask of queries": (dict(mask=(2, 2, 4)), r"mask expected 3 queries or 1, but got \(2, 2, 4\)"),
+    "mask of queries without batch": (dict(mask=(2, 4)), r"mask expected 3 queries or 1, but got \(2, 2, 4\)"),
+}
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("case", ERRORS)
+@pytest.mark.parametrize("score", ["scaled_dot", "additive"])
+def test_shapes_that_do_not_fit_are_refused(case: str, score: str):
+    shapes, message = ERRORS[case]
+    arguments = {
+        name: torch.randn(shapes.get(name, shape), dtype=torch.float64)
+        for name, shape in dict(query=(2, 3, 5), keys=(2, 4, 5), values=(2, 4, 2)).items()
+    }
+    mask = torch.ones(shapes["mask"], dtype=torch.bool) if "mask" in shapes else None
+    with pytest.raises(ValueError, match=message):
+        sc.attend(**arguments, score=examples.SCORES[score](), mask=mask)
+
+
+@pytest.mark.unchecked
+def test_a_mask_that_is_not_bool_is_refused():
+    query, keys, values = examples.inputs()
+    with pytest.raises(
+        TypeError, match=r"mask expected dtype bool, True where a key may be looked at, but got torch\.float32"
+    ):
+        sc.attend(query, keys, values, mask=torch.ones(3, 4))
+
+
+def test_no_queries_read_nothing():
+    for read in (sc.mean, sc.sample):
+        assert sc.attend(torch.ones(2, 0, 5), torch.ones(2, 4, 5), torch.ones(2, 4, 3), read=read).context.shape == (
+            2,
+            0,
+            3,
+        )
+
+
+def test_heads_that_do_not_divide_the_model_are_refused():
+    with pytest.raises(ValueError, match="MultiHead expected model_dim to be a multiple of heads=3, but got 8"):
+        sc.MultiHead(8, 3)
+
+
+def test_a_score_without_compare_says_what_is_missing():
+    with pytest.raises(TypeError, match=r"Score must define compare\(query, prepared\)"):
+        sc.Score()(torch.ones(1, 2), torch.ones(1, 2))
+
+
+def test_an_attention_shows_its_triple():
+    shown = repr(sc.Attention(sc.Additive(2, 2, 2), sc.local(2), sc.hard))
+    assert "read=hard" in shown and "(score): Additive" in shown and "local(radius=2)" in shown
+    assert repr(sc.Attention()) == "Attention(score=scaled_dot, over=softmax, read=mean)"

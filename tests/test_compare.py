@@ -1,0 +1,306 @@
+"""Comparisons: what is trained side by side, reused, stopped and resumed; the table and the page that come of it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from saccade import cli, costs, flags, parallel, table
+from saccade.compare import Plan, answer, claim, kinds
+from saccade.failure import Failure
+
+TOY = '''"""Tell bright images from dark ones."""
+
+import time
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from saccade.report import Look
+
+WATCH = ("valid_error", "min")
+QUICK = {"epochs": 1}
+KINDS = {"soft": "Sees all.", "hard": "Sees a corner."}
+
+
+@dataclass
+class Config:
+    seed: int = 0
+    data: str = "embedded"
+    attention: Literal["soft", "hard"] = "hard"
+    epochs: int = 2
+    batch: int = 8
+    learning_rate: float = 0.1
+    pause: float = 0.0
+    poison: bool = False
+
+
+class Split:
+    def __init__(self, count, seed):
+        generator = torch.Generator().manual_seed(seed)
+        self.labels = torch.randint(2, (count,), generator=generator)
+        noise = torch.rand(count, 1, 8, 8, generator=generator)
+        self.images = (noise + 0.1 * self.labels[:, None, None, None]).clamp(0, 1)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def batch(self, indices, generator):
+        return {"image": self.images[indices], "label": self.labels[indices]}
+
+
+class Splits(NamedTuple):
+    train: Split
+    valid: Split
+    test: Split
+    describe: str = "noise of two kinds"
+
+
+def data(config):
+    return Splits(Split(32, 1), Split(16, 2), Split(20, 3 if config.data == "embedded" else 4))
+
+
+class Model(nn.Module):
+    def __init__(self, config, splits):
+        super().__init__()
+        self.config = config
+        self.linear = nn.Linear(64 if config.attention == "soft" else 4, 2)
+
+    def forward(self, image):
+        return self.linear(image.flatten(1)[:, : self.linear.in_features])
+
+
+def loss(model, batch):
+    time.sleep(model.config.pause)
+    cost = nn.functional.cross_entropy(model(batch["image"]), batch["label"])
+    poisoned = model.config.poison and model.config.attention == "hard"
+    logs = {"signal_to_noise": cost.detach()} if model.config.attention == "hard" else {}
+    return cost * (torch.nan if poisoned else 1), logs
+
+
+def evaluate(model, batch):
+    error = (model(batch["image"]).argmax(-1) != batch["label"]).float()
+    return {"error": error, "pixels": torch.full_like(error, model.linear.in_features)}
+
+
+def optimiser(model, config, steps):
+    optimizer = torch.optim.SGD(model.parameters(), config.learning_rate)
+    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer)
+
+
+def look(model, batch):
+    return Look(batch["image"], batch["label"], model(batch["image"]).argmax(-1))
+'''
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The recipe toy, known here and in every process that is started, and an empty current directory."""
+    import saccade.recipes
+
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "toy.py").write_text(TOY)
+    more = "import saccade.recipes as known; known.__path__ = [*known.__path__, {!r}]"
+    (tmp_path / "sitecustomize.py").write_text(more.format(str(tmp_path / "recipes")))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(saccade.recipes, "__path__", [*saccade.recipes.__path__, str(tmp_path / "recipes")])
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path / "runs" / "compare" / "toy"
+    sys.modules.pop("saccade.recipes.toy", None)
+
+
+def start(*words: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "saccade", "compare", "toy", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def workers() -> list[int]:
+    """The processes that train for this test, told by their current directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = os.readlink(process / "cwd") == os.getcwd()
+            if ours and "saccade.parallel" in (process / "cmdline").read_text():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_compare_trains_measures_and_reports(toy: Path, capsys, monkeypatch):
+    assert cli.main(["compare", "toy", "--seeds", "2", "--json", "--out", "kept.json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert json.loads(Path("kept.json").read_text()) == results
+    assert json.loads((toy / "default" / "results.json").read_text()) == results
+    soft, hard = results["rows"]
+    assert (soft["model"], hard["model"]) == ("soft", "hard")
+    assert (soft["test_pixels"], hard["test_pixels"]) == (64, 4)
+    assert (soft["multiply_adds"], hard["multiply_adds"]) == (128, 8)
+    assert 0 < soft["training"] < soft["inference"]
+    assert "train_signal_to_noise" in hard
+    assert "train_signal_to_noise" not in soft
+    assert results["error_spread"] == "standard deviation over the seeds"
+    errors = [parallel.read_results(toy / "default" / f"hard-seed{seed}")["test_error"] for seed in (0, 1)]
+    assert hard["test_error"] == pytest.approx(sum(errors) / 2)
+    page = (toy / "default" / "report.html").read_text()
+    assert "noise of two kinds" in page
+    assert "Sees a corner." in page
+    assert workers() == []
+    monkeypatch.setattr(parallel, "Worker", None)  # what is finished is not trained again, so none may be started
+    assert cli.main(["compare", "toy", "--seeds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "± binomial standard error" in out
+    assert "runs/compare/toy/default/report.html" in out
+
+
+def test_one_comparison_is_not_mistaken_for_another(toy: Path, capsys):
+    recipe = flags.load_recipe("toy")
+    claim(Plan(recipe, recipe.Config(epochs=1), 1, toy / "mine"))
+    assert cli.main(["compare", "toy", "--epochs", "3", "--name", "mine"]) == 1
+    assert "exists already, and with another configuration (epochs is 1 there and 3 here)" in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_everything_and_the_same_call_goes_on(toy: Path):
+    words = ("--epochs", "30", "--pause", "0.02")
+    first = start(*words)
+    run = toy / "epochs=30-pause=0.02" / "hard-seed0"
+    wait_for(lambda: len(rows(run)) > 2)
+    first.send_signal(signal.SIGINT)
+    _, error = first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert error.endswith("saccade: stopped, with everything saved: the same command goes on from there.\n")
+    assert "Traceback" not in error
+    assert workers() == []
+    done = rows(run)
+    assert 2 < len(done) < 30
+    second = start(*words)
+    second.communicate(timeout=120)
+    assert second.returncode == 0
+    assert rows(run)[: len(done)] == done
+    assert len(rows(run)) == 30
+
+
+def rows(run: Path) -> list[str]:
+    file = run / "metrics.csv"
+    return file.read_text().splitlines()[1:] if file.is_file() else []
+
+
+def test_no_worker_outlives_a_killed_comparison(toy: Path):
+    first = start("--epochs", "1000", "--pause", "0.02")
+    wait_for(lambda: rows(toy / "epochs=1000-pause=0.02" / "hard-seed0"))
+    assert len(workers()) == 2
+    first.kill()
+    first.communicate()
+    wait_for(lambda: not workers(), 20)
+
+
+def test_a_run_that_fails_is_named_and_stops_the_others(toy: Path, capsys):
+    assert cli.main(["compare", "toy", "--poison", "true"]) == 1
+    error = capsys.readouterr().err
+    assert "saccade: the loss became nan at step 1 of 8" in error
+    assert workers() == []
+
+
+def test_a_worker_that_dies_is_reported_with_its_log(tmp_path: Path):
+    dead = parallel.Worker(tmp_path / "log.txt")
+    dead.process.kill()
+    try:
+        with pytest.raises(
+            Failure, match=r"the process that trained a/b has died \(status -9\); .*log.txt may say why"
+        ):
+            dead.train(Path("a/b"), lambda fraction, logs: None)
+    finally:
+        dead.end()
+
+
+def test_the_longest_run_is_trained_first(tmp_path: Path, monkeypatch):
+    asked = []
+
+    class Recorder:
+        def __init__(self, log: Path):
+            pass
+
+        def train(self, run: Path, tell: object) -> None:
+            asked.append(run.name)
+
+        def end(self) -> None:
+            pass
+
+    monkeypatch.setattr(parallel, "Worker", Recorder)
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / parallel.RESULTS).write_text("{}")
+    parallel.train_all({tmp_path / "short": 1.0, tmp_path / "long": 3.0, tmp_path / "done": 9.0}, 1, tmp_path / "log")
+    assert asked == ["long", "short"]
+
+
+def test_a_recipe_without_kinds_of_attention_cannot_be_compared():
+    import tiny_recipe
+
+    with pytest.raises(Failure, match="the recipe tiny_recipe has no kinds of attention to compare"):
+        kinds(tiny_recipe)
+
+
+@pytest.mark.parametrize("words", [["--seeds", "0"], ["--attention", "soft"], ["--seed", "1"]])
+def test_a_wrong_comparison_is_refused(words: list[str], toy: Path, capsys):
+    assert cli.main(["compare", "toy", *words]) == 2
+    assert re.match(r"saccade: (--seeds expected at least 1, but got 0|unknown flag '--\w+')", capsys.readouterr().err)
+
+
+def test_images_a_second_are_told_apart():
+    rates = costs.rates({"one": lambda: time.sleep(0.002), "two": lambda: time.sleep(0.004)}, images=10, seconds=0.1)
+    assert rates["one"] / rates["two"] == pytest.approx(2, rel=0.3)
+    assert rates["two"] == pytest.approx(2500, rel=0.3)
+
+
+def test_multiply_adds_are_counted_in_products_and_convolutions():
+    convolution = torch.nn.Conv2d(3, 5, 3, bias=False)
+    assert costs.multiply_adds(lambda: convolution(torch.rand(2, 3, 10, 10))) == 2 * 5 * 64 * 27
+    assert costs.multiply_adds(lambda: torch.rand(10) + 1) == 0
+
+
+def test_measuring_trains_a_copy():
+    import tiny_recipe
+
+    config = tiny_recipe.Config()
+    splits = tiny_recipe.data(config)
+    model = tiny_recipe.Model(config, splits)
+    before = model.linear.weight.clone()
+    step = costs.training(tiny_recipe, config, model, splits.train.batch(torch.arange(8), None))
+    step()
+    assert torch.equal(model.linear.weight, before)
+
+
+def test_the_table_shows_what_was_measured(capsys):
+    rows = [
+        {"model": "soft", "test_error": 0.05, "error_spread": 0.004, "test_pixels": 4800.0, "test_entropy": 0.5},
+        {"model": "cnn", "test_error": 0.021, "error_spread": 0.003},
+    ]
+    assert [column.name for column in table.columns(rows, "")] == ["test error", "pixels read", "entropy"]
+    assert table.columns(rows, "a standard error")[0].meaning.endswith("± a standard error.")
+    assert table.cells(rows[1], rows) == ["2.1 ± 0.3", None, None]
+    table.show(rows, "digits", "a standard error")
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("digits", "5.0 ± 0.4", "4,800", "± a standard error"))
+
+
+def test_the_answer_is_a_sentence():
+    rows = [{"model": "soft", "test_error": 0.05}, {"model": "hard", "test_error": 0.1, "test_pixels": 900.0}]
+    expected = "soft errs on 5.0 % of the test images; hard on 10.0 %, having read 900 pixels of each."
+    assert answer(rows) == expected

@@ -1,0 +1,139 @@
+"""What the estimators are beyond their law: shapes, detachment, errors, and statistics that are saved."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import saccade as sc
+
+
+def test_the_value_is_zero_so_that_the_loss_is_the_cost():
+    log_prob, cost = torch.randn(5, 3, requires_grad=True), torch.rand(5)
+    assert (sc.reinforce(log_prob, cost) == 0).all()
+    assert (sc.leave_one_out(log_prob, cost) == 0).all()
+
+
+def test_the_log_probability_is_summed_over_what_the_cost_lacks():
+    log_prob, cost = torch.randn(5, 3, 2, requires_grad=True), torch.rand(5)
+    surrogate = sc.reinforce(log_prob, cost, baseline=0.5)
+    assert surrogate.shape == (5,)
+    (gradient,) = torch.autograd.grad(surrogate.sum(), log_prob)
+    assert_close(gradient, (cost - 0.5).view(5, 1, 1).expand(5, 3, 2))
+
+
+def test_a_baseline_may_differ_from_step_to_step():
+    log_prob, cost, baseline = torch.randn(5, 3, requires_grad=True), torch.rand(5), torch.rand(5, 3)
+    (gradient,) = torch.autograd.grad(sc.reinforce(log_prob, cost, baseline).sum(), log_prob)
+    assert_close(gradient, cost.unsqueeze(-1) - baseline)
+
+
+def test_no_gradient_reaches_the_cost_or_the_baseline():
+    log_prob = torch.randn(5, requires_grad=True)
+    cost, baseline = torch.rand(5, requires_grad=True), torch.rand(5, requires_grad=True)
+    surrogate = sc.reinforce(log_prob, cost, baseline).sum()
+    assert torch.autograd.grad(surrogate, (cost, baseline), allow_unused=True) == (None, None)
+
+
+def test_leave_one_out_takes_the_mean_of_the_others():
+    log_prob, cost = torch.randn(4, 2, 3, requires_grad=True), torch.rand(4, 2)
+    (gradient,) = torch.autograd.grad(sc.leave_one_out(log_prob, cost).sum(), log_prob)
+    others = torch.stack([cost[[i for i in range(4) if i != s]].mean(0) for s in range(4)])
+    assert_close(gradient, (cost - others).unsqueeze(-1).expand(4, 2, 3))
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: sc.reinforce(torch.ones(5, 3), torch.ones(3)),
+            r"cost expected a shape that is a prefix.*\(5, 3\), but got \(3,\)",
+        ),
+        (
+            lambda: sc.reinforce(torch.ones(5), torch.ones(5, 1)),
+            r"cost expected a shape that is a prefix.*\(5,\), but got \(5, 1\)",
+        ),
+        (
+            lambda: sc.reinforce(torch.ones(5, 3), torch.ones(5), torch.ones(3)),
+            r"baseline expected a shape.*but got \(3,\)",
+        ),
+        (
+            lambda: sc.leave_one_out(torch.ones(1, 3), torch.ones(1, 3)),
+            "at least 2 draws in the first dimension of cost, but got 1",
+        ),
+        (
+            lambda: sc.leave_one_out(torch.ones(3), torch.tensor(1.0)),
+            "at least 2 draws in the first dimension of cost, but got 0",
+        ),
+        (lambda: sc.MovingAverage(1.0), "momentum of at least 0 and below 1, but got 1.0"),
+        (lambda: sc.relaxed(0.0), "relaxed expected a temperature above zero, but got 0.0"),
+    ],
+)
+def test_errors(call, message: str):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_enumeration_of_locations_is_refused():
+    with pytest.raises(TypeError, match="expected events that can be enumerated, not Coordinate"):
+        sc.enumerate_exactly(sc.Coordinate(torch.zeros(2), 0.1), lambda z: z.sum(-1))
+
+
+def test_a_moving_average_does_not_contain_the_cost_at_hand():
+    average = sc.MovingAverage(0.9)
+    seen = [average(torch.tensor([cost, cost])) for cost in (2.0, 4.0, 100.0)]
+    assert_close(torch.stack(seen)[:, 0], torch.tensor([0.0, 2.0, (0.9 * 2 + 4) / 1.9]))
+
+
+def test_a_moving_average_moves_in_training_alone_and_is_saved():
+    average, other = sc.MovingAverage(0.5), sc.MovingAverage(0.5)
+    average(torch.tensor([3.0]))
+    average.eval()
+    average(torch.tensor([1000.0]))
+    other.load_state_dict(average.state_dict())
+    assert other(torch.tensor([0.0])) == 3.0
+
+
+def test_a_learned_baseline_trains_nothing_but_itself_and_lowers_the_variance():
+    features = torch.randn(512, 3, requires_grad=True)
+    cost = features.detach() @ torch.tensor([1.0, -2.0, 0.5])
+    baseline = sc.Learned(3, 16)
+    optimiser = torch.optim.Adam(baseline.parameters(), 0.01)
+    for _ in range(300):
+        optimiser.zero_grad()
+        (baseline(features) - cost).square().mean().backward()
+        optimiser.step()
+    assert features.grad is None
+    assert (cost - baseline(features)).var() < 0.05 * cost.var()
+
+
+def test_a_self_critical_baseline_is_the_cost_of_the_greedy_choice():
+    scores = nn.Parameter(torch.tensor([[0.0, 2.0, 1.0]]))
+    prices = torch.tensor([[5.0], [7.0], [9.0]])
+
+    def greedy() -> torch.Tensor:
+        return sc.mode(sc.softmax(scores), prices)[0].squeeze(-1)
+
+    baseline = sc.SelfCritical(greedy)()
+    assert baseline.item() == 7.0 and not baseline.requires_grad
+
+
+@pytest.mark.parametrize(
+    "estimate", [lambda log_prob, cost: sc.reinforce(log_prob, cost, cost.mean()), sc.leave_one_out]
+)
+def test_hard_attention_learns_where_the_prize_is(estimate):
+    """One more line in the loss, and the policy finds the one key out of eight under which the prize lies."""
+    torch.manual_seed(0)
+    keys, prize = torch.randn(8, 4), 5
+    policy = nn.Linear(1, 4)
+    optimiser = torch.optim.Adam(policy.parameters(), 0.1)
+    for _ in range(200):
+        query = policy(torch.ones(64, 1, 1))
+        out = sc.attend(query, keys.expand(64, 8, 4), keys.expand(64, 8, 4), read=sc.hard)
+        cost = (out.z.squeeze(-1) != prize).float()
+        loss = (cost + estimate(out.log_prob.squeeze(-1), cost)).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert cost.mean() < 0.1

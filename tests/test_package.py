@@ -1,0 +1,143 @@
+"""The package as a whole: its public names, what importing it costs, and who imports whom."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import saccade
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "saccade"
+COMMAND = Path(sysconfig.get_path("scripts")) / "saccade"
+
+USE_EVERY_NAME = "import saccade; [getattr(saccade, name) for name in saccade.__all__]"
+
+
+def output_of(*command: str | Path) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+def test_every_public_name_is_what_it_says():
+    for name in saccade.__all__:
+        assert isinstance(getattr(saccade, name), ModuleType) == (name == "named"), name
+    assert set(saccade.__all__) <= set(dir(saccade))
+    assert len(set(saccade.__all__)) == len(saccade.__all__)
+
+
+def test_no_other_module_takes_a_public_name():
+    assert set(modules()) & set(saccade.__all__) == {"attend", "named"}
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'saccade' has no attribute 'atend'"):
+        getattr(saccade, "atend")  # noqa: B009 - as a user would, but type checkers know better
+
+
+@pytest.mark.parametrize("first", ["from saccade.attend import Attention", "import saccade.recipes", "import saccade"])
+def test_attend_is_the_function_whatever_was_imported_first(first):
+    kind = output_of(sys.executable, "-c", f"{first}; import saccade; print(type(saccade.attend).__name__)")
+    assert kind == "function\n"
+
+
+def packages_loaded_by(code: str) -> set[str]:
+    """The packages beyond Python's own that code loads, in a new process where torch is there already."""
+    script = f"""
+import sys, json, torch
+before = set(sys.modules)
+{code}
+print(json.dumps([name for name in sys.modules if name not in before]))
+"""
+    modules = json.loads(output_of(sys.executable, "-c", script))
+    return {name.split(".")[0] for name in modules} - set(sys.stdlib_module_names)
+
+
+def test_public_names_load_few_packages():
+    assert "rich" in packages_loaded_by("import rich")
+    assert packages_loaded_by(USE_EVERY_NAME) <= {"saccade", "torch", "numpy", "einops", "jaxtyping"}
+
+
+def test_importing_saccade_loads_no_other_package():
+    loaded = "import saccade, sys; print(*sys.modules)"
+    assert "torch" not in output_of(sys.executable, "-c", loaded).split()
+    assert "torch" in output_of(sys.executable, "-c", f"import torch; {loaded}").split()
+
+
+def test_public_names_cost_little_time_beside_torch():
+    timed = f"import time, torch; start = time.perf_counter(); {USE_EVERY_NAME}; print(time.perf_counter() - start)"
+    assert any(float(output_of(sys.executable, "-c", timed)) < 0.3 for _ in range(10))
+
+
+def test_help_is_quick():
+    assert any(seconds(COMMAND, "--help") < 0.3 for _ in range(10))
+
+
+def seconds(*command: str | Path) -> float:
+    start = time.perf_counter()
+    output_of(*command)
+    return time.perf_counter() - start
+
+
+def import_rules() -> dict[str, str]:
+    """{module: what it may import}, the table in CONTRIBUTING.md."""
+    section = (ROOT / "CONTRIBUTING.md").read_text().split("## Who may import whom")[1].split("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("|")][2:]
+    return {module: may for modules, may in rows for module in re.findall(r"[\w.]+", modules)}
+
+
+def imported_by(source: str) -> set[str]:
+    """What a source imports of saccade, as the table names it: a module, or `saccade` for the package."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = [name.removeprefix("saccade.") for name in names if name.split(".")[0] == "saccade"]
+    return {"saccade" if name in saccade.__all__ and name != "named" else name for name in ours}
+
+
+def may_import(module: str, target: str, rules: dict[str, str]) -> bool:
+    rule = next((rules[name] for name in (module, module.split(".")[0]) if name in rules), rules["others"])
+    named = any(f"{target}.".startswith(f"{name}.") for name in re.findall(r"`([\w.]+)`", rule))
+    return not named if "anything" in rule else named
+
+
+def modules() -> dict[str, str]:
+    files = {path.relative_to(SOURCE).with_suffix(""): path for path in SOURCE.rglob("*.py")}
+    return {".".join(name.parts).removesuffix(".__init__"): path.read_text() for name, path in files.items()}
+
+
+def test_modules_import_only_what_they_may():
+    rules, sources = import_rules(), modules()
+    broken = [(m, t) for m, source in sources.items() for t in imported_by(source) if not may_import(m, t, rules)]
+    assert broken == []
+    assert {"scores", "positions.onehot", "kernels.registry", "attend"} <= set(sources)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "allowed"),
+    [
+        ("scores", "from saccade.over import softmax", False),
+        ("scores", "import torch", True),
+        ("positions.subset", "from saccade.positions.base import Positions", True),
+        ("positions.subset", "def f():\n    import saccade.reads", False),
+        ("over", "from saccade import masks", True),
+        ("over", "from saccade import softmax", False),
+        ("kernels.registry", "from saccade.kernels import scaled_dot_sdpa", False),
+        ("kernels.additive", "from saccade.kernels.registry import Road", True),
+        ("training", "from saccade.recipes import glimpse", False),
+        ("training", "import saccade as sc", True),
+        ("cli", "from saccade.recipes import glimpse", True),
+        ("recipes.glimpse", "from saccade.report import Look", True),
+    ],
+)
+def test_the_import_rules_tell_right_from_wrong(module, source, allowed):
+    assert all(may_import(module, target, import_rules()) for target in imported_by(source)) == allowed

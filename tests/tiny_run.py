@@ -1,0 +1,83 @@
+"""Trains the tiny recipe as a program of its own, and looks at what a run has left behind.
+
+python tiny_run.py DEVICES RUN...: each RUN is a folder, or FOLDER:STEP:SIGNAL to have the first process send the signal
+to all processes during that step.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_recipe
+import torch
+
+from saccade.failure import Failure
+from saccade.training import Fit, train
+
+PATH = os.pathsep.join([str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATH}
+
+
+def start(*arguments: object, **environment: str) -> subprocess.Popen:
+    """Starts this file as a program, in a process group of its own."""
+    command = [sys.executable, __file__, *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=ENVIRONMENT | environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def contents(run: Path) -> dict[str, Any]:
+    """Everything that a run has left, to the last bit: weights, optimizer, scheduler, rows, sums, files."""
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
+    del checkpoint["loops"]  # Lightning's counters of what it has called
+    files = {name: (run / name).read_bytes() for name in ("config.yaml", "metrics.csv", "model.safetensors")}
+    return dict(_leaves("", checkpoint)) | files
+
+
+def _leaves(path: str, value: Any):
+    if isinstance(value, torch.Tensor):
+        yield path, (value.dtype, value.numpy().tobytes())
+    elif isinstance(value, dict | list | tuple):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(f"{path}/{key}", each)
+    else:
+        yield path, value
+
+
+def send_at(patch: pytest.MonkeyPatch, step: int, send) -> None:
+    """Has something happen in the middle of a step, once."""
+    loss = tiny_recipe.loss
+
+    def loss_and_send(model, batch):
+        if int(model.steps) == step and model.training:
+            patch.setattr(tiny_recipe, "loss", loss)
+            send()
+        return loss(model, batch)
+
+    patch.setattr(tiny_recipe, "loss", loss_and_send)
+
+
+def main(devices: str, *runs: str) -> int:
+    status = 0
+    for each in runs:
+        run, *when = each.split(":")
+        if when and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            step, name = when
+            send_at(pytest.MonkeyPatch(), int(step), lambda name=name: os.killpg(0, getattr(signal, name)))
+        try:
+            train(tiny_recipe, tiny_recipe.Config(), run, Fit(devices=int(devices), accelerator="cpu", progress="none"))
+            status = 0
+        except SystemExit:
+            status = 0
+        except Failure as failure:
+            print(failure, file=sys.stderr)
+            status = failure.status
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
