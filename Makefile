@@ -2,7 +2,7 @@
 # make test    the tests (those in a real browser need Chromium)
 # make check   style and types
 # make bench   the glimpse sensor against a plain reference; numbers go to benchmarks/results/
-# make docs    the pages of every module, in build/docs
+# make docs    the pages of the public names, in build/docs
 # make setup   everything for working on saccade
 #
 # Each installs what it lacks into .venv, at the versions in constraints.txt, and only once.

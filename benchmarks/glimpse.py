@@ -8,9 +8,11 @@ The limit is the time of the matrix products of our own step alone: its mm and a
 recorded while it runs and run again with nothing in between.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import harness
 import torch
@@ -49,14 +51,14 @@ class Network(nn.Module):
     def __init__(self, case: Case):
         super().__init__()
         self.patch, self.place = nn.Linear(case.scales * case.size**2, 128), nn.Linear(2, 128)
-        self.what, self.where = nn.Linear(128, 256), nn.Linear(128, 256)
+        self.what, self.where = nn.Linear(128, 256), nn.Linear(128, 256, bias=False)
         self.enter, self.keep = nn.Linear(256, 256), nn.Linear(256, 256, bias=False)
         self.locate, self.classify, self.baseline = nn.Linear(256, 2), nn.Linear(256, 10), nn.Linear(256, 1)
 
     def see(self, patches: Tensor, z: Tensor) -> Tensor:
         """What a glimpse of patches (B, scales, 1, size, size) at z (B, 2) adds to the core, (B, 256)."""
-        what = self.what(F.relu(self.patch(patches.flatten(1))))
-        return self.enter(F.relu(what + self.where(F.relu(self.place(z)))))
+        what = self.what(torch.relu_(self.patch(patches.flatten(1))))
+        return self.enter(torch.relu_(what + self.where(torch.relu_(self.place(z)))))
 
     def centre(self, hidden: Tensor) -> Tensor:
         """The middle of the location policy; its gradient trains the location network alone."""
@@ -72,14 +74,13 @@ class Network(nn.Module):
         return F.cross_entropy(scores, labels, reduction="none"), scores.argmax(-1).ne(labels).to(scores.dtype)
 
 
-def ours(network: Network, case: Case, images: Tensor, labels: Tensor, first: Tensor, reads: list) -> Tensor:
+def ours(network: Network, sensor: sc.Glimpses, labels: Tensor, first: Tensor, reads: list) -> Tensor:
     """The loss with saccade's parts. The log-probabilities of all locations are computed at once, at the end."""
-    sensor = sc.Glimpses(images, case.size, case.scales)
-    hidden, locations = [F.relu(network.see(sensor.read(first), first))], []
+    hidden, locations = [torch.relu_(network.see(sensor.read(first), first))], []
     for read in reads:
         with torch.no_grad():
             seen = sc.look(hidden[-1], network.policy, sensor, read)
-        hidden.append(F.relu(network.see(seen.context, seen.z) + network.keep(hidden[-1])))
+        hidden.append(torch.relu_(network.see(seen.context, seen.z) + network.keep(hidden[-1])))
         locations.append(seen.z)
     loss, cost = network.decide(hidden[-1], labels)
     known = torch.stack(hidden[:-1], 1).detach()  # (B, T - 1, 256)
@@ -88,16 +89,16 @@ def ours(network: Network, case: Case, images: Tensor, labels: Tensor, first: Te
     return (loss + surrogate + (baseline - cost[:, None]).square().mean(1)).mean()
 
 
-def plain(network: Network, case: Case, images: Tensor, labels: Tensor, first: Tensor, draws: list) -> Tensor:
+def plain(network: Network, sensor: "Slices", labels: Tensor, first: Tensor, draws: list) -> Tensor:
     """The loss as it is commonly written by hand (less the value of the surrogate, which is no part of the cost)."""
-    hidden, log_probs, baselines = [F.relu(network.see(slices(images, first, case), first))], [], []
+    hidden, log_probs, baselines = [torch.relu_(network.see(sensor.read(first), first))], [], []
     for draw in draws:
         policy = Normal(network.centre(hidden[-1]), WIDTH)
         z = draw(policy)
         inside = policy.cdf(torch.ones_like(z)) - policy.cdf(-torch.ones_like(z))
         log_probs.append((policy.log_prob(z) - inside.log()).sum(-1))
         baselines.append(network.baseline(hidden[-1].detach()).squeeze(-1))
-        hidden.append(F.relu(network.see(slices(images, z, case), z) + network.keep(hidden[-1])))
+        hidden.append(torch.relu_(network.see(sensor.read(z), z) + network.keep(hidden[-1])))
     loss, cost = network.decide(hidden[-1], labels)
     baseline = torch.stack(baselines, 1)
     surrogate = ((cost[:, None] - baseline).detach() * torch.stack(log_probs, 1)).sum(1)
@@ -120,50 +121,61 @@ def draw_inside(policy: Normal) -> Tensor:
     return policy.icdf(low + torch.rand_like(low) * (high - low)).detach().clamp(-1, 1)
 
 
-def slices(images: Tensor, z: Tensor, case: Case) -> Tensor:
+@dataclass(frozen=True)
+class Slices:
     """Glimpses as they are commonly cut: for each scale all images are padded, then sliced one by one and pooled."""
-    patches = []
-    for factor in (2**scale for scale in range(case.scales)):
-        width = case.size * factor
-        padded = F.pad(images, (width,) * 4)
-        first = ((z + 1) / 2 * case.extent / factor - case.size / 2 + 0.5).floor().long() * factor + width
+
+    images: Tensor
+    size: int
+    scales: int
+
+    def read(self, z: Tensor) -> Tensor:
+        return torch.stack([self.patches(z, 2**scale) for scale in range(self.scales)], 1)
+
+    def patches(self, z: Tensor, factor: int) -> Tensor:
+        """One scale of it, (B, C, size, size)."""
+        width = self.size * factor
+        padded = F.pad(self.images, (width,) * 4)
+        middle = (z + 1) / 2 * torch.tensor(self.images.shape[-2:]) / factor
+        first = (middle - self.size / 2 + 0.5).floor().long() * factor + width
         last = first + width
-        cut = [padded[i, :, first[i, 0] : last[i, 0], first[i, 1] : last[i, 1]] for i in range(len(images))]
-        patches.append(F.avg_pool2d(torch.stack(cut), factor))
-    return torch.stack(patches, 1)
+        cut = [padded[i, :, first[i, 0] : last[i, 0], first[i, 1] : last[i, 1]] for i in range(len(padded))]
+        return F.avg_pool2d(torch.stack(cut), factor)
 
 
 def check(case: Case) -> None:
     """Both sides read the same glimpses, and get the same loss and gradients from the same locations."""
     images, labels = examples(case)
-    locations = torch.rand(case.glimpses, BATCH, 2) * 2 - 1
-    sensor = sc.Glimpses(images, case.size, case.scales)
+    locations = torch.rand(case.glimpses, BATCH, 2, dtype=images.dtype) * 2 - 1
+    sensors: list[Any] = [kind(images, case.size, case.scales) for kind in (sc.Glimpses, Slices)]
     for z in locations:
-        torch.testing.assert_close(sensor.read(z), slices(images, z, case), rtol=0, atol=0)
-    network, (first, *rest) = Network(case).double(), locations.double()
-    inputs = network, case, images.double(), labels, first
-    loss = ours(*inputs, [given(z) for z in rest])
-    reference = plain(*inputs, [lambda _, z=z: z for z in rest])
-    torch.testing.assert_close(loss, reference, rtol=1e-9, atol=0)
-    weights = list(network.parameters())
-    for mine, theirs in zip(torch.autograd.grad(loss, weights), torch.autograd.grad(reference, weights), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(*(sensor.read(z) for sensor in sensors), rtol=0, atol=0)
+    network, (first, *rest) = Network(case).to(images.dtype), locations
+    losses = [
+        ours(network, sensors[0], labels, first, [given(z) for z in rest]),
+        plain(network, sensors[1], labels, first, [lambda _, z=z: z for z in rest]),
+    ]
+    torch.testing.assert_close(*losses, rtol=1e-9, atol=0)
+    gradients = [torch.autograd.grad(loss, list(network.parameters())) for loss in losses]
+    torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9)
 
 
 def examples(case: Case) -> tuple[Tensor, Tensor]:
     """Random images, whose pooled pixels are exact in floating point, and labels."""
-    return torch.randint(256, (BATCH, 1, case.extent, case.extent)) / 256, torch.randint(10, (BATCH,))
+    images = torch.randint(256, (BATCH, 1, case.extent, case.extent), dtype=torch.float64) / 256
+    return images, torch.randint(10, (BATCH,))
 
 
-def training(case: Case, loss: Callable, looks: object, **optimiser) -> harness.Call:
+def training(case: Case, sensor: Callable, loss: Callable, look: Callable, **optimiser) -> harness.Call:
     """One step of training: from a batch of images to the changed weights."""
     network, (images, labels) = Network(case), examples(case)
-    adam = torch.optim.Adam(network.parameters(), 1e-4, **optimiser)
+    adam, images = torch.optim.Adam(network.parameters(), 1e-4, **optimiser), images.float()
 
     def step() -> None:
         first = torch.rand(BATCH, 2) * 2 - 1
         adam.zero_grad()
-        loss(network, case, images, labels, first, [looks] * (case.glimpses - 1)).backward()
+        looks = [look] * (case.glimpses - 1)
+        loss(network, sensor(images, case.size, case.scales), labels, first, looks).backward()
         adam.step()
 
     return step
@@ -201,26 +213,34 @@ def measure(rounds: int) -> Iterator[harness.Row]:
     torch.manual_seed(0)
     for case in CASES:
         check(case)
-        yield train(case, rounds)
+        step = training(case, sc.Glimpses, ours, draw, fused=True)
+        yield train(f"training, {case}", case, step, products(step), rounds)
+        if can_compile():
+            compiled = torch.compile(ours, fullgraph=True, dynamic=False)
+            faster = training(case, sc.Glimpses, compiled, draw, fused=True)
+            yield train(f"the same by torch.compile, {case}", case, faster, products(step), rounds)
         yield read(case, rounds)
 
 
-def train(case: Case, rounds: int) -> harness.Row:
+def can_compile() -> bool:
+    """Whether there is a C++ compiler for torch.compile."""
+    return any(map(shutil.which, ("c++", "g++", "clang++")))
+
+
+def train(name: str, case: Case, step: harness.Call, bound: tuple[harness.Call, float], rounds: int) -> harness.Row:
     """One step of training."""
-    step, theirs = training(case, ours, draw, fused=True), training(case, plain, draw_inside)
-    multiply, gflop = products(step)
+    theirs = training(case, Slices, plain, draw_inside)
     peer = "at every glimpse all images are padded, then sliced in a Python loop; torch.distributions; Adam"
     limit = "the matrix products of our step, forward and backward, run alone"
-    return harness.compare(f"training, {case}", peer, step, theirs, multiply, limit, BATCH, rounds, gflop)
+    return harness.compare(name, peer, step, theirs, bound[0], limit, BATCH, rounds, bound[1])
 
 
 def read(case: Case, rounds: int) -> harness.Row:
     """One glimpse of each image, the pyramid being there."""
-    images, z = examples(case)[0], torch.rand(BATCH, 2) * 2 - 1
-    sensor = sc.Glimpses(images, case.size, case.scales)
-    ours, theirs = partial(sensor.read, z), partial(slices, images, z, case)
+    images, z = examples(case)[0].float(), torch.rand(BATCH, 2) * 2 - 1
+    ours, theirs = (partial(kind(images, case.size, case.scales).read, z) for kind in (sc.Glimpses, Slices))
     peer, limit = "all images are padded, then sliced in a Python loop", "copying as many values as are read"
-    return harness.compare(f"one of {case}", peer, ours, theirs, ours().clone, limit, BATCH, rounds)
+    return harness.compare(f"one glimpse of {case}", peer, ours, theirs, ours().clone, limit, BATCH, rounds)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""What every test runs under: one thread, a fixed seed, no network, and shapes checked unless it says otherwise."""
+"""What every test runs under: one thread, a fixed seed, and no network."""
 
 import os
 import socket
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -23,14 +22,6 @@ def seeded():
     """Every test starts from the same random numbers, whichever tests ran before it."""
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 - for code under test that draws from NumPy's global generator
-
-
-@pytest.fixture(autouse=True)
-def unchecked(request: pytest.FixtureRequest):
-    """Turns the shape checks off for tests marked `unchecked`."""
-    jaxtyping.config.update("jaxtyping_disable", request.node.get_closest_marker("unchecked") is not None)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ def glimpse(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.import_module("glimpse")
     monkeypatch.setattr(module, "CASES", module.CASES[:1])
     monkeypatch.setattr(module, "BATCH", 8)
+    monkeypatch.setattr(module, "can_compile", lambda: False)
     return module
 
 
@@ -60,7 +61,7 @@ def test_refuses_no_rounds(harness, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
-        ("slices", lambda right: lambda images, z, case: right(images, -z, case)),
+        ("Slices", lambda right: lambda images, size, scales: right(images.flip(2), size, scales)),
         ("Normal", lambda right: lambda centre, width: right(centre, 2 * width)),
     ],
 )

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def toy(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+def toy(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple]]:
     """A recipe named toy, and what training is asked to do with it."""
     import saccade.recipes
     import saccade.training
@@ -55,7 +56,7 @@ def toy(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     (here / "recipes" / "toy.py").write_text(TOY)
     monkeypatch.setattr(saccade.recipes, "__path__", [*saccade.recipes.__path__, str(here / "recipes")])
     asked = []
-    monkeypatch.setattr(saccade.training, "train", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(saccade.training, "train", lambda *given: asked.append(given) or {"valid_error": 0.25})
     yield asked
     sys.modules.pop("saccade.recipes.toy", None)
 
@@ -63,7 +64,8 @@ def toy(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     """The exit status, the output and the errors."""
     status = cli.main(words)
-    return status, *capsys.readouterr()
+    out, error = capsys.readouterr()
+    return status, out, error
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -133,7 +135,8 @@ def test_cite_prints_each_paper_once(capsys):
 
 
 def test_train_builds_the_typed_config_and_the_run(toy, capsys):
-    assert call(capsys, "train", "toy", "--epochs", "2", "--attention=soft", "--seed", "7", "--devices", "2")[0] == 0
+    words = ("--epochs", "2", "--attention=soft", "--seed", "7", "--devices", "2")
+    assert call(capsys, "train", "toy", *words)[:2] == (0, "runs/toy/soft-seed7  valid_error 0.25\n")
     recipe, config, run, fit = toy[0]
     assert config == recipe.Config(seed=7, attention="soft", epochs=2)
     assert run == Path("runs/toy/soft-seed7")
@@ -187,6 +190,10 @@ def test_the_help_of_a_recipe_is_made_of_its_config(toy, capsys):
 def test_a_wrong_call_is_refused_in_one_sentence(words: str, sentence: str, toy, capsys):
     assert refused(capsys, *words.split()) == sentence
     assert toy == []
+
+
+def test_a_flag_cannot_name_a_function(toy, capsys):
+    assert "--progress: invalid choice: 'os.system'" in refused(capsys, "train", "toy", "--progress", "os.system")
 
 
 def test_train_without_a_recipe_names_them(toy, capsys):

@@ -157,7 +157,9 @@ def test_compare_trains_measures_and_reports(toy: Path, capsys, monkeypatch):
     assert "train_signal_to_noise" in hard
     assert "train_signal_to_noise" not in soft
     assert results["error_spread"] == "standard deviation over the seeds"
-    errors = [parallel.read_results(toy / "default" / f"hard-seed{seed}")["test_error"] for seed in (0, 1)]
+    errors = [
+        json.loads((toy / "default" / f"hard-seed{seed}" / "test.json").read_text())["test_error"] for seed in (0, 1)
+    ]
     assert hard["test_error"] == pytest.approx(sum(errors) / 2)
     page = (toy / "default" / "report.html").read_text()
     assert "noise of two kinds" in page
@@ -173,6 +175,7 @@ def test_compare_trains_measures_and_reports(toy: Path, capsys, monkeypatch):
 def test_one_comparison_is_not_mistaken_for_another(toy: Path, capsys):
     recipe = flags.load_recipe("toy")
     claim(Plan(recipe, recipe.Config(epochs=1), 1, toy / "mine"))
+    (toy / "mine" / "soft-seed0" / "last.ckpt").touch()
     assert cli.main(["compare", "toy", "--epochs", "3", "--name", "mine"]) == 1
     assert "exists already, and with another configuration (epochs is 1 there and 3 here)" in capsys.readouterr().err
 

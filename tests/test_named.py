@@ -16,7 +16,7 @@ ATTENTIONS = [row for row in TABLE if row.name != "glimpse"]
 
 def run(row: Named) -> sc.Attended:
     attention = row.make(query_dim=D, key_dim=D, hidden_dim=6, places=K, heads=2)
-    values = torch.randn(B, K, D if row.name == "multi-head" else V)
+    values = torch.randn(B, K, D if row.name == "multi-head" else V, requires_grad=True)
     return attention(torch.randn(B, Q, D), attention.prepare(torch.randn(B, K, D), values))
 
 
@@ -105,7 +105,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         find("sparsmax")
     with pytest.raises(ValueError, match=r"unknown mechanism or paper 'bahdanau2014': did you mean 'bahdanau2015'\?"):
         cite("bahdanau2014")
-    with pytest.raises(ValueError, match="unknown mechanism 'zzz': there are additive, attention-sampling, concat,"):
+    with pytest.raises(ValueError, match="unknown mechanism 'zzz': there are additive, concat, content,"):
         find("zzz")
 
 

@@ -235,6 +235,7 @@ def test_evaluation_is_of_the_test_split_unless_said_otherwise(whole):
     assert set(evaluate(whole, "train", QUIET, tiny_recipe)) == {"train_error", "train_loss"}
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_batches_can_be_prepared_by_other_processes(whole, tmp_path, monkeypatch):
     fit = Fit(accelerator="cpu", progress="none", workers=1)
     interrupt(monkeypatch, tmp_path / "run", 8, fit=fit)

@@ -191,10 +191,13 @@ class MultiHead(nn.Module):
         return tensor.unflatten(-1, (self.heads, -1)).transpose(-3, -2)  # (*B, H, N, D / H)
 
 
-def look(query: Tensor, policy: Callable[[Tensor], Positions], sensor: Any, read: Any = hard, training: bool = True):
+def look(
+    query: Any, policy: Callable[[Any], Positions], sensor: Any, read: Any = hard, training: bool = True
+) -> Attended:
     """A glimpse: the policy says where to look, and the sensor reads there (Mnih et al. 2014, section 3.1).
 
-    `policy(query)` is a distribution over locations, such as `Coordinate`; the sensor has `.read(z)`, such as
+    `policy(query)` is a distribution over locations, such as `Coordinate`, from a query that may be anything that the
+    policy understands; the sensor has `.read(z)`, such as
     `Glimpses`. Returns an `Attended` whose context is what the sensor read.
 
     >>> images = Glimpses(torch.rand(2, 1, 28, 28), size=8, scales=1)

@@ -127,7 +127,8 @@ def train(words: list[str]) -> None:
     recipe = flags.load_recipe(name)
     from saccade import training
 
-    parser = flags.typed_parser("train", name, recipe.Config, training.Fit)
+    parser = flags.typed_parser("train", name, recipe.Config, training.Fit, skip=("progress",))
+    parser.add_argument("--progress", choices=("bar", "none"), default="bar", help="What is shown of it.")
     parser.add_argument("--name", type=str, default="", help="Of the run; by default its attention and seed.")
     options = flags.parse(parser, rest)
     config, fit = flags.build(recipe.Config, options), flags.build(training.Fit, options)

@@ -194,8 +194,8 @@ TABLE = (
           "a sample forwards, the mean's gradient backwards"),
     Named("subset", ADDITIVE, Part("subset", k=4), SAMPLE, "ahmed2023simple", "proposition 1",
           "an exact draw of a set of k places"),
-    Named("attention-sampling", ADDITIVE, Part("without_replacement", k=4), SAMPLE, "katharopoulos2019processing",
-          "section 3.2", "k different places of a huge image, drawn in turn"),
+    Named("without-replacement", ADDITIVE, Part("without_replacement", k=4), SAMPLE, "kool2019stochastic", "theorem 1",
+          "an exact draw of k different places in turn"),
 )
 # fmt: on
 

@@ -68,6 +68,11 @@ def locked(run: Path) -> Iterator[None]:
     """Keeps other processes out of a run, which it creates if need be; the lock of a process that died counts no more.
 
     Raises Failure if another process holds it, or if there can be no such folder.
+
+    >>> import tempfile
+    >>> run = Path(tempfile.mkdtemp()) / "glimpse" / "first"
+    >>> with locked(run):
+    ...     write_metrics(run, [])
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -93,7 +98,11 @@ def _lock(run: Path, file: io.TextIOWrapper) -> None:
 
 
 def recipe_name(recipe: ModuleType) -> str:
-    """The last part of the module's name: glimpse for saccade.recipes.glimpse."""
+    """The last part of the module's name: glimpse for saccade.recipes.glimpse.
+
+    >>> recipe_name(ModuleType("saccade.recipes.glimpse"))
+    'glimpse'
+    """
     return recipe.__name__.rpartition(".")[2]
 
 
@@ -165,6 +174,12 @@ def write_metrics(run: Path, rows: list[Row]) -> None:
     """Writes metrics.csv, in full and at once: rows that are appended could be lost, or be there twice after a resume.
 
     Floats are written with all their digits, so that they are read again as they were.
+
+    >>> import tempfile
+    >>> run = Path(tempfile.mkdtemp())
+    >>> write_metrics(run, [{"epoch": 1, "valid_error": 0.1 + 0.2}])
+    >>> read_metrics(run)
+    [{'epoch': 1, 'valid_error': 0.30000000000000004}]
     """
     text = io.StringIO()
     table = csv.DictWriter(text, list({name: None for row in rows for name in row}), lineterminator="\n")

@@ -16,10 +16,12 @@ class Measure(NamedTuple):
 
 MEASURES = (
     Measure("test_error", 100, Column("test error", "%", "Share of the test images answered wrongly, ± {spread}.")),
-    Measure("test_pixels", 1, Column("pixels read", "an image", "Counted by the sensor, where it reads them.")),
-    Measure("multiply_adds", 1e-6, Column("multiply-adds", "million an image", "Counted where torch multiplies.")),
-    Measure("inference", 1, Column("answers", "images/s", "Timed in turn with the others, on one thread.")),
-    Measure("training", 1, Column("learns from", "images/s", "Timed in turn with the others, on one thread.")),
+    Measure("test_pixels", 1, Column("pixels read", "", "Of each image, counted by the sensor where it reads them.")),
+    Measure(
+        "multiply_adds", 1e-6, Column("multiply-adds", "million", "For each image, counted where torch multiplies.")
+    ),
+    Measure("inference", 1, Column("answering", "images/s", "Timed in turn with the others, on one thread.")),
+    Measure("training", 1, Column("learning", "images/s", "Timed in turn with the others, on one thread.")),
     Measure("test_on_digit", 100, Column("on the digit", "%", "Share of glimpses whose middle is in the digit's box.")),
     Measure("test_entropy", 1, Column("entropy", "nats", "Of the distribution over where to look, a glimpse.")),
     Measure("train_signal_to_noise", 1, Column("signal to noise", "", "Of the policy's gradient, in the last epoch.")),
@@ -57,21 +59,20 @@ def _cell(row: Mapping[str, Any], measure: Measure) -> str | float | None:
 
 
 def show(rows: Sequence[Mapping[str, Any]], title: str, spread: str) -> None:
-    """Prints the table; `spread` says what ± stands for."""
+    """Prints the table, a column for each model; `spread` says what ± stands for."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, caption=f"± {spread}", title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for column in columns(rows, spread):
-        table.add_column(f"{column.name}\n{column.unit}", justify="right")
+    left = {"title_justify": "left", "caption_justify": "left"}
+    table = Table(title=title, caption=f"± {spread}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, **left)
+    table.add_column()
     for row in rows:
-        table.add_row(row["model"], *(_text(cell) for cell in cells(row, rows)))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200  # a file has room
-    console.print(table)
+        table.add_column(row["model"], justify="right")
+    lines = zip(columns(rows, spread), *(cells(row, rows) for row in rows), strict=True)
+    for column, *values in lines:
+        table.add_row(", ".join(filter(None, (column.name, column.unit))), *map(_text, values))
+    Console().print(table)
 
 
 def _text(cell: str | float | None) -> str:

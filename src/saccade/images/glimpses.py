@@ -76,11 +76,10 @@ class Glimpses:
         shape = inside + 2 * self.size
         area, width = shape.prod(1), shape[:, 1:]
         self._strides = torch.cat([width, torch.ones_like(width)], 1)  # (scales, 2)
-        image = torch.arange(self.batch, device=device)[:, None]
-        self._first = channels * (self.batch * (area.cumsum(0) - area) + image * area)  # (B, scales)
-        channel = torch.arange(channels, device=device)[:, None] * area[:, None, None]
+        level = self.batch * channels * (area.cumsum(0) - area)[:, None, None]
+        channel = torch.arange(self.batch * channels, device=device).view(self.batch, 1, channels, 1)
         row = torch.arange(self.size, device=device) * width[:, None]
-        self._rows = channel + row  # (scales, C, size)
+        self._rows = level + channel * area[:, None, None] + row  # (B, scales, C, size)
 
     def read(self, z: Float[Tensor, "*S B 2"]) -> Float[Tensor, "*S B scales C size size"]:
         """The patches around the locations z, finest first; leading draws S share the pyramid.
@@ -90,9 +89,9 @@ class Glimpses:
             ValueError: z is not (*S, B, 2).
         """
         self._check(z)
-        start = z[..., None, :] * self._half + self._middle  # (*S, B, scales, 2)
+        start = torch.addcmul(self._middle, z.unsqueeze(-2), self._half)  # (*S, B, scales, 2)
         start = start.fmin(self._last).clamp(min=0).long()  # fmin, as it takes NaN for the last place: padding
-        start = (start * self._strides).sum(-1) + self._first  # (*S, B, scales)
+        start = (start * self._strides).sum(-1)  # (*S, B, scales)
         rows = start[..., None, None] + self._rows  # (*S, B, scales, C, size)
         self.pixels += rows.numel() * self.size
         return _stretches(self._values, rows, self.size)

@@ -2,7 +2,6 @@
 
 from saccade.positions.base import Positions
 from saccade.positions.coordinate import Coordinate
-from saccade.positions.coordinate import Coordinate
 from saccade.positions.independent import Independent
 from saccade.positions.onehot import OneHot
 from saccade.positions.replacement import WithoutReplacement

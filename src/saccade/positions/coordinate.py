@@ -17,7 +17,9 @@ FAR = 20.0
 """How many spreads outside the image a centre may lie and be taken at its word: erfc(20) is 1e-175."""
 WIDE = 1e3
 """The largest width that is taken at its word: the density round a centre inside is then even to 1e-6."""
-NO_MEAN = "A Coordinate has no closed-form expectation of what is read: evaluation uses its `mode`, as the read hard does."
+NO_MEAN = (
+    "A Coordinate has no closed-form expectation of what is read: evaluation uses its `mode`, as the read hard does."
+)
 
 
 @exported

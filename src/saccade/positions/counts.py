@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saccade.positions.base import gumbel_like
+from saccade.positions.base import gumbel_like, take
 
 HALVINGS = 16
 """How often `balance` halves its bracket, log(2 K count) wide: what is left is far below the spread of any count."""
 
 
 def count_tree(absent: Float[Tensor, "*B K"], present: Float[Tensor, "*B K"], most: int) -> list[Tensor]:
-    """The levels of the tree, leaves first, each (*B, nodes, counts), for each place's chances not to be and to be chosen.
+    """The levels of the tree, leaves first, each (*B, nodes, counts), of places absent and present with these chances.
 
     The leaves are filled up with places that are never chosen, to a power of two.
     """
@@ -52,8 +52,7 @@ def sample_leaves(levels: list[Tensor], total: Int[Tensor, "*SB"], most: int) ->
     count = total.unsqueeze(-1)
     for level in reversed(levels[:-1]):
         last = level.shape[-1] - 1
-        joint = _joint(level, most).expand(*count.shape, -1, -1)  # (*S, *B, parents, sum, left)
-        split = torch.take_along_dim(joint, count[..., None, None], -2).squeeze(-2)
+        split = take(_joint(level, most), count[..., None, None], -2).squeeze(-2)  # (*S, *B, parents, last - left)
         left = last - (split.log() + gumbel_like(split)).argmax(-1)
         left = left.clamp(min=count - last).minimum(count)  # only NaN would split otherwise
         count = torch.stack((left, count - left), -1).flatten(-2)  # (*S, *B, nodes)

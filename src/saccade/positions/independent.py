@@ -56,7 +56,7 @@ class Independent(Positions):
             return (scores + logistic_like(scores) > 0).long()
 
     def relax(self, temperature: float) -> Float[Tensor, "*B Q K"]:
-        """A binary concrete draw, sigmoid((s + logistic noise) / temperature) (Maddison et al. 2017, equation 16)."""
+        """A binary concrete draw, sigmoid((s + logistic noise) / temperature) (Maddison et al. 2017)."""
         return ((self.scores + logistic_like(self.scores)) / temperature).sigmoid().to(self.scores.dtype)
 
     def log_prob(self, value: Int[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q"]:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import kl_divergence, register_kl
 
-from saccade.positions.base import INFINITY, exported, gumbel_like, safe_log
+from saccade.positions.base import INFINITY, exported, gumbel_like, safe_log, take
 from saccade.positions.counts import balance, count_tree, leaf_expectations
 from saccade.positions.onehot import OneHot
 from saccade.positions.several import Several
@@ -26,8 +26,8 @@ class WithoutReplacement(Several):
 
     p(z) = prod_{i=1}^{k} exp(s_{z_i}) / sum_{j not in z_1 .. z_{i-1}} exp(s_j)
 
-    (Plackett 1975, "The analysis of permutations"; drawn by Gumbel top-k, Kool et al. 2019, "Stochastic beams and where
-    to find them", equation 4). A score of -inf is a place that may not be drawn.
+    (Plackett 1975, "The analysis of permutations"; drawn by the Gumbel top-k trick, Kool, van Hoof and Welling 2019,
+    "Stochastic beams and where to find them"). A score of -inf is a place that may not be drawn.
 
     An event is the k places in the order in which they were drawn; where fewer than k are allowed, all of them are
     drawn, and the rest of the event is -1, last. What is read is the sum over the drawn places.
@@ -75,8 +75,8 @@ class WithoutReplacement(Several):
             return self._best(self._noisy(sample_shape))
 
     def relax(self, temperature: float) -> Float[Tensor, "*B Q K"]:
-        """A relaxed top-k draw: k softmaxes of noisy scores, each lowered by log(1 - the last) (Xie and Ermon 2019,
-        "Reparameterizable subset sampling via continuous relaxations", section 3.2)."""
+        """A relaxed draw, the sum of k softmaxes of the noisy scores, after each of which log(1 - it) is added to the
+        scores (Xie and Ermon 2019, "Reparameterizable subset sampling via continuous relaxations")."""
         noisy = self._noisy(()).clamp(min=NEVER)
         relaxed = torch.zeros_like(noisy)
         for drawn in range(self.k):
@@ -88,7 +88,7 @@ class WithoutReplacement(Several):
     def log_prob(self, value: Int[Tensor, "*SB Q k"]) -> Float[Tensor, "*SB Q"]:
         """The log-probability of the places in this order, -inf where it cannot be."""
         scores = self._wide_scores.clamp(min=NEVER)
-        drawn = scores.expand(*value.shape[:-1], -1).gather(-1, value.clamp(min=0))  # (*S, *B, Q, k)
+        drawn = take(scores, value.clamp(min=0), -1)  # (*S, *B, Q, k)
         now = value.unsqueeze(-1) == torch.arange(scores.shape[-1], device=value.device)  # (*S, *B, Q, k, K)
         before = now.cumsum(-2) > now
         odds = (scores.unsqueeze(-2) - drawn.unsqueeze(-1)).masked_fill(before, NEVER)

@@ -1,0 +1,1 @@
+"""Whole systems, one a file, each read top to bottom."""
