@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from harness import Row, compare, main
@@ -32,9 +33,9 @@ def measure(rounds: int) -> Iterable[Row]:
 
 
 def _row(size, what, ours, theirs, bound, tensors, rounds: int) -> Row:
-    calls = [lambda function=function: function(*tensors) for function in (ours, theirs, bound)]
+    calls = [partial(function, *tensors) for function in (ours, theirs, bound)]
     case = f"{'x'.join(map(str, size))}, {what}"
-    return compare(case, "scaled_dot_product_attention", *calls, LIMIT, items=size[0] * size[2], rounds=rounds)
+    return compare(case, "scaled_dot_product_attention", calls[0], calls[1], calls[2], LIMIT, size[0] * size[2], rounds)
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -241,6 +241,7 @@ def test_bench_runs_a_script_with_the_flags_that_are_left(here, capfd):
     [
         (flags.Wrong("no such thing"), 2, "no such thing"),
         (OSError(28, "No space left on device", "runs/a"), 1, "No space left on device: runs/a"),
+        (ValueError("data folder /none does not exist"), 1, "data folder /none does not exist"),
         (RuntimeError("what\n  now"), 1, "RuntimeError: what now (--debug shows where)"),
         (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
     ],
@@ -273,3 +274,25 @@ def test_a_reader_that_has_gone_is_no_error():
     assert listing.stderr is not None
     assert listing.stderr.read() == b""
     listing.stderr.close()
+
+
+def test_train_evaluate_and_look_on_the_recipe_itself(here, capsys):
+    small = ("--epochs", "1", "--batch", "900", "--hidden", "8", "--glimpses", "3", "--draws", "2")
+    status, out, error = call(capsys, "train", "glimpse", *small)
+    assert status == 0
+    assert out.startswith("runs/glimpse/hard-seed0  epoch 1  step 10")
+    assert "9,000 training" in error
+    assert call(capsys, "train", "glimpse", *small) == (0, out, "runs/glimpse/hard-seed0 is already finished.\n")
+    status, _, error = call(capsys, "train", "glimpse", *small, "--hidden", "9")
+    assert status == 1
+    assert "exists already, and with another configuration (hidden is 8 there and 9 here)" in error
+    metrics = json.loads(call(capsys, "evaluate", "glimpse/hard-seed0", "--json")[1])
+    assert 0 < metrics["test_error"] <= 1
+    again = json.loads(call(capsys, "evaluate", "glimpse/hard-seed0", "--json", "--data", "embedded")[1])
+    assert again == pytest.approx(metrics)
+    pictures = call(capsys, "look", "runs/glimpse/hard-seed0")[1].split()
+    assert len(pictures) == 14  # a sheet, twelve images, the page
+    assert all(Path(picture).stat().st_size > 1000 for picture in pictures)
+    status, _, error = call(capsys, "evaluate", "glimpse/hard-seed0", "--data", "absent")
+    assert status == 1
+    assert error.startswith("saccade: data folder absent does not exist; expected 'embedded'")

@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _say(f"{error.strerror}: {error.filename}" if error.filename else error, 1)
+    except ValueError as error:  # ours are sentences: data that are missing, sizes that do not fit
+        return _say(error, 1)
     except Exception as error:
         return _say(f"{type(error).__name__}: {error} (--debug shows where)", 1)
 

@@ -126,17 +126,19 @@ def train(plan: Plan, seconds: Mapping[str, float]) -> None:
 
 def row(plan: Plan, kind: str, examples: int, measured: Mapping[str, float]) -> dict[str, Any]:
     """The results of one kind: means over the seeds, and the spread of its error."""
-    tests = [parallel.read_results(plan.run(kind, seed)) or {} for seed in range(plan.seeds)]
-    means = {name: statistics.fmean(test[name] for test in tests) for name in tests[0]}
+    seeds = [results_of(plan.run(kind, seed)) for seed in range(plan.seeds)]
+    means = {name: statistics.fmean(each[name] for each in seeds) for name in seeds[0]}
     error = means["test_error"]
     alone = math.sqrt(error * (1 - error) / examples)
-    spread = statistics.stdev(test["test_error"] for test in tests) if len(tests) > 1 else alone
-    return {"model": kind, **means, "error_spread": spread, **measured, **last_logs(plan.run(kind))}
+    spread = statistics.stdev(each["test_error"] for each in seeds) if len(seeds) > 1 else alone
+    return {"model": kind, **means, "error_spread": spread, **measured}
 
 
-def last_logs(run: Path) -> dict[str, float]:
-    """What the last epoch of training said of the policy's gradient."""
-    return {name: value for name, value in runs.read_metrics(run)[-1].items() if name == "train_signal_to_noise"}
+def results_of(run: Path) -> dict[str, float]:
+    """The averages over the test split, and what the last epoch of training said of the policy's gradient."""
+    last = runs.read_metrics(run)[-1]
+    noise = {name: value for name, value in last.items() if name == "train_signal_to_noise"}
+    return (parallel.read_results(run) or {}) | noise
 
 
 def report(plan: Plan, splits: Any, results: Mapping[str, Any], command: str) -> Report:

@@ -63,7 +63,7 @@ def _sparsemax(below: Tensor) -> Tensor:
 
 
 def _entmax15(half: Tensor) -> Tensor:
-    """[s / 2 - tau]_+^2, with tau from the mean and the variance of the best places (Peters et al. 2019, algorithm 2)."""
+    """[s / 2 - tau]_+^2, tau by the mean and the variance of the best places (Peters et al. 2019, algorithm 2)."""
     best, count = _sorted(half)
     mean, square = best.cumsum(-1) / count, best.square().cumsum(-1) / count
     taus = mean - (1 / count - square + mean.square()).clamp(min=0).sqrt()
@@ -89,16 +89,13 @@ def _support(below: Tensor, taus: Tensor, supported: Tensor) -> tuple[Tensor, Te
 def _entmax(below: Tensor, alpha: float) -> Tensor:
     """The weights by Newton's method or by bisection on the logarithm of the largest one.
 
-    Two more steps of Newton's method, differentiated as they stand, give the exact first and second derivatives.
+    Two more steps of Newton's method, differentiated as they stand, give the exact first and second derivatives. Above
+    alpha 2 a third outweighs the steep edge of the support.
     """
-    start, detached = below.new_zeros(below.shape[:-1]).unsqueeze(-1), below.detach()
-    largest = _bisect(detached, alpha) if alpha > 2 else start
-    for _ in range(0 if alpha > 2 else STEPS):
-        largest = _newton(detached, largest, alpha)
-    for _ in range(2):
+    largest = (_bisect if alpha > 2 else _descend)(below.detach(), alpha)
+    for _ in range(3 if alpha > 2 else 2):
         largest = _newton(below, largest, alpha)
-    weights, _ = _powers(below, largest, alpha)
-    return weights
+    return _powers(below, largest, alpha)[0]
 
 
 def _powers(below: Tensor, largest: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
@@ -123,6 +120,14 @@ def _newton(below: Tensor, largest: Tensor, alpha: float) -> Tensor:
     total, slope = (power.sum(-1, keepdim=True) for power in _powers(below, largest, alpha))
     excess = total.pow(2 - alpha) * (total.log() * (alpha - 1)).expm1() / slope
     return largest + (-excess * ((1 - alpha) * largest).exp()).log1p() / (alpha - 1)
+
+
+def _descend(below: Tensor, alpha: float) -> Tensor:
+    """The logarithm of the largest weight, by Newton's method from 0."""
+    largest = torch.zeros_like(below[..., :1])
+    for _ in range(STEPS):
+        largest = _newton(below, largest, alpha)
+    return largest
 
 
 def _bisect(below: Tensor, alpha: float) -> Tensor:

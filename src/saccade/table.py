@@ -14,16 +14,16 @@ class Measure(NamedTuple):
     column: Column
 
 
+IN_TURN = "Timed in turn with the others, on one thread."
+
 MEASURES = (
     Measure("test_error", 100, Column("test error", "%", "Share of the test images answered wrongly, ± {spread}.")),
     Measure("test_pixels", 1, Column("pixels read", "", "Of each image, counted by the sensor where it reads them.")),
-    Measure(
-        "multiply_adds", 1e-6, Column("multiply-adds", "million", "For each image, counted where torch multiplies.")
-    ),
-    Measure("inference", 1, Column("answering", "images/s", "Timed in turn with the others, on one thread.")),
-    Measure("training", 1, Column("learning", "images/s", "Timed in turn with the others, on one thread.")),
-    Measure("test_on_digit", 100, Column("on the digit", "%", "Share of glimpses whose middle is in the digit's box.")),
-    Measure("test_entropy", 1, Column("entropy", "nats", "Of the distribution over where to look, a glimpse.")),
+    Measure("multiply_adds", 1e-6, Column("multiply-adds", "M", "Millions for each image, counted as they are done.")),
+    Measure("inference", 1, Column("answering", "images/s", IN_TURN)),
+    Measure("training", 1, Column("learning", "images/s", IN_TURN)),
+    Measure("test_on_digit", 100, Column("on the digit", "%", "Share of glimpses in its box, from the third on.")),
+    Measure("test_entropy", 1, Column("entropy", "nats", "Of where a glimpse may be, the mean over glimpses.")),
     Measure("train_signal_to_noise", 1, Column("signal to noise", "", "Of the policy's gradient, in the last epoch.")),
 )
 
@@ -64,15 +64,14 @@ def show(rows: Sequence[Mapping[str, Any]], title: str, spread: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    left = {"title_justify": "left", "caption_justify": "left"}
-    table = Table(title=title, caption=f"± {spread}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, **left)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column()
     for row in rows:
         table.add_column(row["model"], justify="right")
     lines = zip(columns(rows, spread), *(cells(row, rows) for row in rows), strict=True)
     for column, *values in lines:
         table.add_row(", ".join(filter(None, (column.name, column.unit))), *map(_text, values))
-    Console().print(table)
+    Console().print(title, "", table, "", f"± {spread}", sep="\n", highlight=False)
 
 
 def _text(cell: str | float | None) -> str:

@@ -59,27 +59,29 @@ class Glimpses:
         _check_images(images)
         _check_count("size", size)
         _check_count("scales", scales)
-        self.size, self.scales, self.batch, self.pixels = size, scales, len(images), 0
+        self.size, self.scales, self.pixels = size, scales, 0
         levels = _pyramid(images, scales)
         self._values = _flat(levels, padding=size)
-        self._measure(images, levels)
+        inside = torch.tensor([level.shape[-2:] for level in levels], device=images.device)  # (scales, 2)
+        self._measure(images, inside)
+        self._address(images, inside + 2 * size)
 
-    def _measure(self, images: Tensor, levels: list[Tensor]) -> None:
-        """What `read` needs to turn a location into the places of its windows among the values of the pyramid."""
-        device, channels = images.device, images.shape[1]
+    def _measure(self, images: Tensor, inside: Tensor) -> None:
+        """What takes a location to where its windows start, in pixels of the padded levels."""
         halves = [[extent / 2 ** (s + 1) for extent in images.shape[-2:]] for s in range(self.scales)]
-        self._half = torch.tensor(halves, device=device)  # (scales, 2): half of the image in pixels of the level
-        # Where a glimpse at the middle starts, c - size / 2 + 1 / 2, counted from the edge of the padding.
-        self._middle = self._half + (self.size + 1) / 2  # (scales, 2)
-        inside = torch.tensor([level.shape[-2:] for level in levels], device=device)  # (scales, 2)
-        self._last = (inside + self.size).to(self._half)  # (scales, 2): the last place to start at; it is all padding
-        shape = inside + 2 * self.size
+        self._half = torch.tensor(halves, device=images.device)  # (scales, 2): half of the image
+        self._middle = self._half + (self.size + 1) / 2  # (scales, 2): c - size / 2 + 1 / 2 at the middle, padded
+        self._last = (inside + self.size).to(self._half)  # (scales, 2): where a window sees nothing but padding
+
+    def _address(self, images: Tensor, shape: Tensor) -> None:
+        """What takes the start of a window to the places of its rows among the values; shape is that of the levels."""
+        batch, channels = images.shape[:2]
         area, width = shape.prod(1), shape[:, 1:]
+        level = batch * channels * (area.cumsum(0) - area)[:, None, None]
+        channel = torch.arange(batch * channels, device=images.device).view(batch, 1, channels, 1)
+        row = torch.arange(self.size, device=images.device) * width[:, None]
+        self._rows = level + channel * area[:, None, None] + row  # (B, scales, C, size): of a window at the corner
         self._strides = torch.cat([width, torch.ones_like(width)], 1)  # (scales, 2)
-        level = self.batch * channels * (area.cumsum(0) - area)[:, None, None]
-        channel = torch.arange(self.batch * channels, device=device).view(self.batch, 1, channels, 1)
-        row = torch.arange(self.size, device=device) * width[:, None]
-        self._rows = level + channel * area[:, None, None] + row  # (B, scales, C, size)
 
     def read(self, z: Float[Tensor, "*S B 2"]) -> Float[Tensor, "*S B scales C size size"]:
         """The patches around the locations z, finest first; leading draws S share the pyramid.
@@ -99,10 +101,9 @@ class Glimpses:
     def _check(self, z: Tensor) -> None:
         if not isinstance(z, Tensor) or not z.is_floating_point():
             raise TypeError(f"z expected locations as a floating point tensor, but got {_kind(z)}.")
-        if z.ndim < 2 or z.shape[-2:] != (self.batch, 2):
-            raise ValueError(
-                f"z expected the shape (*S, {self.batch}, 2), one location an image, but got {tuple(z.shape)}."
-            )
+        batch = len(self._rows)
+        if z.ndim < 2 or z.shape[-2:] != (batch, 2):
+            raise ValueError(f"z expected the shape (*S, {batch}, 2), one location an image, but got {tuple(z.shape)}.")
 
 
 def grid(height: int, width: int, size: int) -> Float[Tensor, "G 2"]:

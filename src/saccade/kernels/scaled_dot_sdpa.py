@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import maybe_current_level
 from torch.nn.functional import scaled_dot_product_attention
 
 from saccade.kernels.registry import Road, register_road
@@ -18,7 +19,7 @@ def suits(query: Tensor, keys: Tensor, values: Any, mask: Tensor | None) -> bool
     return (
         isinstance(values, Tensor)
         and query.dtype == keys.dtype == values.dtype
-        and (torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is None)
+        and (torch.compiler.is_compiling() or maybe_current_level() is None)
     )
 
 

@@ -149,7 +149,7 @@ class Hard(nn.Module):
         super().__init__()
         self.policy, self.read = policy, read
 
-    def prepare(self, scene: Scene) -> None:
+    def prepare(self, scene: Scene, batch: int) -> None:
         """Nothing: what is not looked at is not read."""
 
     def forward(self, state: State, scene: Scene, memory: None) -> sc.Attended:
@@ -163,14 +163,16 @@ class Hard(nn.Module):
 class Soft(nn.Module):
     """Looks at all glimpses of a grid at every step, and reads their weighted mean."""
 
+    places: Tensor
+
     def __init__(self, hidden: int, places: Tensor):
         super().__init__()
         self.attention = sc.Attention(score=sc.Additive(hidden, hidden, 128), over=sc.softmax, read=sc.mean)
         self.register_buffer("places", places)  # (G, 2)
 
-    def prepare(self, scene: Scene) -> sc.Memory:
+    def prepare(self, scene: Scene, batch: int) -> sc.Memory:
         """The glimpses of the grid, all of them read."""
-        glimpses = scene.read(self.places.unsqueeze(1).expand(-1, scene.sensor.batch, 2)).transpose(0, 1)
+        glimpses = scene.read(self.places.unsqueeze(1).expand(-1, batch, 2)).transpose(0, 1)
         return self.attention.prepare(glimpses, glimpses)  # (B, G, hidden)
 
     def forward(self, state: State, scene: Scene, memory: sc.Memory) -> sc.Attended:
@@ -212,7 +214,7 @@ class Recurrent(nn.Module):
         self.remember, self.take_in = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden)
         self.classify, self.classify_alone = nn.Linear(hidden, classes), nn.Linear(hidden, classes)
         self.baseline = sc.Learned(2 * hidden, 64) if config.attention == "hard" else None
-        self.attention = {
+        self.attention: Any = {
             "hard": lambda: Hard(Moves(hidden, config.width), sc.hard),
             "soft": lambda: Soft(hidden, grid(height, width, self.size)),
             "random": lambda: Hard(Blind(), sc.sample),
@@ -224,7 +226,7 @@ class Recurrent(nn.Module):
         scene = Scene(sc.Glimpses(images, self.size, self.scales), self.eye)
         nothing = images.new_zeros(draws, batch, self.take_in.in_features)
         states, looks = [State(nothing, nothing, images.new_zeros(draws, batch, 2))], []
-        memory = self.attention.prepare(scene)
+        memory = self.attention.prepare(scene, batch)
         for _ in range(self.glimpses):
             last = states[-1]
             out = self.attention(last, scene, memory)
@@ -261,12 +263,12 @@ class Convolutional(nn.Module):
         return Seen(answers, answers, images.numel())
 
 
-def Model(config: Config, splits: datasets.Splits) -> nn.Module:
+def Model(config: Config, splits: datasets.Splits) -> Recurrent | Convolutional:
     """The network that the configuration names."""
     return Convolutional(splits) if config.attention == "cnn" else Recurrent(config, splits)
 
 
-def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The cross-entropy of every answer, and of every glimpse by itself; for hard attention the policy's surrogate and
     the fit of its baseline as well."""
     seen = model(batch["image"])
@@ -300,7 +302,7 @@ def _surrogate(log_prob: Tensor, costs: Tensor) -> Tensor:
     return sc.leave_one_out(log_prob.transpose(0, 1), costs.transpose(0, 1)).transpose(0, 1)
 
 
-def _signal_to_noise(surrogate: Tensor, looks: Sequence[sc.Attended], known: Tensor) -> Tensor:
+def _signal_to_noise(surrogate: Tensor, looks: Sequence[Any], known: Tensor) -> Tensor:
     """Of the policy's gradient: the norm of its mean over the images by the standard error of that mean, for the
     weights of the layer that moves, whose gradient is the sum over steps and draws of slope times input."""
     centres = [look.positions.centre for look in looks]
@@ -315,7 +317,7 @@ def _wrong(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(-1) != labels).float()
 
 
-def evaluate(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def evaluate(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of each image, (B,): whether the last answer is wrong, the pixels read, the share of glimpses from the third on
     that are in the digit's box, if there is one, and the mean entropy of soft attention's weights."""
     seen, labels = model(batch["image"]), batch["label"]
@@ -324,15 +326,16 @@ def evaluate(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         "pixels": torch.full(labels.shape, seen.pixels / len(labels)),
     }
     if seen.looks and "box" in batch:
-        inside = [_inside(*model.attention.looked(look), batch) for look in seen.looks[2:]]
+        inside = [_inside(model.attention.looked(look), batch) for look in seen.looks[2:]]
         values["on_digit"] = torch.stack(inside).mean(0)
     if seen.looks and seen.looks[0].z is None:
         values["entropy"] = torch.stack([look.positions.entropy().squeeze(-1) for look in seen.looks]).mean(0)
     return values
 
 
-def _inside(locations: Tensor, shares: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """The share (B,) of the locations (G, B, 2) that is in the boxes."""
+def _inside(looked: tuple[Tensor, Tensor], batch: dict[str, Tensor]) -> Tensor:
+    """The share (B,) of a glimpse's locations that is in the boxes."""
+    locations, shares = looked
     pixels = (locations + 1) / 2 * torch.tensor(batch["image"].shape[-2:])
     low, high = batch["box"].split(2, -1)
     return (shares * ((pixels >= low) & (pixels < high)).all(-1)).sum(0)
@@ -349,7 +352,7 @@ def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim
     return adam, torch.optim.lr_scheduler.LambdaLR(adam, rate)
 
 
-def look(model: nn.Module, batch: dict[str, Tensor]) -> Look:
+def look(model: Any, batch: dict[str, Tensor]) -> Look:
     """Where the model looked on these images, and what it answered."""
     seen = model(batch["image"])
     where: dict[str, Any] = {}

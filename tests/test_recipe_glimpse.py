@@ -1,0 +1,149 @@
+"""The glimpse recipe: what its parts see, where its gradients go, and that it learns what there is to learn."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+import saccade as sc
+from saccade import data as datasets
+from saccade.recipes import glimpse
+from saccade.recipes.glimpse import Config
+
+KINDS = list(glimpse.KINDS)
+SMALL = Config(glimpses=4, hidden=64, draws=3, batch=32)
+
+
+@pytest.fixture(scope="module")
+def splits() -> datasets.Splits:
+    return glimpse.data(SMALL)
+
+
+def made(kind: str, splits: datasets.Splits, **settings) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return glimpse.Model(replace(SMALL, attention=kind, **settings), splits)
+
+
+def batch(splits: datasets.Splits, count: int = 8) -> dict[str, Tensor]:
+    return splits.test.batch(torch.arange(count))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_said_of_each_image(kind: str, splits: datasets.Splits):
+    values = glimpse.evaluate(made(kind, splits).eval(), batch(splits))
+    assert all(value.shape == (8,) for value in values.values())
+    assert set(values["error"].tolist()) <= {0.0, 1.0}
+    read = {"soft": 25 * 2 * 144, "cnn": 3600}.get(kind, 4 * 2 * 144)
+    assert (values["pixels"] == read).all()
+    assert ("on_digit" in values) == (kind != "cnn") and ("entropy" in values) == (kind == "soft")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_look_has_what_the_report_draws(kind: str, splits: datasets.Splits):
+    seen = glimpse.look(made(kind, splits).eval(), batch(splits))
+    assert len(seen) == 8 and seen.steps == (0 if kind == "cnn" else 4)
+    if kind == "soft":
+        assert_close(seen.weights.sum(-1), torch.ones(8, 4))
+    elif kind != "cnn":
+        assert seen.patches.shape == (8, 4, 2, 1, 12, 12)
+
+
+def test_the_middle_is_fixed_and_random_is_everywhere(splits: datasets.Splits):
+    images = batch(splits, 256)["image"]
+    fixed, random = (made(kind, splits).eval()(images).looks for kind in ("fixed", "random"))
+    assert (torch.stack([look.z for look in fixed]) == 0).all()
+    locations = torch.stack([look.z for look in random]).flatten(0, -2)
+    assert_close(locations.std(0), torch.full((2,), 3**-0.5), atol=0.03, rtol=0)
+    assert locations.abs().max() > 0.98
+
+
+def gradients(model: torch.nn.Module, cost: Tensor) -> dict[str, float]:
+    """The size of the gradient that reaches each part of the model."""
+    model.zero_grad()
+    cost.backward(retain_graph=True)
+    sizes: dict[str, float] = {}
+    for name, weight in model.named_parameters():
+        part = "policy" if "policy" in name else name.split(".")[0]
+        sizes[part] = sizes.get(part, 0.0) + (0.0 if weight.grad is None else weight.grad.abs().sum().item())
+    return sizes
+
+
+def test_no_gradient_of_the_classifier_reaches_the_policy_and_none_of_the_policy_the_core(splits: datasets.Splits):
+    model, images = made("hard", splits), splits.train.batch(torch.arange(16))
+    seen = model(images["image"])
+    classified = gradients(model, seen.answers.square().sum() + seen.alone.square().sum())
+    assert classified.pop("policy") == 0 and classified.pop("baseline") == 0
+    assert all(size > 0 for size in classified.values())
+    moved = gradients(model, torch.stack([look.log_prob for look in seen.looks]).sum())
+    assert moved.pop("policy") > 0
+    assert all(size == 0 for size in moved.values())
+    expected = gradients(model, model.baseline(seen.features).sum())
+    assert expected.pop("baseline") > 0
+    assert all(size == 0 for size in expected.values())
+
+
+def test_the_value_of_the_loss_is_that_of_its_costs(splits: datasets.Splits):
+    """The policy's surrogate adds nothing to the number that is printed."""
+    model, images = made("hard", splits), splits.train.batch(torch.arange(16), torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    total, _ = glimpse.loss(model, images)
+    torch.manual_seed(1)
+    seen = model(images["image"])
+    answers, alone = (glimpse._cross_entropy(each, images["label"]) for each in (seen.answers, seen.alone))
+    costs = glimpse._to_go(answers, 0.5) + alone
+    fit = (model.baseline(seen.features) - costs).square().mean()
+    assert_close(total, answers.mean() + alone.mean() + fit)
+
+
+def test_what_is_to_go():
+    costs = torch.tensor([[1.0], [2.0], [4.0]])
+    assert_close(glimpse._to_go(costs, 0.5), torch.tensor([[3.0], [4.0], [4.0]]))
+
+
+def test_signal_to_noise_is_large_for_a_gradient_that_all_images_share_and_about_one_for_noise():
+    centre = torch.zeros(1, 1, 400, 2, requires_grad=True)
+    known = torch.ones(1, 1, 400, 3)
+    looks = [sc.Attended(centre[0], formed=sc.Coordinate(centre[0], 0.1))]
+    shared = looks[0].positions.centre.sum(-1).unsqueeze(0)
+    assert glimpse._signal_to_noise(shared + 0.01 * torch.randn(400) * shared, looks, known) > 100
+    assert 0.1 < glimpse._signal_to_noise(torch.randn(400) * shared, looks, known) < 4
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"), [(28, (6, 2)), (60, (12, 2)), (100, (20, 2)), (512, (32, 4)), (8, (4, 1))]
+)
+def test_a_glimpse_fits_the_image(side: int, expected: tuple[int, int]):
+    assert glimpse.patches(Config(), side) == expected
+    assert glimpse.patches(Config(size=7, scales=3), side) == (7, 3)
+
+
+def final_error(kind: str, splits: datasets.Splits, shuffled: bool = False) -> float:
+    """The error on other images after training for a few seconds on digits that have no clutter."""
+    config = Config(attention=kind, glimpses=3, hidden=64, draws=2, batch=64, size=12, scales=2, learning_rate=5e-3)
+    torch.manual_seed(0)
+    model = glimpse.Model(config, splits)
+    optimizer, scheduler = glimpse.optimiser(model, config, steps=150)
+    generator = torch.Generator().manual_seed(0)
+    labels = splits.train.labels[torch.randperm(len(splits.train), generator=generator)]
+    for _ in range(150):
+        indices = torch.randint(len(splits.train), (config.batch,), generator=generator)
+        images = splits.train.batch(indices, generator)
+        if shuffled:
+            images["label"] = labels[indices]
+        optimizer.zero_grad()
+        glimpse.loss(model, images)[0].backward()
+        optimizer.step()
+        scheduler.step()
+    with torch.no_grad():
+        return glimpse.evaluate(model.eval(), batch(splits, 1000))["error"].mean().item()
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft", "fixed", "cnn"])
+def test_it_learns(kind: str):
+    assert final_error(kind, datasets.digits("embedded", canvas=28, clutter=0)) < 0.35
+
+
+def test_it_does_not_learn_what_is_not_there():
+    assert final_error("hard", datasets.digits("embedded", canvas=28, clutter=0), shuffled=True) > 0.8
