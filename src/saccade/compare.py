@@ -1,7 +1,8 @@
 """`saccade compare`: every kind of attention of a recipe trained on the same data, then measured in the same way.
 
-A recipe can be compared if its Config has a field `attention` whose type is a Literal of the kinds. All runs of a
-comparison share a folder, `runs/compare/RECIPE/NAME`; a run that is finished there is not trained again.
+A recipe can be compared if its Config has a field `attention` whose type is a Literal of the kinds; it may say in KINDS
+what each is, and in QUICK what `--quick` makes of its Config. All runs of a comparison share a folder,
+`runs/compare/RECIPE/NAME`; a run that is finished there is not trained again. Everything is done on the CPU.
 """
 
 import json
@@ -150,7 +151,7 @@ def report(plan: Plan, splits: Any, results: Mapping[str, Any], command: str) ->
     failures = {kind: looking.failures(recipe, model, splits.test, batch) for kind, model in models.items()}
     return Report(
         title="Soft and hard attention, side by side",
-        question=looking.sentence(recipe),
+        question=f"{looking.sentence(recipe)} What does it bring to look everywhere, and what does it cost?",
         data=splits.describe,
         answer=answer(rows),
         models=getattr(recipe, "KINDS", {}),
@@ -174,13 +175,12 @@ def seconds_curve(plan: Plan, row: Mapping[str, Any], examples: int) -> list[tup
 def answer(rows: Sequence[Mapping[str, Any]]) -> str:
     """What came out, in a sentence.
 
-    >>> answer([{"model": "soft", "test_error": 0.05, "test_pixels": 900}, {"model": "cnn", "test_error": 0.1}])
-    'soft errs on 5.0 % of the test images, having read 900 pixels of each; cnn on 10.0 %.'
+    >>> answer([{"model": "soft", "test_error": 0.05, "test_pixels": 7200.0}, {"model": "cnn", "test_error": 0.1}])
+    'Wrong on the test images: soft 5.0 % (7,200 pixels read), cnn 10.0 %.'
     """
-    parts = []
-    for row in rows:
-        verb = "" if parts else " errs"
-        read = f", having read {row['test_pixels']:,.0f} pixels of each" if "test_pixels" in row else ""
-        images = "" if parts else " of the test images"
-        parts.append(f"{row['model']}{verb} on {100 * row['test_error']:.1f} %{images}{read}")
-    return "; ".join(parts) + "."
+    return f"Wrong on the test images: {', '.join(_result(row) for row in rows)}."
+
+
+def _result(row: Mapping[str, Any]) -> str:
+    read = f" ({row['test_pixels']:,.0f} pixels read)" if "test_pixels" in row else ""
+    return f"{row['model']} {100 * row['test_error']:.1f} %{read}"

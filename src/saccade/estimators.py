@@ -39,7 +39,8 @@ def reinforce(
 
 
 def leave_one_out(log_prob: Float[Tensor, "S ..."], cost: Float[Tensor, "S *B"]) -> Float[Tensor, "S *B"]:
-    """`reinforce` with the mean cost of the other draws as the baseline (Kool et al. 2019, equation 8). Unbiased.
+    """`reinforce` with the mean cost of the other draws as the baseline (Kool et al. 2019, "Buy 4
+    REINFORCE samples, get a baseline for free!"). Unbiased.
 
     The S draws are the first dimension, drawn independently; average over it. Raises ValueError for fewer than two.
 
@@ -91,7 +92,7 @@ class Constant(nn.Module):
 
 class MovingAverage(nn.Module):
     """A baseline that is the average of the costs seen so far in training, exponentially forgotten (Xu et al. 2015,
-    equation 13: momentum 0.9).
+    section 4.1: momentum 0.9).
 
     What is returned does not yet contain the cost at hand, so that the estimator stays unbiased. The average is
     debiased as in Adam, zero before the first cost; it is saved with the model. Raises ValueError unless
@@ -144,7 +145,7 @@ class Learned(nn.Module):
 
 
 class SelfCritical(nn.Module):
-    """A baseline that is the cost of the model's own greedy choice on the same input (Rennie et al. 2017, equation 7).
+    """A baseline that is the cost of the model's own greedy choice on the same input (Rennie et al. 2017).
 
     `cost` is a function of the inputs that looks by `mode`, such as the model's loss with `training=False`; it is
     called without gradients.

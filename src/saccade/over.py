@@ -49,7 +49,7 @@ def sparsemax(scores: Scores, mask: Mask = None) -> OneHot:
 @dataclass(frozen=True)
 class entmax:
     """One place, the probabilities maximising p . s plus the Tsallis entropy of order alpha (Peters et al. 2019,
-    equation 5): alpha 1 is softmax, 2 is sparsemax, between them fewer places are zero.
+    section 3): alpha 1 is softmax, 2 is sparsemax, between them fewer places are zero.
 
     Raises ValueError if alpha is below one.
 
@@ -74,7 +74,7 @@ def _at_least_one(name: str, k: int) -> None:
 
 @dataclass(frozen=True)
 class top_k:
-    """One place, a softmax over the k places with the best scores (Zhao et al. 2019, equation 4). Time O(K).
+    """One place, a softmax over the k places with the best scores (Zhao et al. 2019, section 3). Time O(K).
 
     >>> top_k(2)(torch.tensor([[1.0, 1.0, 0.0]])).mean
     tensor([[0.5000, 0.5000, 0.0000]])
@@ -92,7 +92,7 @@ class top_k:
 
 
 def sigmoid(scores: Scores, mask: Mask = None) -> Independent:
-    """Every place by itself, with probability 1 / (1 + exp(-s_k)) (Kim et al. 2017, section 4.1, sigmoid attention).
+    """Every place by itself, with probability 1 / (1 + exp(-s_k)) (Kim et al. 2017, section 4.2).
 
     >>> sigmoid(torch.zeros(1, 2)).mean
     tensor([[0.5000, 0.5000]])
@@ -102,8 +102,8 @@ def sigmoid(scores: Scores, mask: Mask = None) -> Independent:
 
 @dataclass(frozen=True)
 class subset:
-    """Sets of k places with probability proportional to the exponential of the sum of their scores (Kulesza and
-    Taskar 2012, section 5.2, of a diagonal kernel). Time O(K k).
+    """Sets of k places with probability proportional to the exponential of the sum of their scores, the conditional
+    Bernoulli distribution (Chen, Dempster and Liu 1994). Time O(K k).
 
     >>> subset(2)(torch.zeros(1, 4)).mean
     tensor([[0.5000, 0.5000, 0.5000, 0.5000]])

@@ -114,7 +114,8 @@ def display(runs: Mapping[Path, float]) -> Iterator[TellRun]:
     from rich import progress as rich
     from rich.console import Console
 
-    columns = ("{task.description}", rich.BarColumn(20), rich.TaskProgressColumn(), rich.TimeElapsedColumn())
+    left = rich.TimeRemainingColumn(compact=True, elapsed_when_finished=True)
+    columns = ("{task.description}", rich.BarColumn(20), rich.TaskProgressColumn(), left)
     logs = rich.TextColumn("{task.fields[logs]}", markup=False)
     with rich.Progress(*columns, logs, console=Console(stderr=True), refresh_per_second=4) as progress:
         done = {run: 0.0 if read_results(run) is None else cost for run, cost in runs.items()}

@@ -15,6 +15,7 @@ class Measure(NamedTuple):
 
 
 IN_TURN = "Timed in turn with the others, on one thread."
+NOISE = "Of the policy's gradient in the last epoch: its mean over a batch, by the standard error of that mean."
 
 MEASURES = (
     Measure("test_error", 100, Column("test error", "%", "Share of the test images answered wrongly, ± {spread}.")),
@@ -23,8 +24,8 @@ MEASURES = (
     Measure("inference", 1, Column("answering", "images/s", IN_TURN)),
     Measure("training", 1, Column("learning", "images/s", IN_TURN)),
     Measure("test_on_digit", 100, Column("on the digit", "%", "Share of glimpses in its box, from the third on.")),
-    Measure("test_entropy", 1, Column("entropy", "nats", "Of where a glimpse may be, the mean over glimpses.")),
-    Measure("train_signal_to_noise", 1, Column("signal to noise", "", "Of the policy's gradient, in the last epoch.")),
+    Measure("test_entropy", 1, Column("entropy", "nats", "Of the weights of a glimpse, over all glimpses.")),
+    Measure("train_signal_to_noise", 1, Column("signal to noise", "", NOISE)),
 )
 
 
@@ -70,11 +71,16 @@ def show(rows: Sequence[Mapping[str, Any]], title: str, spread: str) -> None:
         table.add_column(row["model"], justify="right")
     lines = zip(columns(rows, spread), *(cells(row, rows) for row in rows), strict=True)
     for column, *values in lines:
-        table.add_row(", ".join(filter(None, (column.name, column.unit))), *map(_text, values))
+        table.add_row(", ".join(filter(None, (column.name, column.unit))), *map(text, values))
     Console().print(title, "", table, "", f"± {spread}", sep="\n", highlight=False)
 
 
-def _text(cell: str | float | None) -> str:
+def text(cell: str | float | None) -> str:
+    """A cell as it is printed: numbers to three digits, or whole.
+
+    >>> text(0.12345), text(1728.0), text(None)
+    ('0.123', '1,728', '-')
+    """
     if cell is None or isinstance(cell, str):
         return cell or "-"
     return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"

@@ -50,7 +50,7 @@ class Coordinate(Positions):
     >>> positions.mode
     tensor([[0.5000, 1.0000]])
     >>> positions.log_prob(torch.tensor([[[0.5, 1.0]], [[0.5, 1.5]]])).squeeze(-1)
-    tensor([5.3114,   -inf])
+    tensor([5.3323,   -inf])
     """
 
     centre: Float[Tensor, "*B 2"]

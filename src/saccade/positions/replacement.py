@@ -34,9 +34,9 @@ class WithoutReplacement(Several):
 
     `mean` is exact: a place is among the first k if fewer than k of the others arrive before it, in a race in which
     place i arrives at the rate exp(s_i); the integral over the time of its arrival is a sum over 20 sqrt(k + 15) nodes,
-    to 1e-11. `entropy` and `kl` have no closed form: they are enumerated over the first k - 1
-    places drawn, and raise ValueError where that is more than a million events. Where it is, -log_prob(sample()) is an
-    unbiased estimate of the entropy.
+    to 1e-12. `entropy` and `kl` have no closed form: they go through all events of the first k - 1 places drawn, and
+    raise ValueError where those are more than 100,000; there, -log_prob(sample()) is an unbiased estimate of the
+    entropy.
 
     Shapes: scores (*B, Q, K), k an integer; batch_shape (*B, Q), event_shape (k,). `sample` and `mode` take O(K) a
     query, `log_prob` and `mean` O(K k) (times the nodes), `gather` O(k).
@@ -117,7 +117,7 @@ class WithoutReplacement(Several):
     def _sum_over_draws(self, quantity: Callable[[OneHot, OneHot], Tensor], other: "WithoutReplacement") -> Tensor:
         """The sum over the k draws of the mean, over what was drawn before, of a quantity of the two next draws."""
         total = quantity(OneHot(scores=self.scores), OneHot(scores=other.scores))
-        for drawn in range(1, self.k):
+        for drawn in reversed(range(1, self.k)):  # the longest first: it may be too long
             before = WithoutReplacement(self.scores, drawn)
             z = before.enumerate_support()
             probability = before.log_prob(z).exp()
@@ -146,4 +146,6 @@ def race_times(k: int, like: Tensor) -> tuple[Float[Tensor, " N"], Float[Tensor,
 
 @register_kl(WithoutReplacement, WithoutReplacement)
 def _kl_without_replacement(p: WithoutReplacement, q: WithoutReplacement) -> Tensor:
+    if p.k != q.k:
+        raise ValueError(f"kl expected two draws of equally many places, but got {p.k} and {q.k}.")
     return p._sum_over_draws(kl_divergence, q)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saccade.positions.base import INFINITY, Positions, read_places
 
-LIMIT = 1_000_000
+LIMIT = 100_000
 """The most events that `enumerate_support` lists."""
 
 

@@ -57,7 +57,7 @@ class Subset(Several):
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Int[Tensor, "*SB Q k"]:
         """A set, drawn down the tree: how many of the chosen lie in its left half, and so on in each half."""
         with torch.no_grad():
-            total = self.count.expand(*sample_shape, *self.batch_shape)
+            total = self.count.expand((*sample_shape, *self.batch_shape))
             labels = sample_leaves(self._tree(self._balanced), total, self.k)
             return self._ascending(labels[..., : self.scores.shape[-1]])
 
@@ -114,5 +114,7 @@ class Subset(Several):
 
 @register_kl(Subset, Subset)
 def _kl_subset_subset(p: Subset, q: Subset) -> Tensor:
+    if p.k != q.k:
+        raise ValueError(f"kl expected two subsets of equally many places, but got {p.k} and {q.k}.")
     divergence = p._expected_log_prob(p) - p._expected_log_prob(q)
     return divergence.masked_fill(p.count != q.count, INFINITY).to(p.scores.dtype)

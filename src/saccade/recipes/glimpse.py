@@ -2,10 +2,11 @@
 
 Mnih et al. 2014, "Recurrent Models of Visual Attention", section 3: at every step a sensor reads a few small patches
 around a location, an encoder joins *what* was seen and *where*, a recurrent core remembers, and a classifier answers.
-Where to look next is one triple. Soft attention reads the mean over a grid of glimpses that covers the image. Hard
-attention reads one glimpse, at a location drawn from a Gaussian whose centre a policy moves from glimpse to glimpse;
-it is trained by `leave_one_out` over several draws and a learned baseline. The same with random locations, and with
-the middle of the image, is what a learned policy has to beat, and a small convolutional network reads every pixel.
+Soft attention reads the mean over a grid of glimpses that covers the image. Hard attention reads one glimpse, at a
+location drawn from a Gaussian whose centre a policy moves from glimpse to glimpse; it is trained by `leave_one_out`
+over several draws and a learned baseline, with what each glimpse and the answers after it cost in cross-entropy. The
+same with random locations, and with the middle of the image, is what a learned policy has to beat, and a small
+convolutional network reads every pixel.
 
 No gradient of the classifier reaches the policy, which sees detached features; no gradient of the policy reaches the
 encoder, the core or the baseline's features.
@@ -77,6 +78,11 @@ class Config:
     """Images of a step."""
     learning_rate: float = 3e-3
     """The highest, after a tenth of the steps; it then falls to zero by a cosine."""
+
+    def __post_init__(self) -> None:
+        for name, least in {"glimpses": 1, "draws": 2, "hidden": 1, "epochs": 1, "batch": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} expected at least {least}, but got {getattr(self, name)}")
 
 
 def data(config: Config) -> datasets.Splits:
@@ -153,6 +159,7 @@ class Hard(nn.Module):
         """Nothing: what is not looked at is not read."""
 
     def forward(self, state: State, scene: Scene, memory: None) -> sc.Attended:
+        """A glimpse, encoded."""
         return sc.look(state, self.policy, scene, self.read, self.training)
 
     def looked(self, out: sc.Attended) -> tuple[Tensor, Tensor]:
@@ -336,7 +343,7 @@ def evaluate(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def _inside(looked: tuple[Tensor, Tensor], batch: dict[str, Tensor]) -> Tensor:
     """The share (B,) of a glimpse's locations that is in the boxes."""
     locations, shares = looked
-    pixels = (locations + 1) / 2 * torch.tensor(batch["image"].shape[-2:])
+    pixels = (locations + 1) / 2 * batch["box"].new_tensor(batch["image"].shape[-2:])
     low, high = batch["box"].split(2, -1)
     return (shares * ((pixels >= low) & (pixels < high)).all(-1)).sum(0)
 
