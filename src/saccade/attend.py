@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from saccade import kernels
+from saccade import kernels  # noqa: F401 - makes the fast roads known
 from saccade.kernels.registry import find_road
 from saccade.over import softmax
 from saccade.parts import State, Step, at, carries, carry
@@ -22,8 +22,6 @@ from saccade.positions import Positions
 from saccade.positions.base import exported
 from saccade.reads import hard, mean
 from saccade.scores import compare, prepare, scaled_dot
-
-__all__ = ["Attended", "Attention", "Memory", "MultiHead", "attend", "kernels", "look", "select"]
 
 
 @exported
@@ -264,6 +262,7 @@ def _attend(query: Tensor, memory: Memory, score, over, read, training: bool, st
     run = find_road(score, over, read, query, memory.keys, memory.values, memory.mask)
     if run is not None:
         out = Attended(run(query, memory.keys, memory.values, memory.mask))
+        # Beside the fields, as what is exported can hold no function.
         vars(out)["form"] = partial(_positions, query, memory, score, over, training, State())
         return out
     if carries(score) and query.shape[-2] > 1:

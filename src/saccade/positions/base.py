@@ -31,6 +31,9 @@ class Positions(Distribution):
     has_relaxed: bool = False
     """Whether `relax(temperature)` draws a relaxed indicator, through which gradients flow."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)})"
+
     def indicator(self, z: Tensor) -> Tensor:
         """The event as a 0/1 tensor over the places, shape (*B, Q, K)."""
         raise TypeError(f"{type(self).__name__} has no indicator: its events are locations, not indices of places.")
@@ -67,10 +70,8 @@ def read_places(values: Any, z: Tensor) -> Tensor:
     `values` is a tensor (*B, K, V) or has `.read(z)`; z is (*S, *B, N) with N indices a row; the result is
     (*S, *B, N, V). Time and memory O(N V) a row, whatever K is.
     """
-    if isinstance(values, Tensor):
-        read = take(values, z.clamp(min=0).unsqueeze(-1), dim=-2)  # (*S, *B, N, V)
-    else:
-        read = values.read(z)
+    index = z.clamp(min=0).unsqueeze(-1)
+    read = take(values, index, dim=-2) if isinstance(values, Tensor) else values.read(z)  # (*S, *B, N, V)
     return read.masked_fill((z < 0).unsqueeze(-1), 0)
 
 
