@@ -81,6 +81,17 @@ def test_nan_in_the_scores_propagates():
     assert context[0, 1].isnan().all() and context[0, 0].isfinite().all() and context[1].isfinite().all()
 
 
+def test_nan_in_the_scores_is_looked_for_where_anomalies_are_detected():
+    query, keys, values = examples.inputs()
+    query[0, 1] = float("nan")
+    with (
+        pytest.warns(UserWarning, match="Anomaly Detection has been enabled"),
+        torch.autograd.detect_anomaly(),
+        pytest.raises(ValueError, match="scores expected numbers, but got NaN"),
+    ):
+        sc.attend(query, keys, values, score=sc.dot)
+
+
 def heads(theirs: nn.MultiheadAttention, **parts) -> sc.MultiHead:
     """A MultiHead with the weights of PyTorch's."""
     ours = sc.MultiHead(theirs.embed_dim, theirs.num_heads, **parts).double()

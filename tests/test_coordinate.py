@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import cache
 import pickle
 
 import numpy as np
@@ -19,9 +20,13 @@ WIDTHS = (0.05, 0.3, 1.0, 10.0, 900.0)
 EXTREMES = (0.0, 1e-30, 0.3, -1.0, 1.0000001, -5.0, 1e4, -1e10, 1e30)
 
 
-def line(depth: float = 2.0) -> tuple[Tensor, Tensor]:
+NODES = 2000
+
+
+@cache
+def line() -> tuple[Tensor, Tensor]:
     """Gauss-Legendre nodes on the image, denser towards both edges, and their weights."""
-    nodes, weights = (torch.from_numpy(each) for each in np.polynomial.legendre.leggauss(4000))
+    nodes, weights = (torch.from_numpy(each) for each in np.polynomial.legendre.leggauss(NODES))
     return (math.pi / 2 * nodes).sin(), math.pi / 2 * (math.pi / 2 * nodes).cos() * weights
 
 

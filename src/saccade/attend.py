@@ -104,7 +104,8 @@ def attend(
         training: whether parts that behave differently in training are in training.
         state: what the step before handed on, `out.state`.
 
-    Raises ValueError for shapes that do not fit, for no keys, and TypeError for a mask that is not bool.
+    Raises ValueError for shapes that do not fit, for no keys, and TypeError for a mask that is not bool. NaN in the
+    scores propagates; under `torch.autograd.set_detect_anomaly` it raises ValueError where the scores are formed.
 
     >>> out = attend(torch.ones(1, 2), torch.ones(3, 2), torch.arange(3.0).unsqueeze(-1))
     >>> out.context, out.weights
@@ -278,6 +279,8 @@ def _attend(query: Tensor, memory: Memory, score, over, read, training: bool, st
 def _positions(query: Tensor, memory: Memory, score, over, training: bool, carried: State) -> Positions:
     step = Step(query, memory.keys, memory.mask, carried.score, training)
     scores = compare(at(score, step), query, memory.keys)
+    if not torch.compiler.is_compiling() and torch.is_anomaly_enabled() and scores.isnan().any():
+        raise ValueError("scores expected numbers, but got NaN (which is looked for as anomaly detection is on).")
     return at(over, step._replace(carried=carried.over))(scores, memory.mask)
 
 
