@@ -13,8 +13,8 @@ from saccade.positions.base import INFINITY, Positions, exported
 
 SPREAD = math.sqrt(2)
 """A spread is this many widths: lengths are counted in spreads, in which the Gaussian is exp(-t^2)."""
-FAR = 20.0
-"""How many spreads outside the image a centre may lie and be taken at its word: erfc(20) is 1e-175."""
+FAR = 18.0
+"""How many spreads outside the image a centre may lie and be taken at its word: erfc(18) is 1e-142, and its square no zero."""
 WIDE = 1e3
 """The largest width that is taken at its word: the density round a centre inside is then even to 1e-6."""
 NO_MEAN = (
@@ -35,8 +35,8 @@ class Coordinate(Positions):
 
     Samples, log-probabilities and gradients are finite however far outside the centre lies, and however small the width
     is; they are computed in float64. Two cases that nothing hangs on are moved to near by ones, for all methods alike:
-    a centre more than 28 widths outside is drawn in along with its width, which keeps the slope of the log-density at
-    the edge and changes the density there by less than a thousandth; a width above 1000 counts as 1000.
+    a centre more than 25 widths outside is drawn in along with its width, which keeps the slope of the log-density at
+    the edge, and the density to a thousandth where most of it lies; a width above 1000 counts as 1000.
 
     What is read at a location has no closed-form mean: `mean` and `expect` raise TypeError; evaluation uses the `mode`.
 
@@ -94,6 +94,7 @@ class Coordinate(Positions):
         """A location with its gradient, to centre and width, at a fixed quantile."""
         side, near, rate = self._from_edge
         quantile = torch.rand(*sample_shape, *near.shape, dtype=near.dtype, device=near.device)
+        quantile = torch.where(side < 0, 1 - quantile, quantile)  # or a draw would jump where the nearer edge changes
         tail = torch.lerp((near + 2 * rate).erfc(), near.erfc(), quantile) / 2
         offset = -torch.special.ndtri(tail.clamp(1e-300, 1 - 1e-16)) / SPREAD
         return (side * (1 - (offset - near) / rate)).clamp(-1, 1).to(self.centre.dtype)
