@@ -14,7 +14,7 @@ from saccade.positions.base import INFINITY, Positions, exported
 SPREAD = math.sqrt(2)
 """A spread is this many widths: lengths are counted in spreads, in which the Gaussian is exp(-t^2)."""
 FAR = 18.0
-"""How many spreads outside the image a centre may lie and be taken at its word: erfc(18) is 1e-142, and its square no zero."""
+"""How many spreads outside the image a centre may lie and be taken at its word: the square of erfc(18) is no zero."""
 WIDE = 1e3
 """The largest width that is taken at its word: the density round a centre inside is then even to 1e-6."""
 NO_MEAN = (

@@ -21,8 +21,8 @@ class Subset(Several):
     """A set of k of the K places, with probability proportional to the exponential of the sum of its scores.
 
     p(z) = exp(sum_{i in z} s_i) / e_k(exp s), where e_k is the elementary symmetric polynomial; this is the conditional
-    Bernoulli distribution (Chen, Dempster and Liu 1994, "Weighted finite population sampling to maximize entropy"). A score
-    of -inf is a place that may not be chosen.
+    Bernoulli distribution (Chen, Dempster and Liu 1994, "Weighted finite population sampling to maximize entropy").
+    A score of -inf is a place that may not be chosen.
 
     It is computed as what it is called after. For any number t, p(z) is the probability of z under independent places
     with probabilities sigmoid(s_i + t), given that k are chosen. t is such that k are chosen on average; then no
