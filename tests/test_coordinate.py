@@ -49,11 +49,12 @@ def textbook(centre: float, width: float, nodes: Tensor, weights: Tensor) -> Ten
 @pytest.mark.parametrize("centre", CENTRES)
 class TestAgainstQuadrature:
     def test_log_prob(self, centre: float, width: float):
-        if abs(centre) - 1 > 25 * width:
-            pytest.skip("further outside than 25 widths, where the density is another")
         nodes, weights = line()
         expected = textbook(centre, width, nodes, weights)
-        assert_close(density(both(centre, width), nodes), expected, rtol=1e-10, atol=1e-9)
+        far = abs(centre) - 1 > 25 * width  # where the density is a near by one, but for its tail
+        counts = expected > expected.amax() - (1 if far else INFINITY)
+        log_prob = density(both(centre, width), nodes)[counts]
+        assert_close(log_prob, expected[counts], rtol=1e-10, atol=2e-3 if far else 1e-9)
 
     def test_it_is_a_density(self, centre: float, width: float):
         nodes, weights = line()
@@ -78,9 +79,8 @@ class TestAgainstQuadrature:
     def test_samples_follow_the_distribution(self, centre: float, width: float):
         nodes, weights = line()
         z = both(centre, width).sample((5000,)).flatten().sort().values
-        cumulative = torch.from_numpy(
-            np.interp(z.numpy(), nodes.numpy(), (density(both(centre, width), nodes).exp() * weights).cumsum(0).numpy())
-        )
+        mass = density(both(centre, width), nodes).exp() * weights
+        cumulative = torch.from_numpy(np.interp(z.numpy(), nodes.numpy(), (mass.cumsum(0) - mass / 2).numpy()))
         distance = (cumulative - torch.arange(1, 10_001) / 10_000).abs().max()
         assert distance < 0.0225  # Kolmogorov and Smirnov: a false alarm in 10,000
 

@@ -44,10 +44,10 @@ class Attended:
     def positions(self) -> Positions:
         """The distribution over where to look; after a fast road it is formed when first asked for."""
         if self.formed is None:
-            form = vars(self).get("form")
-            if form is None:
+            asked = vars(self).get("asked")
+            if asked is None:
                 raise ValueError("positions expected to be asked for before detach(), which drops query and keys.")
-            self.formed = formed = form()
+            self.formed = formed = _positions(*asked, State())
             return formed
         return self.formed
 
@@ -228,20 +228,20 @@ def _select(rows: Tensor, leaf: Any) -> Any:
 
 
 def _memory(score: Any, keys: Tensor, values: Any, mask: Tensor | None) -> Memory:
-    if keys.dim() < 2:
-        raise ValueError(f"keys expected the shape (*B, K, Dk), but got {tuple(keys.shape)}.")
-    *batch, places, _ = keys.shape
-    if places == 0:
-        raise ValueError(f"keys expected at least one place to look at, but got shape {tuple(keys.shape)}.")
-    if isinstance(values, Tensor) and values.shape[:-1] != keys.shape[:-1]:
+    shape = keys.shape
+    if len(shape) < 2:
+        raise ValueError(f"keys expected the shape (*B, K, Dk), but got {tuple(shape)}.")
+    if shape[-2] == 0:
+        raise ValueError(f"keys expected at least one place to look at, but got shape {tuple(shape)}.")
+    if isinstance(values, Tensor) and values.shape[:-1] != shape[:-1]:
         raise ValueError(
             f"values expected the shape of the keys but for the last dimension, (*B, K, V) for keys "
             f"{tuple(keys.shape)}, but got {tuple(values.shape)}."
         )
-    return Memory(prepare(score, keys), values, None if mask is None else _full_rank(mask, batch, places))
+    return Memory(prepare(score, keys), values, None if mask is None else _full_rank(mask, shape[:-2], shape[-2]))
 
 
-def _full_rank(mask: Tensor, batch: list[int], places: int) -> Tensor:
+def _full_rank(mask: Tensor, batch: torch.Size, places: int) -> Tensor:
     """The mask with the batch dimensions of the keys, (*B, Q, K)."""
     if mask.dtype != torch.bool:
         raise TypeError(f"mask expected dtype bool, True where a key may be looked at, but got {mask.dtype}.")
@@ -263,8 +263,7 @@ def _attend(query: Tensor, memory: Memory, score, over, read, training: bool, st
     run = find_road(score, over, read, query, memory.keys, memory.values, memory.mask)
     if run is not None:
         out = Attended(run(query, memory.keys, memory.values, memory.mask))
-        # Beside the fields, as what is exported can hold no function.
-        vars(out)["form"] = partial(_positions, query, memory, score, over, training, State())
+        out.__dict__["asked"] = (query, memory, score, over, training)  # no field, as these cannot be exported
         return out
     if carries(score) and query.shape[-2] > 1:
         return _one_by_one(query, memory, score, over, read, training, state)
@@ -303,8 +302,8 @@ def _join(dim: int, *leaves: Any) -> Any:
 
 
 def _check_query(query: Tensor, memory: Memory) -> None:
-    batch = memory.keys.shape[:-2]
-    if query.dim() < 2 or query.shape[query.dim() - 2 - len(batch) : -2] != batch:
+    batch, shape = memory.keys.shape[:-2], query.shape
+    if len(shape) < 2 or (shape[:-2] != batch and shape[len(shape) - 2 - len(batch) : -2] != batch):
         raise ValueError(
             f"query expected the shape (*B, Q, Dq) with the batch {tuple(batch)} of the keys (draws may stand in "
             f"front), but got {tuple(query.shape)}."

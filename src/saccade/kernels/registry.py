@@ -5,6 +5,7 @@ shapes, whether gradients are needed), never by data. The plain road in `attend`
 """
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -33,6 +34,9 @@ def find_road(score: Any, over: Any, read: Any, query: Tensor, keys: Any, values
 
 def _key(part: Any) -> Any:
     """A function is its own key, any other part's is its exact type; a module that was hooked has none."""
+    kind = type(part)
+    if kind is FunctionType:
+        return part
     if isinstance(part, nn.Module) and (part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part)):
         return None
-    return part if hasattr(part, "__qualname__") else type(part)
+    return kind
