@@ -19,7 +19,7 @@ NOISE = "Of the policy's gradient in the last epoch: its mean over a batch, by t
 
 MEASURES = (
     Measure("test_error", 100, Column("test error", "%", "Share of the test images answered wrongly, ± {spread}.")),
-    Measure("test_pixels", 1, Column("pixels read", "", "Of each image, counted by the sensor where it reads them.")),
+    Measure("test_pixels", 1, Column("pixels read", "", "Of the image and its pooled versions, as the sensor counts.")),
     Measure("multiply_adds", 1e-6, Column("multiply-adds", "M", "Millions for each image, counted as they are done.")),
     Measure("inference", 1, Column("answering", "images/s", IN_TURN)),
     Measure("training", 1, Column("learning", "images/s", IN_TURN)),
