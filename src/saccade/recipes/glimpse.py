@@ -352,9 +352,10 @@ def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim
     """Adam, its rate rising over a tenth of the steps and then falling to zero by a cosine."""
     adam = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
     warm = max(1, steps // 10)
+    cool = max(1, steps - warm)
 
     def rate(step: int) -> float:
-        return (step + 1) / warm if step < warm else (1 + math.cos(math.pi * (step - warm) / (steps - warm))) / 2
+        return (step + 1) / warm if step < warm else (1 + math.cos(math.pi * min(1, (step - warm) / cool))) / 2
 
     return adam, torch.optim.lr_scheduler.LambdaLR(adam, rate)
 
