@@ -47,7 +47,8 @@ class Attended:
             asked = vars(self).get("asked")
             if asked is None:
                 raise ValueError("positions expected to be asked for before detach(), which drops query and keys.")
-            self.formed = formed = _positions(*asked, State())
+            query, memory, score, over, training = asked
+            self.formed = formed = _positions(query, memory, score, over, training, State())
             return formed
         return self.formed
 
@@ -121,6 +122,7 @@ class Attention(nn.Module):
     `attention.prepare(keys, values, mask)` lets the score do once what does not depend on the query;
     `attention(query, memory)` then equals `attend(query, keys, values, ...)` with the parts of the module.
 
+    >>> from saccade import Additive
     >>> attention = Attention(score=Additive(query_dim=2, key_dim=3, hidden_dim=4), read=hard)
     >>> memory = attention.prepare(torch.ones(5, 3), torch.ones(5, 6))
     >>> out = attention(torch.ones(1, 2), memory)
@@ -196,9 +198,10 @@ def look(
     """A glimpse: the policy says where to look, and the sensor reads there (Mnih et al. 2014, section 3.1).
 
     `policy(query)` is a distribution over locations, such as `Coordinate`, from a query that may be anything that the
-    policy understands; the sensor has `.read(z)`, such as
-    `Glimpses`. Returns an `Attended` whose context is what the sensor read.
+    policy understands; the sensor has `.read(z)`, such as `Glimpses`. Returns an `Attended` whose context is what the
+    sensor read.
 
+    >>> from saccade import Coordinate, Glimpses
     >>> images = Glimpses(torch.rand(2, 1, 28, 28), size=8, scales=1)
     >>> seen = look(torch.zeros(2, 2), lambda centre: Coordinate(centre, 0.1), images)
     >>> seen.z.shape, seen.context.shape
@@ -215,6 +218,7 @@ def select(value: Any, rows: Tensor):
 
     `rows` are indices, or a bool mask over the rows. Raises TypeError for values that are read lazily.
 
+    >>> from saccade import OneHot
     >>> select(OneHot(weights=torch.tensor([[[1.0]], [[0.5]]])), torch.tensor([1, 1])).mean.flatten()
     tensor([0.5000, 0.5000])
     """

@@ -135,7 +135,7 @@ def row(plan: Plan, kind: str, examples: int, measured: Mapping[str, float]) -> 
     return {"model": kind, **means, "error_spread": spread, **measured}
 
 
-def results_of(run: Path) -> dict[str, float]:
+def results_of(run: Path) -> dict[str, int | float]:
     """The averages over the test split, and what the last epoch of training said of the policy's gradient."""
     last = runs.read_metrics(run)[-1]
     noise = {name: value for name, value in last.items() if name == "train_signal_to_noise"}

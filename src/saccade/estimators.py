@@ -62,6 +62,7 @@ def enumerate_exactly(positions: Positions, cost: Callable[[Tensor], Float[Tenso
     the cost of a row may depend on that row's event alone. Raises TypeError for a distribution that cannot be
     enumerated.
 
+    >>> from saccade import OneHot
     >>> positions = OneHot(weights=torch.tensor([0.25, 0.75]))
     >>> enumerate_exactly(positions, lambda z: torch.where(z == 0, 4.0, 8.0))
     tensor(7.)

@@ -213,6 +213,7 @@ class dropout(nn.Module):
 
     Raises ValueError unless 0 <= p < 1, and TypeError if the other over is not a distribution over one place.
 
+    >>> from saccade import Attention
     >>> attention = Attention(over=dropout(softmax, 0.1))
     """
 

@@ -29,7 +29,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def read_results(run: Path) -> dict[str, float] | None:
+def read_results(run: Path) -> dict[str, int | float] | None:
     """The averages over the test split of a run that is finished; None of one that is not."""
     file = run / RESULTS
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
@@ -105,7 +105,7 @@ class Worker:
         self.process.wait()
 
 
-TellRun = Callable[[Path, float, dict[str, float]], object]
+TellRun = Callable[[Path, float, dict[str, int | float]], object]
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def display(runs: Mapping[Path, float]) -> Iterator[TellRun]:
         progress.update(everything, completed=sum(done.values()))
         bars = {}
 
-        def tell(run: Path, fraction: float, logs: dict[str, float]) -> None:
+        def tell(run: Path, fraction: float, logs: dict[str, int | float]) -> None:
             if run not in bars:
                 bars[run] = progress.add_task(run.name, total=1.0, logs="")
             done[run] = fraction * runs[run]
@@ -133,7 +133,7 @@ def display(runs: Mapping[Path, float]) -> Iterator[TellRun]:
         yield tell
 
 
-def _first(logs: Mapping[str, float]) -> dict[str, float]:
+def _first(logs: Mapping[str, int | float]) -> dict[str, int | float]:
     """The epoch, and the first of what validation says."""
     first = next((name for name in logs if name.startswith("valid_")), "epoch")
     return {name: logs[name] for name in ("epoch", first) if name in logs}

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Tell = Callable[[float, dict[str, float]], object]
+Tell = Callable[[float, dict[str, int | float]], object]
 
 
 def say(sentence: str) -> None:
@@ -29,7 +29,7 @@ def bar(title: str) -> Iterator[Tell]:
         yield lambda fraction, logs: progress.update(task, completed=fraction, logs=in_words(logs))
 
 
-def in_words(logs: dict[str, float]) -> str:
+def in_words(logs: dict[str, int | float]) -> str:
     """Numbers on one line, short.
 
     >>> in_words({"epoch": 1.0, "train_loss": 2.302585})

@@ -20,6 +20,7 @@ Read = tuple[Tensor, Any, Any]
 def mean(positions: Positions, values: Any) -> Read:
     """Soft attention, the expectation of what is read, sum_k p_k v_k (Bahdanau et al. 2015, equation 5).
 
+    >>> import torch
     >>> from saccade import OneHot
     >>> mean(OneHot(weights=torch.tensor([[0.25, 0.75]])), torch.tensor([[0.0], [4.0]]))[0]
     tensor([[3.]])
@@ -32,6 +33,7 @@ def sample(positions: Positions, values: Any) -> Read:
 
     No gradient reaches the scores through the context; an estimator brings it through `log_prob`.
 
+    >>> import torch
     >>> from saccade import OneHot
     >>> context, z, log_prob = sample(OneHot(weights=torch.tensor([[0.0, 1.0]])), torch.tensor([[0.0], [4.0]]))
     >>> context, z
@@ -43,6 +45,7 @@ def sample(positions: Positions, values: Any) -> Read:
 def mode(positions: Positions, values: Any) -> Read:
     """Greedy attention: the most probable event is read.
 
+    >>> import torch
     >>> from saccade import OneHot
     >>> mode(OneHot(weights=torch.tensor([[0.25, 0.75]])), torch.tensor([[0.0], [4.0]]))[0]
     tensor([[4.]])
@@ -68,6 +71,7 @@ def straight_through(positions: Positions, values: Any) -> Read:
 
     The values get the gradient of the places that were read. Time O(Q K V) for the gradient's sake.
 
+    >>> import torch
     >>> from saccade import OneHot
     >>> weights = torch.tensor([[0.25, 0.75]], requires_grad=True)
     >>> straight_through(OneHot(weights=weights), torch.tensor([[0.0], [4.0]]))[0].sum().backward()
@@ -87,6 +91,7 @@ class relaxed:
 
     Raises ValueError unless the temperature is positive, and TypeError for a distribution without relaxed events.
 
+    >>> import torch
     >>> from saccade import OneHot
     >>> relaxed(0.5)(OneHot(weights=torch.tensor([[0.0, 1.0]])), torch.tensor([[0.0], [4.0]]))[0]
     tensor([[4.]])

@@ -178,7 +178,7 @@ def train(recipe: ModuleType, config: Any, run: str | Path, fit: Fit | None = No
 
 def evaluate(
     run: str | Path, split: str = "test", fit: Fit | None = None, recipe: ModuleType | None = None
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     """The best model's averages over a split, train, valid or test: {"test_error": 0.05}.
 
     The recipe is saccade's own that config.yaml names, unless a module is given. Raises Failure if there is no such
