@@ -63,9 +63,9 @@ def enumerate_exactly(positions: Positions, cost: Callable[[Tensor], Float[Tenso
     enumerated.
 
     >>> from saccade import OneHot
-    >>> positions = OneHot(weights=torch.tensor([0.25, 0.75]))
+    >>> positions = OneHot(weights=torch.tensor([[0.25, 0.75]]))
     >>> enumerate_exactly(positions, lambda z: torch.where(z == 0, 4.0, 8.0))
-    tensor(7.)
+    tensor([7.])
     """
     if not positions.has_enumerate_support:
         raise TypeError(f"enumerate_exactly expected events that can be enumerated, not {type(positions).__name__}.")
