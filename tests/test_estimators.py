@@ -68,6 +68,32 @@ def test_leave_one_out_takes_the_mean_of_the_others():
         ),
         (lambda: sc.MovingAverage(1.0), "momentum of at least 0 and below 1, but got 1.0"),
         (lambda: sc.relaxed(0.0), "relaxed expected a temperature above zero, but got 0.0"),
+        (lambda: sc.to_go(torch.ones(3), 1.5), "discount expected a number from 0 to 1, but got 1.5"),
+        (lambda: sc.to_go(torch.tensor(1.0)), "whose last dimension are the steps, but got a single number"),
+        (
+            lambda: sc.actor_critic(torch.ones(5, 3), torch.ones(5, 3), torch.ones(5, 3), trace=-0.1),
+            "trace expected a number from 0 to 1, but got -0.1",
+        ),
+        (
+            lambda: sc.actor_critic(torch.ones(5, 3), torch.ones(5, 2), torch.ones(5, 3)),
+            r"cost expected the shape of the log-probability, \(5, 3\), with or without .*, but got \(5, 2\)",
+        ),
+        (
+            lambda: sc.actor_critic(torch.ones(5, 3), torch.ones(4), torch.ones(5, 3)),
+            r"cost expected a shape that is a prefix.*\(5, 3\), but got \(4,\)",
+        ),
+        (
+            lambda: sc.actor_critic(torch.ones(5, 3), torch.ones(5), torch.ones(5)),
+            r"value expected the shape of the log-probability, \(5, 3\), but got \(5,\)",
+        ),
+        (
+            lambda: sc.rebar(sc.OneHot(weights=torch.ones(1, 1)), lambda places: places.sum(-1), temperature=0.0),
+            "temperature expected a number above zero, but got 0.0",
+        ),
+        (
+            lambda: sc.variational(torch.ones(3), *[sc.OneHot(weights=torch.ones(2, 1))] * 2),
+            r"cost expected a shape that is a prefix.*\(2,\), but got \(3,\)",
+        ),
     ],
 )
 def test_errors(call, message: str):
@@ -78,6 +104,88 @@ def test_errors(call, message: str):
 def test_enumeration_of_locations_is_refused():
     with pytest.raises(TypeError, match="expected events that can be enumerated, not Coordinate"):
         sc.enumerate_exactly(sc.Coordinate(torch.zeros(2), 0.1), lambda z: z.sum(-1))
+
+
+@pytest.mark.unchecked
+def test_relax_of_anything_but_places_is_refused():
+    with pytest.raises(TypeError, match="positions expected a OneHot, at most one place a query, not Independent"):
+        sc.rebar(sc.sigmoid(torch.zeros(1, 3)), lambda places: places.sum(-1))
+
+
+def test_what_is_to_go():
+    cost = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 8.0]])
+    assert_close(sc.to_go(cost), torch.tensor([[6.0, 5.0, 3.0], [8.0, 8.0, 8.0]]))
+    assert_close(sc.to_go(cost, 0.5)[1], torch.tensor([2.0, 4.0, 8.0]))
+    assert_close(sc.to_go(cost, 0.0), cost)
+    assert sc.to_go(torch.ones(2, 0)).shape == (2, 0)
+
+
+def test_no_gradient_reaches_the_cost_or_the_critic():
+    log_prob = torch.randn(5, 3, requires_grad=True)
+    cost, value = torch.rand(5, 3, requires_grad=True), torch.rand(5, 3, requires_grad=True)
+    surrogate = sc.actor_critic(log_prob, cost, value, 0.9, 0.8)
+    assert (surrogate == 0).all()
+    assert torch.autograd.grad(surrogate.sum(), (cost, value), allow_unused=True) == (None, None)
+
+
+class TestRelax:
+    """What reaches what, for the estimators with a control variate."""
+
+    def test_the_cost_s_own_parameters_get_the_gradient_of_the_draw_alone(self):
+        torch.manual_seed(0)
+        prices = torch.randn(4, requires_grad=True)
+        positions = sc.OneHot(scores=torch.randn(6, 1, 4, requires_grad=True))
+        costs = sc.rebar(positions, lambda places: (places @ prices).square())
+        drawn = (costs[:, :, None].sqrt() - prices.abs()).abs().argmin(-1)  # which price was paid
+        (gradient,) = torch.autograd.grad(costs.sum(), prices)
+        assert_close(gradient, 2 * prices.detach() * drawn.flatten().bincount(minlength=4), rtol=1e-4, atol=1e-4)
+
+    def test_the_control_gets_no_gradient_but_that_of_the_variance(self):
+        control, scores = nn.Linear(4, 1), torch.randn(6, 1, 4, requires_grad=True)
+        estimate = sc.relax(
+            sc.OneHot(scores=scores), lambda places: places[..., 0], lambda places: control(places).squeeze(-1)
+        )
+        (gradient,) = torch.autograd.grad(estimate.sum(), scores, create_graph=True)
+        direct = torch.autograd.grad(estimate.sum(), control.weight, retain_graph=True)[0]
+        assert (direct == 0).all()
+        variance = torch.autograd.grad(gradient.square().sum(), control.weight)[0]
+        assert (variance != 0).any()
+
+    def test_a_fitted_control_lowers_the_variance(self):
+        torch.manual_seed(0)
+        prices, scores = torch.tensor([0.0, 3.0, -1.0]), torch.tensor([0.5, 0.0, -0.5])
+        control = nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 1))
+        fit = torch.optim.Adam(control.parameters(), 0.02)
+
+        def gradients(count: int) -> torch.Tensor:
+            leaf = scores.expand(count, 1, 3).clone().requires_grad_()
+            estimate = sc.relax(
+                sc.OneHot(scores=leaf), lambda places: (places @ prices).square(), lambda p: control(p).squeeze(-1)
+            )
+            return torch.autograd.grad(estimate.sum(), leaf, create_graph=True)[0].flatten(1)
+
+        before = gradients(4000).detach()
+        for _ in range(200):
+            fit.zero_grad()
+            gradients(200).square().sum(-1).mean().backward(inputs=list(control.parameters()))
+            fit.step()
+        after = gradients(4000).detach()
+        assert after.var(0).sum() < 0.5 * before.var(0).sum()
+        assert_close(after.mean(0), before.mean(0), rtol=0, atol=0.3)
+
+    @pytest.mark.parametrize("scores", [[[-float("inf")] * 3], [[0.5, -float("inf"), 0.1]], [[1e4, 0.0, -1e4]]])
+    def test_finite_where_places_are_impossible(self, scores: list):
+        leaf = torch.tensor([scores]).requires_grad_()
+        costs = sc.rebar(sc.OneHot(scores=leaf), lambda places: (places @ torch.tensor([1.0, 2.0, 4.0])).square())
+        costs.sum().backward()
+        assert costs.isfinite().all() and leaf.grad.isfinite().all()
+
+    def test_places_by_weights(self):
+        weights = torch.tensor([[[0.2, 0.5, 0.0]]]).requires_grad_()  # nowhere has 0.3
+        costs = sc.rebar(sc.OneHot(weights=weights.expand(64, 1, 3)), lambda places: places.sum(-1))
+        costs.sum().backward()
+        assert set(costs.detach().flatten().tolist()) == {0.0, 1.0}
+        assert weights.grad.isfinite().all()
 
 
 def test_a_moving_average_does_not_contain_the_cost_at_hand():

@@ -174,6 +174,8 @@ TABLE = (
           "stochastic hard attention, one place a step, trained by reinforce"),
     Named("glimpse", "a location network", Part("Coordinate"), HARD, "mnih2014recurrent", "equation 2",
           "recurrent visual attention: glimpses of an image, trained by reinforce", whole=LOOK),
+    Named("variational", ADDITIVE, SOFTMAX, SAMPLE, "deng2018latent", "section 3",
+          "the prior of a latent alignment, trained by the evidence bound, variational"),
     Named("scaled-dot", SCALED_DOT, SOFTMAX, MEAN, "vaswani2017attention", "equation 1",
           "the product over the square root of its size"),
     Named("multi-head", SCALED_DOT, SOFTMAX, MEAN, "vaswani2017attention", "section 3.2.2",

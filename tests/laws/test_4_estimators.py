@@ -161,6 +161,172 @@ def test_reinforce_of_a_location():
     torch.testing.assert_close(torch.autograd.grad(estimate, leaf)[0], truth, rtol=0, atol=1e-7)
 
 
+class Chain:
+    """Two choices, the second of which knows the first, each with a cost: what actor_critic is about."""
+
+    def __init__(self):
+        self.scores = torch.tensor([[0.3, -0.5, 0.2], [0.9, 0.1, -0.4], [-0.2, 0.6, 0.5], [0.4, -0.8, 0.3]]).double()
+        self.first, self.second = torch.tensor([0.5, -1.0, 2.0]).double(), torch.randn(3, 3).double()
+
+    def log_prob(self, scores: Tensor) -> Tensor:
+        """Of all nine paths, (9, 2)."""
+        first, second = scores[0].log_softmax(-1), scores[1:].log_softmax(-1)
+        return torch.stack([first[:, None].expand(3, 3), second], -1).flatten(0, 1)
+
+    @property
+    def cost(self) -> Tensor:
+        return torch.stack([self.first[:, None].expand(3, 3), self.second], -1).flatten(0, 1)
+
+    def truth(self) -> Tensor:
+        def expected(scores: Tensor) -> Tensor:
+            return (self.log_prob(scores).sum(-1).exp() * self.cost.sum(-1)).sum()
+
+        moves = 1e-4 * torch.eye(self.scores.numel()).double().view(-1, *self.scores.shape)
+        differences = [(expected(self.scores + move) - expected(self.scores - move)) / 2e-4 for move in moves]
+        return torch.stack(differences).view_as(self.scores)
+
+    def estimated(self, estimate: Estimate) -> Tensor:
+        leaf = self.scores.clone().requires_grad_()
+        log_prob = self.log_prob(leaf)
+        surrogate = estimate(log_prob, self.cost)
+        assert (surrogate == 0).all()
+        total = (log_prob.sum(-1).exp().detach() * surrogate.sum(-1)).sum()
+        return torch.autograd.grad(total, leaf)[0]
+
+    def bias(self, estimate: Estimate) -> float:
+        return (self.estimated(estimate) - self.truth()).abs().max().item()
+
+
+WRONG = torch.tensor([0.7, 1.3], dtype=torch.float64)  # what a bad critic expects, whatever was chosen
+
+
+def test_actor_critic_with_a_full_trace():
+    chain = Chain()
+    assert chain.bias(lambda log_prob, cost: sc.actor_critic(log_prob, cost, WRONG.expand_as(cost))) < 1e-7
+    assert chain.bias(lambda log_prob, cost: sc.reinforce(log_prob, sc.to_go(cost), WRONG.expand_as(cost))) < 1e-7
+
+
+def test_actor_critic_with_one_cost_at_the_end():
+    chain = Chain()
+    chain.first = torch.zeros(3).double()
+    assert chain.bias(lambda log_prob, cost: sc.actor_critic(log_prob, cost[:, 1], WRONG.expand_as(cost))) < 1e-7
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.5])
+def test_actor_critic_with_a_short_trace_is_as_biased_as_its_critic(trace: float):
+    chain = Chain()
+    after = (chain.log_prob(chain.scores)[:, 1].exp() * chain.cost[:, 1]).view(3, 3).sum(-1)  # by the first choice
+    right = torch.stack([torch.zeros(9).double(), after[:, None].expand(3, 3).flatten()], -1)
+    estimate = lambda value: lambda log_prob, cost: sc.actor_critic(log_prob, cost, value, trace=trace)  # noqa: E731
+    assert chain.bias(estimate(right)) < 1e-7
+    assert chain.bias(estimate(WRONG.expand(9, 2))) > 1e-2
+
+
+def test_a_discount_below_one_is_biased_for_the_sum_as_it_says():
+    estimate = lambda log_prob, cost: sc.actor_critic(log_prob, cost, WRONG.expand_as(cost), discount=0.5)  # noqa: E731
+    assert Chain().bias(estimate) > 1e-2
+
+
+def gumbel_grid(monkeypatch: pytest.MonkeyPatch, places: int) -> tuple[Tensor, Tensor]:
+    """Makes the noise of a query with `places` places a grid (N, 1, 1, places + 1), whose weights (N) are given back.
+
+    The trapezoid rule in the logit of the uniform number, which converges geometrically.
+    """
+    t = torch.linspace(-34, 34, 400 if places == 2 else 90, dtype=torch.float64)
+    uniform_log, density = -torch.nn.functional.softplus(-t), torch.sigmoid(t) * torch.sigmoid(-t) * (t[1] - t[0])
+    noise, weights = -(-uniform_log).log(), density
+    grid = torch.cartesian_prod(*[noise] * places).view(-1, 1, 1, places)
+    noise = torch.cat((grid, torch.zeros_like(grid[..., :1])), -1)
+    monkeypatch.setattr("saccade.estimators.gumbel_like", lambda log_weights: noise)
+    monkeypatch.setattr("saccade.positions.onehot.gumbel_like", lambda log_weights: noise)
+    return noise, torch.cartesian_prod(*[weights] * places).view(-1, places).prod(-1)
+
+
+def enumerated(monkeypatch: pytest.MonkeyPatch, scores: Tensor, estimate: Callable[[sc.OneHot], Tensor]) -> Tensor:
+    """The gradient of an estimate of one draw, over every draw, and over its noise by quadrature."""
+    noise, weights = gumbel_grid(monkeypatch, scores.shape[-1])
+    torch.testing.assert_close(weights.sum(), torch.ones(()).double(), rtol=0, atol=1e-8)
+    total = torch.zeros_like(scores)
+    for place in range(scores.shape[-1]):
+        leaf = scores.expand(len(noise), 1, -1, -1).clone().requires_grad_()
+        positions = sc.OneHot(scores=leaf)
+        z = torch.full(positions.batch_shape, place)
+        monkeypatch.setattr(positions, "sample", lambda z=z: z)
+        probability = positions.log_prob(z).exp().detach()
+        (gradient,) = torch.autograd.grad(estimate(positions).sum(), leaf)
+        total = total + (probability.unsqueeze(-1) * weights.view(-1, 1, 1, 1) * gradient).sum(0)
+    return total
+
+
+def pay(places: Tensor) -> Tensor:
+    """A cost of places (*B, Q, K), relaxed or not: (*B, Q)."""
+    prices = torch.tensor([0.3, -1.2, 2.0], dtype=torch.float64)[: places.shape[-1]]
+    return (places @ prices).add(0.4).square()
+
+
+TWO, THREE = torch.tensor([[[0.4, -0.7]]]).double(), torch.tensor([[[0.4, -0.7, 0.1]]]).double()
+
+
+def true_gradient_of_pay(scores: Tensor) -> Tensor:
+    expected = lambda scores: (scores.softmax(-1) * pay(torch.eye(scores.shape[-1]).double())).sum()  # noqa: E731
+    return torch.func.grad(expected)(scores)
+
+
+@pytest.mark.parametrize(("scores", "within"), [(TWO, 1e-8), (THREE, 1e-6)])
+def test_rebar(monkeypatch: pytest.MonkeyPatch, scores: Tensor, within: float):
+    estimate = lambda positions: sc.rebar(positions, pay, temperature=0.7, scale=0.8)  # noqa: E731
+    estimated = enumerated(monkeypatch, scores, estimate)
+    torch.testing.assert_close(estimated, true_gradient_of_pay(scores), rtol=0, atol=within)
+
+
+def test_relax(monkeypatch: pytest.MonkeyPatch):
+    control = lambda places: (3 * places[..., 0] - 1).sin() + places[..., 1].exp()  # noqa: E731
+    estimated = enumerated(monkeypatch, TWO, lambda positions: sc.relax(positions, pay, control, temperature=1.3))
+    torch.testing.assert_close(estimated, true_gradient_of_pay(TWO), rtol=0, atol=1e-8)
+
+
+def test_relaxed_is_unbiased_for_its_own_objective_and_biased_for_that_of_draws(monkeypatch: pytest.MonkeyPatch):
+    noise, weights = gumbel_grid(monkeypatch, 2)
+
+    def objective(scores: Tensor) -> Tensor:
+        context = sc.relaxed(0.5)(sc.OneHot(scores=scores.expand(len(noise), 1, -1, -1)), torch.eye(2).double())[0]
+        return (weights * pay(context).flatten()).sum()
+
+    estimated = torch.func.grad(objective)(TWO)
+    moves = 1e-4 * torch.eye(2).double()
+    own = torch.stack([(objective(TWO + move) - objective(TWO - move)) / 2e-4 for move in moves]).view(1, 1, 2)
+    torch.testing.assert_close(estimated, own, rtol=0, atol=1e-7)
+    assert (estimated - true_gradient_of_pay(TWO)).abs().max() > 1e-2
+
+
+class TestVariational:
+    """The evidence bound, on three places with a known likelihood."""
+
+    prior, likelihood = torch.tensor([[0.2, 0.5, 0.3]]).double(), torch.tensor([0.7, 0.1, 0.4]).double()
+
+    def bound(self, scores: Tensor) -> Tensor:
+        posterior = sc.OneHot(scores=scores)
+        cost = sc.enumerate_exactly(posterior, lambda z: -self.likelihood.log()[z])
+        return sc.variational(cost, posterior, sc.OneHot(weights=self.prior))
+
+    def test_it_is_a_bound_and_tight_at_the_true_posterior(self):
+        evidence = -(self.prior * self.likelihood).sum(-1).log()
+        assert (self.bound(torch.zeros(1, 3).double()) > evidence + 1e-2).all()
+        torch.testing.assert_close(self.bound((self.prior * self.likelihood).log()), evidence)
+
+    def test_by_draws_it_has_the_gradient_of_the_enumerated_one(self):
+        leaf = torch.tensor([[0.3, -0.4, 0.6]]).double().requires_grad_()
+        posterior = sc.OneHot(scores=leaf)
+        z = torch.arange(3).unsqueeze(-1)
+        log_prob, cost = posterior.log_prob(z), -self.likelihood.log()[z]
+        each = sc.variational(
+            cost, sc.OneHot(scores=leaf.expand(3, 1, 3)), sc.OneHot(weights=self.prior.expand(3, 1, 3))
+        )
+        total = (log_prob.exp().detach() * (each + sc.reinforce(log_prob, cost, 0.3))).sum()
+        (exact,) = torch.autograd.grad(self.bound(leaf).sum(), leaf)
+        torch.testing.assert_close(torch.autograd.grad(total, leaf)[0], exact, rtol=0, atol=1e-8)
+
+
 class TestMutants:
     """Estimators that are biased: the law must fail for them."""
 
@@ -185,3 +351,16 @@ class TestMutants:
             total = total + positions.log_prob(z).exp().detach().sum() * context.add(0.4).square().sum()
         truth = true_gradient(make("softmax"), SCORES[:, :1])
         assert (torch.autograd.grad(total, leaf)[0] - truth).abs().max() > 1e-2
+
+    def test_a_control_whose_mean_is_not_put_back(self, monkeypatch: pytest.MonkeyPatch):
+        def wrong(positions: sc.OneHot) -> Tensor:
+            z = positions.sample()
+            control = pay(positions.mean).detach() * (z == 0)  # it depends on the draw
+            return sc.reinforce(positions.log_prob(z), pay(positions.indicator(z)), control)
+
+        estimated = enumerated(monkeypatch, TWO, wrong)
+        assert (estimated - true_gradient_of_pay(TWO)).abs().max() > 1e-2
+
+    def test_a_critic_that_knows_the_choice(self):
+        wrong = lambda log_prob, cost: sc.actor_critic(log_prob, cost, 0.5 * sc.to_go(cost))  # noqa: E731
+        assert Chain().bias(wrong) > 1e-2
