@@ -142,7 +142,10 @@ def train(words: list[str]) -> None:
 
 def evaluate(words: list[str]) -> None:
     """`saccade evaluate RUN`."""
-    parser = _parser("evaluate", run="a folder such as runs/glimpse/hard-seed0")
+    parser = _parser(
+        "evaluate",
+        run="a folder such as runs/glimpse/hard-seed0, or a file of weights such as weights/ram-28-6.safetensors",
+    )
     parser.add_argument("--data", default="", metavar="DIR", help="other data than it was trained on")
     parser.add_argument("--json", action="store_true", help="as JSON")
     options = flags.parse(parser, words)
@@ -155,6 +158,8 @@ def evaluate(words: list[str]) -> None:
         from saccade import training
 
         metrics = training.evaluate(run)
+    if "test_error" in metrics:
+        metrics = {"error_percent": 100 * metrics["test_error"], **metrics}
     print(json.dumps(metrics) if options.json else _columns([(key, f"{value:.4g}") for key, value in metrics.items()]))
 
 
@@ -208,9 +213,11 @@ def look(words: list[str]) -> None:
 
 
 def _find_run(text: str) -> Path:
-    """The folder of a run: a path, or its name below runs/."""
+    """The folder of a run, a path or its name below runs/; or a file of weights with its configuration beside it."""
+    from saccade.runs import files
+
     for run in (Path(text), RUNS / text):
-        if (run / "config.yaml").is_file():
+        if files(run)[0].is_file():
             return run
     raise Wrong(unknown("run", text, [str(file.parent) for file in RUNS.rglob("config.yaml")]))
 

@@ -41,8 +41,14 @@ def results(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Ite
 def evaluate(run: Path, data: str) -> dict[str, float]:
     """The averages over the test split of other data than a run was trained on: {"test_error": 0.05}."""
     recipe, config, model, splits = open_run(run, data)
-    parts = list(results(recipe, model, splits.test, config.batch))
-    return {f"test_{name}": torch.cat([part[name].double() for part in parts]).mean().item() for name in parts[0]}
+    means = averages(recipe, model, splits.test, config.batch)
+    return {f"test_{name}": value for name, value in means.items()}
+
+
+def averages(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> dict[str, float]:
+    """The averages over a split of what the recipe says of each example."""
+    parts = list(results(recipe, model, split, batch))
+    return {name: torch.cat([part[name].double() for part in parts]).mean().item() for name in parts[0]}
 
 
 @torch.no_grad()
@@ -75,7 +81,7 @@ def show(run: Path, data: str = "") -> list[Path]:
         looks={run.name: seen},
         failures={run.name: failed} if failed else {},
         command=f"saccade look {run}",
-        config=(run / "config.yaml").read_text(encoding="utf-8"),
+        config=runs.files(run)[0].read_text(encoding="utf-8"),
     )
     return [*draw(run / "pictures", seen, run.name), write_report(run / "report.html", page)]
 

@@ -125,16 +125,28 @@ def _differences(found: dict[str, Any], asked: dict[str, Any]) -> str:
     return ", ".join(f"{key} is {found.get(key, none)} there and {asked.get(key, none)} here" for key in fields)
 
 
+def files(run: Path) -> tuple[Path, Path]:
+    """(configuration, weights): of a run's folder, or of a weights file that has its configuration beside it.
+
+    >>> [file.name for file in files(Path("weights/ram-28-6.safetensors"))]
+    ['ram-28-6.yaml', 'ram-28-6.safetensors']
+    """
+    if run.suffix == ".safetensors":
+        return run.with_suffix(".yaml"), run
+    return run / "config.yaml", run / "model.safetensors"
+
+
 def _read_fields(run: Path) -> dict[str, Any]:
     """The contents of config.yaml."""
+    config, _ = files(run)
     try:
-        fields = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        fields = yaml.safe_load(config.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise Failure(f"{run} is not a run: it has no config.yaml.") from error
+        raise Failure(f"{run} is not a run: it has no {config.name}.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Failure(f"{run / 'config.yaml'} cannot be read: {reason(error)}.") from error
+        raise Failure(f"{config} cannot be read: {reason(error)}.") from error
     if not isinstance(fields, dict) or "recipe" not in fields:
-        raise Failure(f"{run / 'config.yaml'} should name a recipe and the fields of its configuration, but does not.")
+        raise Failure(f"{config} should name a recipe and the fields of its configuration, but does not.")
     return fields
 
 
@@ -154,7 +166,7 @@ def read_config(run: Path, recipe: ModuleType | None = None) -> tuple[ModuleType
 def _find_recipe(run: Path, name: object) -> ModuleType:
     """The module saccade.recipes.NAME, and no other: a file may choose among our recipes but not what is imported."""
     if not (isinstance(name, str) and name.isidentifier() and find_spec(f"saccade.recipes.{name}")):
-        raise Failure(f"{run / 'config.yaml'} names the recipe {name!r}, which saccade does not have.")
+        raise Failure(f"{files(run)[0]} names the recipe {name!r}, which saccade does not have.")
     return import_module(f"saccade.recipes.{name}")
 
 
@@ -167,7 +179,7 @@ def _build_config(run: Path, config: type, fields: dict[str, Any]) -> Any:
     try:
         return config(**vars(parser.parse_object(fields)))
     except (ArgumentError, TypeError, ValueError) as error:
-        raise Failure(f"{run / 'config.yaml'} does not fit its recipe: {reason(error)}.") from error
+        raise Failure(f"{files(run)[0]} does not fit its recipe: {reason(error)}.") from error
 
 
 def write_metrics(run: Path, rows: list[Row]) -> None:
@@ -231,12 +243,13 @@ def open_run(run: Path, recipe: ModuleType | None = None) -> tuple[ModuleType, A
     from safetensors.torch import load_file
 
     recipe, config = read_config(run, recipe)
+    _, weights = files(run)
     splits = recipe.data(config)
     model = recipe.Model(config, splits)
     try:
-        model.load_state_dict(load_file(run / "model.safetensors"))
+        model.load_state_dict(load_file(weights))
     except FileNotFoundError as error:
-        raise Failure(f"{run} has no model.safetensors yet: its first epoch has not ended.") from error
+        raise Failure(f"{run} has no {weights.name} yet: its first epoch has not ended.") from error
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise Failure(f"{run / 'model.safetensors'} cannot be loaded: {reason(error)}.") from error
+        raise Failure(f"{weights} cannot be loaded: {reason(error)}.") from error
     return recipe, config, splits, model.eval()

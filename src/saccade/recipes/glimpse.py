@@ -18,7 +18,7 @@ The paper's error with eight glimpses of three scales, after much longer trainin
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -34,6 +34,8 @@ from saccade.report import Look
 WATCH = ("valid_error", "min")
 
 QUICK = {"epochs": 1}
+
+COLLAPSED = 0.005
 
 KINDS = {
     "hard": "Looks at one place at every step, drawn from a distribution that it learned, and reads only that glimpse.",
@@ -66,12 +68,24 @@ class Config:
     """Glimpses of an image."""
     hidden: int = 256
     """Units of the encoder and of the core."""
-    width: float = 0.15
-    """Standard deviation of a drawn location; the image is 2 wide."""
+    locations: Literal["moved", "placed"] = "moved"
+    """Whether a location is the last one moved, or placed anew (as in the paper)."""
+    width: float = 0.1
+    """Standard deviation of a drawn location at first; the image is 2 wide."""
+    final_width: float = 0.01
+    """The same at the last step of training; it narrows by the same factor at each."""
     draws: int = 4
-    """Paths drawn for each image in training."""
+    """Paths drawn for each image in training; one path has no others to compare with, only the learned baseline."""
+    credit: Literal["each", "last"] = "each"
+    """Whether a glimpse is credited with each answer after it, or with the last one alone."""
     discount: float = 0.5
     """How much a glimpse is credited with what the next one brings."""
+    alone: float = 1.0
+    """Weight of the answers that each glimpse gives by itself, in the loss and in what the glimpse costs."""
+    entropy: float = 0.0
+    """Weight of the policy's entropy, in nats a glimpse, which is added to what is learned to keep it high."""
+    policy_trains_core: bool = False
+    """Whether the policy's gradient also reaches the core and the encoder."""
     epochs: int = 20
     """Passes over the training images, freshly scattered each time."""
     batch: int = 32
@@ -80,9 +94,12 @@ class Config:
     """The highest, after a tenth of the steps; it then falls to zero by a cosine."""
 
     def __post_init__(self) -> None:
-        for name, least in {"glimpses": 1, "draws": 2, "hidden": 1, "epochs": 1, "batch": 1}.items():
+        for name, least in {"glimpses": 1, "draws": 1, "hidden": 1, "epochs": 1, "batch": 1}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} expected at least {least}, but got {getattr(self, name)}")
+        for name in ("width", "final_width"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"--{name} expected a number above zero, but got {getattr(self, name)}")
 
 
 def data(config: Config) -> datasets.Splits:
@@ -120,25 +137,38 @@ class State(NamedTuple):
     glimpse: Tensor
     location: Tensor
 
-    @property
-    def features(self) -> Tensor:
-        """What the policy and its baseline know, without a gradient to what they know it by."""
-        return torch.cat((self.memory, self.glimpse), -1).detach()
+    def detach(self) -> "State":
+        """The same without a gradient to what it is known by."""
+        return State(*(each.detach() for each in self))
 
 
 class Moves(nn.Module):
-    """The policy of hard attention: a Gaussian around the last location, moved by a small network of what is known."""
+    """The policy of hard attention: a Gaussian whose centre a small network of what is known moves or places."""
 
-    def __init__(self, hidden: int, width: float):
+    width: Tensor
+
+    def __init__(self, config: Config, steps: int):
         super().__init__()
-        self.known = nn.Sequential(nn.Linear(2 * hidden, 128), nn.ReLU())
+        self.moved, self.trains_core = config.locations == "moved", config.policy_trains_core
+        self.memory, self.glimpse = nn.Linear(config.hidden, 128), nn.Linear(config.hidden, 128, bias=False)
         self.move = nn.Linear(128, 2)
         nn.init.normal_(self.move.weight, std=0.01)
         nn.init.zeros_(self.move.bias)
-        self.width = width
+        self.register_buffer("width", torch.tensor(config.width))
+        self.narrowing = (config.final_width / config.width) ** (1 / steps)
 
     def forward(self, state: State) -> sc.Coordinate:
-        return sc.Coordinate(state.location + self.move(self.known(state.features)), self.width)
+        move = self.move(self.known(state)).float()
+        return sc.Coordinate(state.location + move if self.moved else move.tanh(), self.width)
+
+    def known(self, state: State) -> Tensor:
+        """What the move is a linear function of, (*S, B, 128)."""
+        state = state if self.trains_core else state.detach()
+        return (self.memory(state.memory) + self.glimpse(state.glimpse)).relu()
+
+    def narrow(self) -> None:
+        """Makes the draws of the next step a little less wide."""
+        self.width.mul_(self.narrowing)
 
 
 class Blind(nn.Module):
@@ -159,8 +189,8 @@ class Hard(nn.Module):
         """Nothing: what is not looked at is not read."""
 
     def forward(self, state: State, scene: Scene, memory: None) -> sc.Attended:
-        """A glimpse, encoded."""
-        return sc.look(state, self.policy, scene, self.read, self.training)
+        """A glimpse, encoded. The log-probability and its gradient are computed for all glimpses at once, later."""
+        return sc.look(state, torch.no_grad()(self.policy.forward), scene, self.read, self.training)
 
     def looked(self, out: sc.Attended) -> tuple[Tensor, Tensor]:
         """The locations (1, B, 2) of a glimpse, and their shares (1, B)."""
@@ -192,19 +222,31 @@ class Soft(nn.Module):
         return self.places.unsqueeze(1), out.weights.squeeze(1).T
 
 
+class Drawn:
+    """`hard`, but in training without the log-probability of the draw."""
+
+    def at(self, step: sc.Step) -> Any:
+        return _draw if step.training else sc.mode
+
+
+def _draw(positions: sc.Positions, scene: Scene) -> tuple[Tensor, Tensor, None]:
+    z = positions.sample()
+    return positions.gather(scene, z), z, None
+
+
 class Seen(NamedTuple):
     """What T glimpses came to."""
 
     answers: Tensor
-    """Logits of the classes after each glimpse, (T, S, B, classes)."""
+    """Logits of the classes after each glimpse, (S, B, T, classes)."""
     alone: Tensor
     """The same from each glimpse by itself, without memory."""
     pixels: int
     """How many values the sensor read."""
     looks: Sequence[sc.Attended] = ()
     """Where each glimpse was."""
-    features: Tensor | None = None
-    """What the policy of hard attention knew before each glimpse, (T, S, B, 2 hidden)."""
+    before: State | None = None
+    """What was known before each glimpse, (S, B, T, ...)."""
 
 
 class Recurrent(nn.Module):
@@ -213,36 +255,60 @@ class Recurrent(nn.Module):
     def __init__(self, config: Config, splits: datasets.Splits):
         super().__init__()
         channels, height, width = splits.shape
+        self.config, self.classes = config, splits.classes
         self.size, self.scales = patches(config, min(height, width))
-        self.classes, self.glimpses, self.discount = splits.classes, config.glimpses, config.discount
         hidden, classes = config.hidden, len(splits.classes)
         self.draws = config.draws if config.attention in ("hard", "random") else 1
         self.eye = Eye(self.scales * channels * self.size**2, hidden)
         self.remember, self.take_in = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden)
         self.classify, self.classify_alone = nn.Linear(hidden, classes), nn.Linear(hidden, classes)
         self.baseline = sc.Learned(2 * hidden, 64) if config.attention == "hard" else None
+        steps = config.epochs * math.ceil(len(splits.train) / config.batch)
         self.attention: Any = {
-            "hard": lambda: Hard(Moves(hidden, config.width), sc.hard),
+            "hard": lambda: Hard(Moves(config, steps), Drawn()),
             "soft": lambda: Soft(hidden, grid(height, width, self.size)),
             "random": lambda: Hard(Blind(), sc.sample),
             "fixed": lambda: Hard(Blind(), sc.mode),
         }[config.attention]()
 
     def forward(self, images: Tensor) -> Seen:
-        draws, batch = self.draws if self.training else 1, len(images)
-        scene = Scene(sc.Glimpses(images, self.size, self.scales), self.eye)
-        nothing = images.new_zeros(draws, batch, self.take_in.in_features)
-        states, looks = [State(nothing, nothing, images.new_zeros(draws, batch, 2))], []
-        memory = self.attention.prepare(scene, batch)
-        for _ in range(self.glimpses):
-            last = states[-1]
-            out = self.attention(last, scene, memory)
-            core = (self.remember(last.memory) + self.take_in(out.context)).relu()
-            states.append(State(core, out.context, last.location if out.z is None else out.z))
+        images = _as_computed(images)
+        scene, states, looks = self.scene(images), [self.start(images)], []
+        memory = self.attention.prepare(scene, len(images))
+        for _ in range(self.config.glimpses):
+            state, out = self.glimpse(states[-1], scene, memory)
+            states.append(state)
             looks.append(out)
-        memories, glimpses = (torch.stack(each) for each in list(zip(*states[1:], strict=True))[:2])
-        features = None if self.baseline is None else torch.stack([state.features for state in states[:-1]])
-        return Seen(self.classify(memories), self.classify_alone(glimpses), scene.sensor.pixels, looks, features)
+        before, after = (State(*map(_each_step, zip(*part, strict=True))) for part in (states[:-1], states[1:]))
+        answers, alone = self.classify(after.memory), self.classify_alone(after.glimpse)
+        return Seen(answers.float(), alone.float(), scene.sensor.pixels, looks, before)
+
+    def scene(self, images: Tensor) -> Scene:
+        """The images, through this model's sensor and eye."""
+        return Scene(sc.Glimpses(images, self.size, self.scales), self.eye)
+
+    def start(self, images: Tensor) -> State:
+        """What is known before the first glimpse: nothing, and the middle of the image."""
+        paths = (self.draws if self.training else 1, len(images))
+        nothing = images.new_zeros(*paths, self.config.hidden)
+        return State(nothing, nothing, torch.zeros(*paths, 2, device=images.device))
+
+    def glimpse(self, state: State, scene: Scene, memory: sc.Memory | None) -> tuple[State, sc.Attended]:
+        """What is known after one more glimpse, and where it was."""
+        out = self.attention(state, scene, memory)
+        core = (self.remember(state.memory) + self.take_in(out.context)).relu()
+        return State(core, out.context, state.location if out.z is None else out.z), out
+
+
+def _each_step(parts: Iterable[Tensor]) -> Tensor:
+    """T tensors (S, B, ...) as one, (S, B, T, ...)."""
+    return torch.stack(list(parts), 2)
+
+
+def _as_computed(images: Tensor) -> Tensor:
+    """In the type that products are computed in: autocast lowers it, and the pyramid is then read in that."""
+    kind = images.device.type
+    return images.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else images
 
 
 def patches(config: Config, side: int) -> tuple[int, int]:
@@ -266,7 +332,7 @@ class Convolutional(nn.Module):
         self.classify = nn.Linear(128, len(splits.classes))
 
     def forward(self, images: Tensor) -> Seen:
-        answers = self.classify(self.layers(images))[None, None]  # (1, 1, B, classes)
+        answers = self.classify(self.layers(images)).float()[None, :, None]  # (1, B, 1, classes)
         return Seen(answers, answers, images.numel())
 
 
@@ -279,43 +345,52 @@ def loss(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor
     """The cross-entropy of every answer, and of every glimpse by itself; for hard attention the policy's surrogate and
     the fit of its baseline as well."""
     seen = model(batch["image"])
-    answers, alone = (_cross_entropy(logits, batch["label"]) for logits in (seen.answers, seen.alone))  # (T, S, B)
-    total = answers.mean() + alone.mean()
-    logs = {"error": _wrong(seen.answers[-1], batch["label"]).mean()}
-    if seen.features is not None:
-        costs = _to_go(answers.detach(), model.discount) + alone.detach()
-        expected = model.baseline(seen.features)
-        surrogate = _surrogate(torch.stack([look.log_prob for look in seen.looks]), costs - expected.detach())
-        total = total + surrogate.mean() + (expected - costs).square().mean()
-        logs["signal_to_noise"] = _signal_to_noise(surrogate, seen.looks, model.attention.policy.known(seen.features))
+    answers, alone = (_cross_entropy(logits, batch["label"]) for logits in (seen.answers, seen.alone))  # (S, B, T)
+    total = answers.mean()
+    logs = {"error": _wrong(seen.answers[:, :, -1], batch["label"]).mean()}
+    if seen.looks:
+        total = total + model.config.alone * alone.mean()
+    if seen.looks and model.baseline is not None:
+        policy, policy_logs = _policy_loss(model, seen, answers.detach(), alone.detach())
+        total, logs = total + policy, logs | policy_logs
     return total, logs
 
 
+def _policy_loss(model: Any, seen: Any, answers: Tensor, alone: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The policy's surrogate, its entropy and the fit of its baseline, from what the glimpses (S, B, T) cost."""
+    config, policy, state = model.config, model.attention.policy, seen.before
+    if config.credit == "last":
+        answers = torch.cat((torch.zeros_like(answers[..., :-1]), answers[..., -1:]), -1)
+    costs = sc.to_go(answers, config.discount) + config.alone * alone
+    expected = model.baseline(torch.cat((state.memory, state.glimpse), -1)).float()
+    positions = policy(state)
+    log_prob = positions.log_prob(_each_step([look.z for look in seen.looks]))
+    if config.draws == 1:
+        surrogate = sc.reinforce(log_prob, costs, expected)
+    else:
+        surrogate = sc.leave_one_out(log_prob, costs - expected.detach())
+    entropy = positions.entropy().mean()
+    logs = {
+        "signal_to_noise": _signal_to_noise(surrogate, positions.centre, policy.known(state)),
+        "policy_entropy": entropy.detach(),
+    }
+    if model.training:
+        policy.narrow()
+    return surrogate.mean() + (expected - costs).square().mean() - config.entropy * entropy, logs
+
+
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of logits (T, S, B, classes) and labels (B,): (T, S, B)."""
-    return cross_entropy(logits.movedim(-1, 1), labels.expand(logits.shape[:-1]), reduction="none")
+    """Of logits (S, B, T, classes) and labels (B,): (S, B, T)."""
+    labels = labels[:, None].expand(logits.shape[:-1])
+    return cross_entropy(logits.movedim(-1, 1), labels, reduction="none")
 
 
-def _to_go(costs: Tensor, discount: float) -> Tensor:
-    """What each step costs together with all later ones, sum_k discount^k costs_(t + k), along the first dimension."""
-    sums = [costs[-1]]
-    for cost in costs[:-1].flip(0):
-        sums.append(cost + discount * sums[-1])
-    return torch.stack(sums[::-1])
-
-
-def _surrogate(log_prob: Tensor, costs: Tensor) -> Tensor:
-    """Leave-one-out over the draws, the second dimension: (T, S, B)."""
-    return sc.leave_one_out(log_prob.transpose(0, 1), costs.transpose(0, 1)).transpose(0, 1)
-
-
-def _signal_to_noise(surrogate: Tensor, looks: Sequence[Any], known: Tensor) -> Tensor:
+def _signal_to_noise(surrogate: Tensor, centre: Tensor, known: Tensor) -> Tensor:
     """Of the policy's gradient: the norm of its mean over the images by the standard error of that mean, for the
-    weights of the layer that moves, whose gradient is the sum over steps and draws of slope times input."""
-    centres = [look.positions.centre for look in looks]
-    slopes = torch.stack(torch.autograd.grad(surrogate.sum(), centres, retain_graph=True))  # (T, S, B, 2)
-    gradients = torch.einsum("tsbi,tsbj->bij", slopes, known.detach()).flatten(1)  # (B, 2 * 128)
-    error = gradients.var(0).sum().div(len(gradients)).sqrt()
+    weights of the layer that moves, whose gradient is the sum over draws and steps of slope times input."""
+    (slopes,) = torch.autograd.grad(surrogate.sum(), centre, retain_graph=True)  # (S, B, T, 2)
+    gradients = torch.einsum("sbti,sbtj->bij", slopes, known.detach().float()).flatten(1)  # (B, 2 * 128)
+    error = gradients.var(0, correction=0).sum().div(len(gradients)).sqrt()
     return gradients.mean(0).norm() / error.clamp_min(torch.finfo(error.dtype).tiny)
 
 
@@ -329,12 +404,14 @@ def evaluate(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     that are in the digit's box, if there is one, and the mean entropy of soft attention's weights."""
     seen, labels = model(batch["image"]), batch["label"]
     values = {
-        "error": _wrong(seen.answers[-1, 0], labels),
+        "error": _wrong(seen.answers[0, :, -1], labels),
         "pixels": torch.full(labels.shape, seen.pixels / len(labels)),
     }
     if seen.looks and "box" in batch:
         inside = [_inside(model.attention.looked(look), batch) for look in seen.looks[2:]]
         values["on_digit"] = torch.stack(inside).mean(0)
+    if seen.looks and seen.looks[0].z is not None:
+        values["spread"] = _spread(seen.looks).expand(len(labels))
     if seen.looks and seen.looks[0].z is None:
         values["entropy"] = torch.stack([look.positions.entropy().squeeze(-1) for look in seen.looks]).mean(0)
     return values
@@ -348,9 +425,27 @@ def _inside(looked: tuple[Tensor, Tensor], batch: dict[str, Tensor]) -> Tensor:
     return (shares * ((pixels >= low) & (pixels < high)).all(-1)).sum(0)
 
 
+def _spread(looks: Sequence[sc.Attended]) -> Tensor:
+    """How far apart the images of a batch have their n-th glimpse: the standard deviation over the images, averaged
+    over the glimpses but the first, for which nothing is known yet."""
+    locations = torch.stack([look.z[0] for look in looks[1:] or looks])  # (T, B, 2)
+    return locations.std(1, correction=0).mean()
+
+
+def warning(row: dict[str, int | float]) -> str:
+    """What should be said of an epoch's metrics, if anything: that the policy has collapsed."""
+    spread = row.get("valid_spread", 1.0)
+    if "train_policy_entropy" in row and spread < COLLAPSED:
+        return (
+            f"the policy has collapsed: its paths are alike for all images (valid_spread is {spread:.2g} of half an "
+            "image); try a larger --width, more --draws, some --entropy, or a smaller --learning_rate"
+        )
+    return ""
+
+
 def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, Any]:
     """Adam, its rate rising over a tenth of the steps and then falling to zero by a cosine."""
-    adam = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
+    adam = torch.optim.Adam(model.parameters(), config.learning_rate, betas=(0.9, 0.99), fused=True)
     warm = max(1, steps // 10)
     cool = max(1, steps - warm)
 
@@ -371,5 +466,5 @@ def look(model: Any, batch: dict[str, Tensor]) -> Look:
         locations = torch.stack([look.z[0] for look in seen.looks])  # (T, B, 2)
         patches = sc.Glimpses(batch["image"], model.size, model.scales).read(locations)
         where = {"locations": locations.transpose(0, 1), "patches": patches.transpose(0, 1)}
-    predictions = seen.answers[-1, 0].argmax(-1)
+    predictions = seen.answers[0, :, -1].argmax(-1)
     return Look(batch["image"], batch["label"], predictions, boxes=batch.get("box"), classes=model.classes, **where)
