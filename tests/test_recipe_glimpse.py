@@ -76,12 +76,35 @@ def test_no_gradient_of_the_classifier_reaches_the_policy_and_none_of_the_policy
     classified = gradients(model, seen.answers.square().sum() + seen.alone.square().sum())
     assert classified.pop("policy") == 0 and classified.pop("baseline") == 0
     assert all(size > 0 for size in classified.values())
-    moved = gradients(model, torch.stack([look.log_prob for look in seen.looks]).sum())
+    moved = gradients(model, log_prob(model, seen).sum())
     assert moved.pop("policy") > 0
     assert all(size == 0 for size in moved.values())
-    expected = gradients(model, model.baseline(seen.features).sum())
+    expected = gradients(model, model.baseline(torch.cat((seen.before.memory, seen.before.glimpse), -1)).sum())
     assert expected.pop("baseline") > 0
     assert all(size == 0 for size in expected.values())
+
+
+def test_the_policy_s_gradient_reaches_the_core_and_the_encoder_if_asked_for(splits: datasets.Splits):
+    model, images = made("hard", splits, policy_trains_core=True), splits.train.batch(torch.arange(16))
+    seen = model(images["image"])
+    moved = gradients(model, log_prob(model, seen).sum())
+    assert all(moved[part] > 0 for part in ("policy", "eye", "remember", "take_in"))
+    assert all(moved[part] == 0 for part in ("classify", "classify_alone", "baseline"))
+
+
+def log_prob(model: torch.nn.Module, seen: glimpse.Seen) -> Tensor:
+    """Of the locations that were drawn, (S, B, T)."""
+    return model.attention.policy(seen.before).log_prob(torch.stack([look.z for look in seen.looks], 2))
+
+
+def test_the_locations_follow_the_policy_that_is_trained(splits: datasets.Splits):
+    """What is known before each glimpse, all steps at once, gives the centre that each step drew around."""
+    model = made("hard", splits).eval()
+    torch.nn.init.normal_(model.attention.policy.move.weight)
+    seen = model(batch(splits)["image"])
+    centre = model.attention.policy(seen.before).mode
+    assert_close(centre, torch.stack([look.z for look in seen.looks], 2))
+    assert centre.std() > 0.1
 
 
 def test_the_value_of_the_loss_is_that_of_its_costs(splits: datasets.Splits):
@@ -92,23 +115,92 @@ def test_the_value_of_the_loss_is_that_of_its_costs(splits: datasets.Splits):
     torch.manual_seed(1)
     seen = model(images["image"])
     answers, alone = (glimpse._cross_entropy(each, images["label"]) for each in (seen.answers, seen.alone))
-    costs = glimpse._to_go(answers, 0.5) + alone
-    fit = (model.baseline(seen.features) - costs).square().mean()
-    assert_close(total, answers.mean() + alone.mean() + fit)
+    costs = sc.to_go(answers, 0.5) + alone
+    expected = model.baseline(torch.cat((seen.before.memory, seen.before.glimpse), -1))
+    assert_close(total, answers.mean() + alone.mean() + (expected - costs).square().mean())
 
 
-def test_what_is_to_go():
-    costs = torch.tensor([[1.0], [2.0], [4.0]])
-    assert_close(glimpse._to_go(costs, 0.5), torch.tensor([[3.0], [4.0], [4.0]]))
+@pytest.mark.parametrize(
+    ("settings", "reaches"),
+    [
+        ({"credit": "last", "alone": 0.0}, {"answers": 4}),
+        ({"credit": "each", "alone": 2.0}, {"answers": 1, "alone": 2}),
+    ],
+)
+def test_what_a_glimpse_is_credited_with(settings: dict, reaches: dict, splits: datasets.Splits):
+    """The baseline is fitted to the costs: with a baseline of zero, the fit is the mean square of the costs."""
+    model, images = made("hard", splits, **settings), splits.train.batch(torch.arange(16))
+    for weights in model.baseline.parameters():
+        torch.nn.init.zeros_(weights)
+    seen = model(images["image"])
+    answers, alone = (glimpse._cross_entropy(each, images["label"]).detach() for each in (seen.answers, seen.alone))
+    if settings["credit"] == "last":
+        answers = answers * torch.tensor([0.0, 0.0, 0.0, 1.0])
+    costs = sc.to_go(answers, 0.5) + settings["alone"] * alone
+    value, logs = glimpse._policy_loss(
+        model, seen, *(glimpse._cross_entropy(each, images["label"]).detach() for each in (seen.answers, seen.alone))
+    )
+    assert_close(value, costs.square().mean())
+    assert set(logs) == {"signal_to_noise", "policy_entropy"}
+
+
+def test_entropy_is_a_term_of_its_own(splits: datasets.Splits):
+    values = []
+    for weight in (0.0, 0.5):
+        model, images = (
+            made("hard", splits, entropy=weight),
+            splits.train.batch(torch.arange(16), torch.Generator().manual_seed(0)),
+        )
+        torch.manual_seed(1)
+        total, logs = glimpse.loss(model, images)
+        values.append(total + weight * logs["policy_entropy"])
+    assert_close(values[0], values[1])
+
+
+def test_draws_narrow_from_step_to_step(splits: datasets.Splits):
+    model, images = (
+        made("hard", splits, width=0.2, final_width=0.02, epochs=2, batch=4500),
+        splits.train.batch(torch.arange(4)),
+    )
+    for expected in (0.2, 0.2 / 10**0.25, 0.2 / 10**0.5, 0.2 / 10**0.75, 0.02):
+        assert model.attention.policy.width.item() == pytest.approx(expected, rel=1e-4)
+        glimpse.loss(model, images)
+    width = model.attention.policy.width.clone()
+    glimpse.loss(model.eval(), images)
+    assert model.attention.policy.width == width, "evaluation changes nothing"
+
+
+def test_one_draw_has_the_learned_baseline_alone(splits: datasets.Splits):
+    model, images = made("hard", splits, draws=1), splits.train.batch(torch.arange(16))
+    total, _ = glimpse.loss(model, images)
+    assert gradients(model, total)["policy"] > 0
+
+
+def test_placed_locations_are_inside_and_do_not_add_up(splits: datasets.Splits):
+    model = made("hard", splits, locations="placed").eval()
+    torch.nn.init.normal_(model.attention.policy.move.weight, std=10)
+    locations = torch.stack([look.positions.centre for look in model(batch(splits)["image"]).looks])
+    assert locations.abs().max() <= 1 and locations.abs().max() > 0.9
+
+
+def test_a_collapsed_policy_is_named():
+    row = {"epoch": 3, "valid_spread": 0.001, "train_policy_entropy": -1.0}
+    assert "the policy has collapsed: its paths are alike for all images" in glimpse.warning(row)
+    assert glimpse.warning(row | {"valid_spread": 0.1}) == ""
+    assert glimpse.warning({"epoch": 3, "valid_spread": 0.0}) == "", "fixed attention is alike for all on purpose"
+
+
+@pytest.mark.parametrize("settings", [{"glimpses": 0}, {"draws": 0}, {"width": 0.0}, {"final_width": float("nan")}])
+def test_settings_that_make_no_sense_are_refused(settings: dict):
+    with pytest.raises(ValueError, match=f"--{next(iter(settings))} expected"):
+        Config(**settings)
 
 
 def test_signal_to_noise_is_large_for_a_gradient_that_all_images_share_and_about_one_for_noise():
-    centre = torch.zeros(1, 1, 400, 2, requires_grad=True)
-    known = torch.ones(1, 1, 400, 3)
-    looks = [sc.Attended(centre[0], formed=sc.Coordinate(centre[0], 0.1))]
-    shared = looks[0].positions.centre.sum(-1).unsqueeze(0)
-    assert glimpse._signal_to_noise(shared + 0.01 * torch.randn(400) * shared, looks, known) > 100
-    assert 0.1 < glimpse._signal_to_noise(torch.randn(400) * shared, looks, known) < 4
+    centre, known = torch.zeros(1, 400, 1, 2, requires_grad=True), torch.ones(1, 400, 1, 3)
+    shared, noise = centre.sum(-1), torch.randn(1, 400, 1)
+    assert glimpse._signal_to_noise(shared * (1 + 0.01 * noise), centre, known) > 100
+    assert 0.1 < glimpse._signal_to_noise(shared * noise, centre, known) < 4
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from saccade.failure import Failure, Interrupted, blaming_torchvision
-from saccade.progress import Tell
+from saccade.progress import Tell, say
 from saccade.runs import Row, best_row, write, write_metrics
 
 with blaming_torchvision():
@@ -60,7 +60,7 @@ class Keeper(pl.Callback):
         self.sums: dict[str, float] = {}
         self.steps: list[dict[str, Tensor]] = []  # the logs of the steps that have not been looked at yet
         self.saved = "no checkpoint had been saved yet"
-        self.asked = False
+        self.asked, self.warned = False, False
 
     def stop(self, *_: object) -> None:
         """Has training stop after the step at hand; called again, at once."""
@@ -85,6 +85,7 @@ class Keeper(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, training: Any) -> None:
         self.rows.append(self._row(trainer, training))
         self.sums = {}
+        self._warn(trainer, training)
         self._save(trainer, trainer.current_epoch + 1, 0)
         if trainer.is_global_zero:
             write_metrics(self.run, self.rows)
@@ -120,6 +121,13 @@ class Keeper(pl.Callback):
         row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         row |= {f"train_{name}": total / trainer.num_training_batches for name, total in self.sums.items()}
         return row | {f"valid_{name}": value for name, value in training.means.items()}
+
+    def _warn(self, trainer: pl.Trainer, training: Any) -> None:
+        """Says once what the recipe finds wrong with the metrics of the epoch, if it has a function for that."""
+        warning = getattr(training.recipe, "warning", None)
+        if warning and not self.warned and trainer.is_global_zero and (sentence := warning(self.rows[-1])):
+            self.warned = True
+            say(f"warning: epoch {self.rows[-1]['epoch']}: {sentence}.")
 
     def _save(self, trainer: pl.Trainer, epoch: int, step: int) -> None:
         """Writes the weights, if they are the best, and a checkpoint that goes on at this step of this epoch."""

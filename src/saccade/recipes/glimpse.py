@@ -365,7 +365,7 @@ def _policy_loss(model: Any, seen: Any, answers: Tensor, alone: Tensor) -> tuple
     expected = model.baseline(torch.cat((state.memory, state.glimpse), -1)).float()
     positions = policy(state)
     log_prob = positions.log_prob(_each_step([look.z for look in seen.looks]))
-    if config.draws == 1:
+    if len(costs) == 1:
         surrogate = sc.reinforce(log_prob, costs, expected)
     else:
         surrogate = sc.leave_one_out(log_prob, costs - expected.detach())
