@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from saccade.data import Scattered
+from saccade.data import Scattered, digits
+from saccade.data.jitter import jittered
 
 
 def flat(*values: int, size: int = 28) -> torch.Tensor:
@@ -140,3 +141,40 @@ def test_the_images_given_are_not_changed():
 def test_bad_arguments_are_named(images: torch.Tensor, canvas: int, clutter: int, message: str):
     with pytest.raises(ValueError, match=f"^{message}$"):
         Scattered(images, torch.zeros(len(images)).long(), canvas, clutter)
+
+
+class TestJitter:
+    digits = digits(canvas=28, clutter=0).train
+
+    def test_digits_are_warped_afresh_in_each_batch_and_the_box_is_around_the_ink_all_the_same(self):
+        split = Scattered(self.digits.images, self.digits.labels, canvas=60, clutter=0, jitter=1.0)
+        plain = Scattered(self.digits.images, self.digits.labels, canvas=60, clutter=0)
+        indices = torch.arange(64)
+        batch, other, unwarped = (
+            each.batch(indices, torch.Generator().manual_seed(seed))
+            for each, seed in ((split, 0), (split, 1), (plain, 0))
+        )
+        assert not torch.equal(batch["image"], other["image"])
+        for image, box in zip(batch["image"][:, 0], batch["box"].long(), strict=True):
+            y, x = image.nonzero().unbind(1)
+            assert box.tolist() == [y.min(), x.min(), y.max() + 1, x.max() + 1]
+        ink = [each["image"].flatten(1).sum(1) for each in (batch, unwarped)]
+        assert ((ink[0] / ink[1]).log().abs() < 0.4).all(), "about as much ink as before"
+        assert (ink[0] != ink[1]).any()
+
+    def test_a_digit_is_moved_by_no_more_than_it_may(self):
+        image = torch.zeros(500, 28, 28, dtype=torch.uint8)
+        image[:, 12:16, 12:16] = 255
+        warped = jittered(image, generator=torch.Generator().manual_seed(0)).double()
+        weights = warped / warped.sum((1, 2), keepdim=True)
+        middle = torch.stack(
+            [(weights.sum(2) * torch.arange(28)).sum(1), (weights.sum(1) * torch.arange(28)).sum(1)], 1
+        )
+        moved = (middle - 13.5).abs()
+        assert moved.max() < 0.07 * 14 * 1.3 and moved.mean() > 0.2
+
+    @pytest.mark.unchecked
+    @pytest.mark.parametrize("jitter", [-1.0, float("nan")])
+    def test_an_amount_that_makes_no_sense_is_refused(self, jitter: float):
+        with pytest.raises(ValueError, match="jitter must be a number, zero or more, not"):
+            Scattered(self.digits.images, self.digits.labels, jitter=jitter)

@@ -203,6 +203,39 @@ def test_signal_to_noise_is_large_for_a_gradient_that_all_images_share_and_about
     assert 0.1 < glimpse._signal_to_noise(shared * noise, centre, known) < 4
 
 
+class TestStoppingEarly:
+    @pytest.mark.parametrize("kind", ["hard", "fixed", "soft"])
+    def test_a_threshold_of_one_uses_every_glimpse_and_of_zero_the_first_alone(self, kind, splits: datasets.Splits):
+        model, images = made(kind, splits).eval(), batch(splits)["image"]
+        seen = model(images)
+        for threshold, last in ((1.0, 4), (0.0, 1)):
+            stopped = glimpse.stop_early(model, images, threshold)
+            assert (stopped.glimpses == last).all()
+            assert_close(stopped.answers, seen.answers[0, :, last - 1])
+            assert stopped.pixels == (seen.pixels if kind == "soft" else seen.pixels * last // 4)
+
+    @pytest.mark.parametrize("kind", ["hard", "soft"])
+    def test_each_image_stops_at_its_first_sure_answer(self, kind: str, splits: datasets.Splits):
+        model, images = made(kind, splits).eval(), batch(splits, 64)["image"]
+        for weights in (model.classify.weight, model.remember.weight, model.take_in.weight):
+            torch.nn.init.normal_(weights, std=0.5)
+        answers = model(images).answers[0]  # (B, T, classes)
+        confidence = answers.softmax(-1).amax(-1)
+        threshold = confidence.median().item()
+        sure = confidence > threshold
+        first = torch.where(sure.any(1), sure.int().argmax(1), 3)
+        assert len(first.unique()) > 1, "or nothing is tested"
+        stopped = glimpse.stop_early(model, images, threshold)
+        assert torch.equal(stopped.glimpses, first + 1)
+        assert_close(stopped.answers, answers[torch.arange(64), first], rtol=1e-4, atol=1e-5)
+        if kind == "hard":
+            assert stopped.pixels == stopped.glimpses.sum() * 2 * 144, "only what was looked at was read"
+
+    def test_a_threshold_that_is_no_probability_is_refused(self, splits: datasets.Splits):
+        with pytest.raises(ValueError, match=r"threshold expected a probability from 0 to 1, but got 1\.5"):
+            glimpse.stop_early(made("hard", splits), batch(splits)["image"], 1.5)
+
+
 @pytest.mark.parametrize(
     ("side", "expected"), [(28, (6, 2)), (60, (12, 2)), (100, (20, 2)), (512, (32, 4)), (8, (4, 1))]
 )

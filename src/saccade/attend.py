@@ -214,9 +214,10 @@ def look(
 
 
 def select(value: Any, rows: Tensor):
-    """Reorders, repeats or drops rows of the first batch dimension of a Memory, a State or positions.
+    """Reorders, repeats or drops rows of the first batch dimension of a Memory, a State, positions or a sensor.
 
-    `rows` are indices, or a bool mask over the rows. Raises TypeError for values that are read lazily.
+    `rows` are indices, or a bool mask over the rows. Raises TypeError for values that are read lazily and have no
+    `select(rows)` of their own, such as `Glimpses` has.
 
     >>> from saccade import OneHot
     >>> select(OneHot(weights=torch.tensor([[[1.0]], [[0.5]]])), torch.tensor([1, 1])).mean.flatten()
@@ -226,8 +227,12 @@ def select(value: Any, rows: Tensor):
 
 
 def _select(rows: Tensor, leaf: Any) -> Any:
+    if hasattr(leaf, "select") and not isinstance(leaf, Tensor):
+        return leaf.select(rows)
     if hasattr(leaf, "read"):
-        raise TypeError(f"select expected values that are a tensor, but got the reader {type(leaf).__name__}.")
+        raise TypeError(
+            f"select expected values that are a tensor or can select, but got the reader {type(leaf).__name__}."
+        )
     return leaf[rows] if isinstance(leaf, Tensor) else leaf
 
 

@@ -5,9 +5,13 @@ other digits are put at random places (their section 4.1: 60x60, four pieces of 
 pixel is seen. A whole batch is built at once.
 """
 
+import math
+
 import torch
 from jaxtyping import Float, Int, Integer, UInt8
 from torch import Tensor
+
+from saccade.data.jitter import jittered
 
 PIECE = 8  # pixels on a side of a piece of clutter
 
@@ -18,10 +22,11 @@ class Scattered:
     With `seed=None` every batch is scattered afresh with the generator that it is given: where the digit lies, which
     digits the pieces are cut from, where they are cut and where they are put. With a seed all that is fixed by the
     index of the example, so that every model sees the same images in whatever order and batches it asks for them. A
-    canvas of the images' own size without clutter gives the images themselves.
+    canvas of the images' own size without clutter gives the images themselves. With `jitter` above zero the digits of
+    every batch, but not their clutter, are `jittered` by as much.
 
-    images (N, h, w), labels (N,). Raises ValueError for a canvas that the images do not fit on, a negative clutter,
-    or clutter from images smaller than a piece or from a single image.
+    images (N, h, w), labels (N,). Raises ValueError for a canvas that the images do not fit on, a negative clutter or
+    jitter, or clutter from images smaller than a piece or from a single image.
 
     >>> images = torch.full((3, 28, 28), 255, dtype=torch.uint8)
     >>> batch = Scattered(images, torch.tensor([7, 8, 9]), canvas=60, clutter=4).batch(torch.tensor([2, 0]))
@@ -36,10 +41,11 @@ class Scattered:
         canvas: int = 60,
         clutter: int = 4,
         seed: int | None = None,
+        jitter: float = 0.0,
     ):
-        _check(images, canvas, clutter)
+        _check(images, canvas, clutter, jitter)
         self.images, self.labels, self.canvas, self.clutter = images, labels.long(), canvas, clutter
-        self.ink = ink_box(images)
+        self.ink, self.jitter = ink_box(images), jitter
         self.fixed = None if seed is None else self._draw(len(images), torch.Generator().manual_seed(seed))
 
     def __len__(self) -> int:
@@ -56,11 +62,15 @@ class Scattered:
         room = self.canvas + 1 - torch.tensor(self.images.shape[1:])
         corner = (place * room).long()  # (B, 2)
         canvas = self._clutter(indices, clutter)
-        _lay(canvas, corner, self.images[indices])
+        digits, ink = self.images[indices], self.ink[indices]
+        if self.jitter:
+            digits = jittered(digits, self.jitter, generator)
+            ink = ink_box(digits)
+        _lay(canvas, corner, digits)
         return {
             "image": canvas.unsqueeze(1).float().mul_(1 / 255),  # (B, 1, canvas, canvas)
             "label": self.labels[indices],
-            "box": (self.ink[indices] + corner.repeat(1, 2)).float(),  # (B, 4)
+            "box": (ink + corner.repeat(1, 2)).float(),  # (B, 4)
         }
 
     def _draw(self, count: int, generator: torch.Generator | None) -> Float[Tensor, "B n"]:
@@ -111,10 +121,12 @@ def ink_box(images: UInt8[Tensor, "N h w"]) -> Int[Tensor, "N 4"]:
     return torch.stack(first + last, 1)
 
 
-def _check(images: Tensor, canvas: int, clutter: int) -> None:
+def _check(images: Tensor, canvas: int, clutter: int, jitter: float) -> None:
     count, height, width = images.shape
     if canvas < max(height, width):
         raise ValueError(f"canvas must be at least {max(height, width)}, the size of the images, not {canvas}")
+    if not 0 <= jitter < math.inf:
+        raise ValueError(f"jitter must be a number, zero or more, not {jitter}")
     if clutter < 0:
         raise ValueError(f"clutter must be the number of pieces, zero or more, not {clutter}")
     if clutter and (min(height, width) < PIECE or count < 2):

@@ -1,6 +1,7 @@
 """The glimpse sensor of recurrent visual attention: sharp where it looks, coarse around it."""
 
 import math
+from copy import copy
 from itertools import accumulate
 
 import torch
@@ -97,6 +98,18 @@ class Glimpses:
         rows = start[..., None, None] + self._rows  # (*S, B, scales, C, size)
         self.pixels += rows.numel() * self.size
         return _stretches(self._values, rows, self.size)
+
+    def select(self, rows: Tensor) -> "Glimpses":
+        """The sensor of some of the images, by their indices or a bool mask; the pyramid is shared, and what the new
+        sensor reads it counts by itself.
+
+        >>> few = Glimpses(torch.rand(5, 1, 28, 28), size=8).select(torch.tensor([4, 0]))
+        >>> few.read(torch.zeros(2, 2)).shape, few.pixels
+        (torch.Size([2, 1, 1, 8, 8]), 128)
+        """
+        few = copy(self)
+        few._rows, few.pixels = self._rows[rows], 0
+        return few
 
     def _check(self, z: Tensor) -> None:
         if not isinstance(z, Tensor) or not z.is_floating_point():
