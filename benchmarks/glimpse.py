@@ -6,6 +6,8 @@ Both sides train one network with one loss; only how they read glimpses and how 
 anything is timed, they must read the same glimpses, and get the same loss and gradients from the same locations.
 The limit is the time of the matrix products of our own step alone: its mm and addmm calls, forward and backward,
 recorded while it runs and run again with nothing in between.
+
+Then the recipe itself: what several paths for each image cost, in one step or in a step for each.
 """
 
 import shutil
@@ -23,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import saccade as sc
 
-BATCH = 128
+BATCH = 512
 WIDTH = 0.1
 """The standard deviation of the location policy."""
 

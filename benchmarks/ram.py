@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from saccade import looking, runs
-from saccade.failure import Failure
+from saccade.failure import Failure, Interrupted
 from saccade.recipes import glimpse
 from saccade.training import Fit, train
 
@@ -210,6 +210,8 @@ def main() -> None:
         if asked.items() <= asdict(job).items():
             try:
                 do(job, str(Path(options.data).resolve()), options.runs)
+            except Interrupted as interrupted:
+                raise SystemExit(str(interrupted)) from None
             except Failure as failure:
                 print(f"{job}: {failure}", flush=True)
             write_results(options.runs)

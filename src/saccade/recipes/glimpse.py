@@ -94,6 +94,8 @@ class Config:
     """Images of a step."""
     learning_rate: float = 3e-3
     """The highest, after a tenth of the steps; it then falls to zero by a cosine."""
+    policy_rate: float = 1.0
+    """The policy's learning rate as a share of that: Adam walks as far on noise as on a signal."""
 
     def __post_init__(self) -> None:
         for name, least in {"glimpses": 1, "draws": 1, "hidden": 1, "epochs": 1, "batch": 1}.items():
@@ -445,14 +447,14 @@ def _wrong(logits: Tensor, labels: Tensor) -> Tensor:
 
 def evaluate(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of each image, (B,): whether the last answer is wrong, the pixels read, the share of glimpses from the third on
-    that are in the digit's box, if there is one, and the mean entropy of soft attention's weights."""
+    (or of all, if there are no more than two) that are in the digit's box, if there is one, and the mean entropy of soft attention's weights."""
     seen, labels = model(batch["image"]), batch["label"]
     values = {
         "error": _wrong(seen.answers[0, :, -1], labels),
         "pixels": torch.full(labels.shape, seen.pixels / len(labels)),
     }
     if seen.looks and "box" in batch:
-        inside = [_inside(model.attention.looked(look), batch) for look in seen.looks[2:]]
+        inside = [_inside(model.attention.looked(look), batch) for look in seen.looks[2:] or seen.looks]
         values["on_digit"] = torch.stack(inside).mean(0)
     if seen.looks and seen.looks[0].z is not None:
         values["spread"] = _spread(seen.looks).expand(len(labels))
@@ -489,7 +491,10 @@ def warning(row: dict[str, int | float]) -> str:
 
 def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, Any]:
     """Adam, its rate rising over a tenth of the steps and then falling to zero by a cosine."""
-    adam = torch.optim.Adam(model.parameters(), config.learning_rate, betas=(0.9, 0.99), fused=True)
+    policy = [weights for name, weights in model.named_parameters() if name.startswith("attention.policy.")]
+    others = [weights for name, weights in model.named_parameters() if not name.startswith("attention.policy.")]
+    groups = [{"params": others}, {"params": policy, "lr": config.policy_rate * config.learning_rate}]
+    adam = torch.optim.Adam(groups[: 1 + bool(policy)], config.learning_rate, betas=(0.9, 0.99), fused=True)
     warm = max(1, steps // 10)
     cool = max(1, steps - warm)
 
