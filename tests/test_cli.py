@@ -289,7 +289,7 @@ def test_train_evaluate_and_look_on_the_recipe_itself(here, capsys):
     metrics = json.loads(call(capsys, "evaluate", "glimpse/hard-seed0", "--json")[1])
     assert 0 < metrics["test_error"] <= 1
     again = json.loads(call(capsys, "evaluate", "glimpse/hard-seed0", "--json", "--data", "embedded")[1])
-    assert again == pytest.approx(metrics)
+    assert again == pytest.approx(metrics, rel=0.01), "the spread over a batch depends on how batches are cut"
     pictures = call(capsys, "look", "runs/glimpse/hard-seed0")[1].split()
     assert len(pictures) == 14  # a sheet, twelve images, the page
     assert all(Path(picture).stat().st_size > 1000 for picture in pictures)

@@ -1,4 +1,4 @@
-"""What can go wrong with hard attention: rewards that say nothing, images and locations at the edge, kills in a save."""
+"""What can go wrong with hard attention: rewards that say nothing, locations at the edge, a kill in a save."""
 
 import math
 import signal
