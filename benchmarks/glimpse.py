@@ -24,6 +24,8 @@ from torch.distributions import Normal
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import saccade as sc
+from saccade.data import Scattered, Splits
+from saccade.recipes import glimpse as recipe
 
 BATCH = 512
 WIDTH = 0.1
@@ -222,6 +224,7 @@ def measure(rounds: int) -> Iterator[harness.Row]:
             faster = training(case, sc.Glimpses, compiled, draw, fused=True)
             yield train(f"the same by torch.compile, {case}", case, faster, products(step), rounds)
         yield read(case, rounds)
+        yield paths(case, rounds)
 
 
 def can_compile() -> bool:
@@ -243,6 +246,31 @@ def read(case: Case, rounds: int) -> harness.Row:
     ours, theirs = (partial(kind(images, case.size, case.scales).read, z) for kind in (sc.Glimpses, Slices))
     peer, limit = "all images are padded, then sliced in a Python loop", "copying as many values as are read"
     return harness.compare(f"one glimpse of {case}", peer, ours, theirs, ours().clone, limit, BATCH, rounds)
+
+
+def paths(case: Case, rounds: int, draws: int = 4) -> harness.Row:
+    """A step of the recipe with several paths for each image; the peer is as many steps of one path."""
+    images, labels = examples(case)
+    batch = {"image": images.float(), "label": labels}
+
+    def training(draws: int) -> harness.Call:
+        config = recipe.Config(size=case.size, scales=case.scales, glimpses=case.glimpses, draws=draws, batch=BATCH)
+        split = Scattered(images[:, 0].byte(), labels, canvas=case.extent, clutter=0)
+        model = recipe.Model(config, Splits(split, split, split, "", tuple("0123456789"), tuple(images.shape[1:])))
+        adam, _ = recipe.optimiser(model, config, 1000)
+
+        def step() -> None:
+            adam.zero_grad()
+            recipe.loss(model, batch)[0].backward()
+            adam.step()
+
+        return step
+
+    once, each = training(draws), training(1)
+    name = f"{draws} paths an image in one step of the recipe, {case}"
+    peer, limit = f"{draws} steps of one path", "the matrix products of our step, forward and backward, run alone"
+    bound, gflop = products(once)
+    return harness.compare(name, peer, once, lambda: [each() for _ in range(draws)], bound, limit, BATCH, rounds, gflop)
 
 
 if __name__ == "__main__":

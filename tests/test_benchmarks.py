@@ -37,7 +37,7 @@ def test_prints_and_writes_json(glimpse, harness, monkeypatch, capsys, tmp_path:
     assert list(out.parent.iterdir()) == [out], "no draft is left"
     assert printed["name"] == "glimpse"
     assert "1 thread" in printed["machine"]
-    assert len(printed["rows"]) == 2
+    assert len(printed["rows"]) == 3
     for row in printed["rows"]:
         assert row.keys() >= KEYS
         assert row["ours_ms"] > row["limit_ms"] > 0
