@@ -1,4 +1,4 @@
-"""What README.md says of results is what docs/readme.py makes of them."""
+"""What the pages say of results is what docs/tables.py makes of them."""
 
 import json
 import runpy
@@ -7,22 +7,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SCRIPT = runpy.run_path(str(ROOT / "docs" / "tables.py"))
 
 
-@pytest.fixture(scope="module")
-def script() -> dict:
-    return runpy.run_path(str(ROOT / "docs" / "readme.py"))
+@pytest.mark.parametrize("name", SCRIPT["TABLES"])
+def test_a_table_is_that_of_the_results(name: str):
+    page, made = SCRIPT["TABLES"][name]
+    text, results = (ROOT / page).read_text(), json.loads((SCRIPT["RESULTS"] / f"{name}.json").read_text())
+    assert SCRIPT["with_table"](text, name, made(results)) == text, "run python docs/tables.py"
 
 
-def test_the_table_is_that_of_the_results(script: dict):
-    text, results = (ROOT / "README.md").read_text(), json.loads(script["RESULTS"].read_text())
+def test_another_result_would_be_seen():
+    text, results = (ROOT / "README.md").read_text(), json.loads((SCRIPT["RESULTS"] / "compare.json").read_text())
     assert results["seeds"] == 3
-    assert script["with_table"](text, script["markdown"](results)) == text
     results["rows"][0]["test_error"] += 0.01
-    assert script["with_table"](text, script["markdown"](results)) != text
+    assert SCRIPT["with_table"](text, "compare", SCRIPT["compare"](results)) != text
 
 
-def test_every_picture_is_there(script: dict):
-    text = (ROOT / "README.md").read_text()
-    for name in script["PICTURES"]:
-        assert f"docs/pictures/{name}.png" in text and (ROOT / "docs" / "pictures" / f"{name}.png").is_file()
+def test_every_picture_is_there():
+    for page in (ROOT / "README.md", ROOT / "docs" / "hard.md"):
+        for line in page.read_text().splitlines():
+            if line.startswith("!["):
+                assert (page.parent / line.split("](")[1].split(")")[0]).is_file(), line

@@ -9,7 +9,7 @@ same with random locations, and with the middle of the image, is what a learned 
 convolutional network reads every pixel.
 
 No gradient of the classifier reaches the policy, which sees detached features; no gradient of the policy reaches the
-encoder, the core or the baseline's features.
+encoder and the core, unless `--policy_trains_core true` asks for it, and none ever the classifier or the baseline.
 
     saccade compare glimpse                      all five side by side
     saccade train glimpse --attention hard       one of them: about two minutes on one core
@@ -447,7 +447,8 @@ def _wrong(logits: Tensor, labels: Tensor) -> Tensor:
 
 def evaluate(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of each image, (B,): whether the last answer is wrong, the pixels read, the share of glimpses from the third on
-    (or of all, if there are no more than two) that are in the digit's box, if there is one, and the mean entropy of soft attention's weights."""
+    (of all, if there are but two) that are in the digit's box, if there is one, the spread of the n-th glimpses over
+    the images, and for soft attention the mean entropy of its weights."""
     seen, labels = model(batch["image"]), batch["label"]
     values = {
         "error": _wrong(seen.answers[0, :, -1], labels),

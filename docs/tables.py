@@ -1,0 +1,109 @@
+"""Writes the tables of README.md and docs/hard.md from the JSON under benchmarks/results, and the README's pictures.
+
+python docs/tables.py                                            the tables
+python docs/tables.py runs/compare/glimpse/default/report.html   and the pictures of a report, which needs Chromium
+
+A table stands between the marks `<!-- table: NAME -->` and `<!-- end of NAME -->`; NAME is that of its JSON.
+"""
+
+import json
+import shutil
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from saccade import table
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PICTURES = {"looks": ".looks article >> nth=0", "learning": "#learning"}
+
+PAPER = {
+    "28": {2: "3.79", 4: "1.54", 6: "1.12"},
+    "60-translated": {4: "1.54", 6: "1.22", 8: "1.20"},
+    "60-cluttered": {4: "4.96", 6: "4.08", 8: "4.04"},
+    "100-cluttered": {4: "14.95", 6: "11.58", 8: "10.83"},
+}
+"""Mnih et al. 2014, the tables of section 4.1: the proceedings, and of 100x100 the first version."""
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as Markdown, its numbers to the right."""
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def compare(results: Mapping[str, Any]) -> str:
+    """The five models side by side."""
+    rows, spread = results["rows"], results["error_spread"]
+    columns = table.columns(rows, spread)
+    lines = [
+        [", ".join(filter(None, (column.name, column.unit))), *map(table.text, cells)]
+        for column, *cells in zip(columns, *(table.cells(row, rows) for row in rows), strict=True)
+    ]
+    meanings = " ".join(f"*{column.name}*: {column.meaning}" for column in columns)
+    return markdown(["", *(row["model"] for row in rows)], lines) + f"\n{meanings}\n"
+
+
+def ram(results: Mapping[str, Any]) -> str:
+    """The tables of Mnih et al.: hard attention, what it has to beat, and the paper."""
+    rows = {(row["task"], row["glimpses"], row["model"]): row for row in results["rows"]}
+    models = ("random", "fixed", "soft", "cnn")
+    lines = []
+    for task, glimpses in ((task, glimpses) for task, errors in PAPER.items() for glimpses in errors):
+        ours = rows.get((task, glimpses, "hard"), {})
+        others = [_errors(rows.get((task, glimpses, model), {}).get("error_percent")) for model in models]
+        cells = [_errors(ours.get(name)) for name in ("error_percent", "error_percent_sampled")]
+        pixels = f"{ours['pixels_read']:,.0f}" if ours else ""
+        lines.append([task, str(glimpses), *cells, PAPER[task][glimpses], *others, pixels])
+    head = ["task", "glimpses", "hard, %", "by sampled paths, %", "the paper, %", *(f"{model}, %" for model in models)]
+    return markdown([*head, "pixels read"], lines)
+
+
+def _errors(errors: Sequence[float] | None) -> str:
+    """The mean, and the standard deviation of several seeds."""
+    if not errors:
+        return ""
+    spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
+    return f"{statistics.fmean(errors):.2f}{spread}"
+
+
+TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+    "compare": ("README.md", compare),
+    "ram": ("docs/hard.md", ram),
+}
+
+
+def with_table(text: str, name: str, new: str) -> str:
+    """The text with what stands between the two marks replaced."""
+    begin, end = f"<!-- table: {name} -->\n", f"<!-- end of {name} -->"
+    before, rest = text.split(begin)
+    return before + begin + new + end + rest.split(end)[1]
+
+
+def write() -> None:
+    """Writes every table into the page that it is on."""
+    for name, (page, made) in TABLES.items():
+        file, results = ROOT / page, json.loads((RESULTS / f"{name}.json").read_text())
+        file.write_text(with_table(file.read_text(), name, made(results)))
+
+
+def photograph(report: Path) -> None:
+    """Pictures of two sections of a report, as a reader sees them."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1100, "height": 900})
+        page.goto(report.resolve().as_uri())
+        for name, place in PICTURES.items():
+            page.locator(place).screenshot(path=ROOT / "docs" / "pictures" / f"{name}.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    write()
+    for report in map(Path, sys.argv[1:]):
+        photograph(report)
