@@ -3,7 +3,7 @@
 python docs/tables.py                                            the tables
 python docs/tables.py runs/compare/glimpse/default/report.html   and the pictures of a report, which needs Chromium
 
-A table stands between the marks `<!-- table: NAME -->` and `<!-- end of NAME -->`; NAME is that of its JSON.
+A table stands between the marks `<!-- table: NAME -->` and `<!-- end of NAME -->`.
 """
 
 import json
@@ -70,10 +70,54 @@ def _errors(errors: Sequence[float] | None) -> str:
     return f"{statistics.fmean(errors):.2f}{spread}"
 
 
-TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
-    "compare": ("README.md", compare),
-    "ram": ("docs/hard.md", ram),
+def variance(results: Mapping[str, Any]) -> str:
+    """The gradient by every estimator."""
+    budget = results["budget"]
+    lines = [
+        [
+            row["estimator"],
+            "unbiased" if row["unbiased"] else "biased",
+            f"{row['bias']:.2f} ± {row['bias_error']:.2f}",
+            *("" if row[name] is None else f"{row[name]:.2f}" for name in SIGNALS),
+            f"{row['cost_evaluations']:,}",
+            f"{row['ms']:.2g}",
+        ]
+        for row in results["rows"]
+    ]
+    head = ["estimator", "it says it is", "bias", "signal to noise", f"the same for {budget} evaluations of the cost"]
+    return markdown([*head, "evaluations", "ms"], lines)
+
+
+SIGNALS = ("signal_to_noise", "signal_to_noise_for_budget")
+
+
+def growth(results: Mapping[str, Any]) -> str:
+    """How the variance grows."""
+    lines = [
+        [
+            f"{row['with']}, {row['values'][0]} to {row['values'][-1]}",
+            row["case"],
+            *(_exponent(row, name) for name in EXPONENTS),
+        ]
+        for row in results["growth"]
+    ]
+    return markdown(["with", "case", "exponent of the variance", "of the variance over the signal"], lines)
+
+
+EXPONENTS = ("exponent", "relative_exponent")
+
+
+def _exponent(row: Mapping[str, Any], name: str) -> str:
+    return f"{row[name]:.2f} ± {row[f'{name}_error']:.2f}"
+
+
+TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
+    "compare": ("README.md", "compare.json", compare),
+    "ram": ("docs/hard.md", "ram.json", ram),
+    "variance": ("docs/hard.md", "variance.json", variance),
+    "growth": ("docs/hard.md", "variance.json", growth),
 }
+"""{name: (page, its results, what writes it)}."""
 
 
 def with_table(text: str, name: str, new: str) -> str:
@@ -85,8 +129,8 @@ def with_table(text: str, name: str, new: str) -> str:
 
 def write() -> None:
     """Writes every table into the page that it is on."""
-    for name, (page, made) in TABLES.items():
-        file, results = ROOT / page, json.loads((RESULTS / f"{name}.json").read_text())
+    for name, (page, results, made) in TABLES.items():
+        file, results = ROOT / page, json.loads((RESULTS / results).read_text())
         file.write_text(with_table(file.read_text(), name, made(results)))
 
 

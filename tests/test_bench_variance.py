@@ -25,7 +25,7 @@ def variance() -> Iterator[ModuleType]:
         patch.syspath_prepend(BENCHMARKS)
         patch.setenv("KINETO_LOG_LEVEL", "99")
         module = importlib.import_module("variance")
-        patch.setattr(importlib.import_module("variance_model"), "STEPS", 60)
+        patch.setattr(importlib.import_module("laboratory.model"), "STEPS", 60)
         for name, value in {"UNITS": 2, "BATCH": 4, "ELEMENTS": 2**16, "GROWING": SMALL}.items():
             patch.setattr(module, name, value)
         yield module
