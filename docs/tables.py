@@ -78,17 +78,17 @@ def variance(results: Mapping[str, Any]) -> str:
             row["estimator"],
             "unbiased" if row["unbiased"] else "biased",
             f"{row['bias']:.2f} ± {row['bias_error']:.2f}",
-            *("" if row[name] is None else f"{row[name]:.2f}" for name in SIGNALS),
-            f"{row['cost_evaluations']:,}",
-            f"{row['ms']:.2g}",
+            *(
+                "" if row[name] is None else f"{row[name]:.2f}"
+                for name in ("signal_to_noise", "signal_to_noise_for_budget")
+            ),
+            f"{row['cost_evaluations']:,.0f}",
+            f"{row['ms']:,.2f}",
         ]
         for row in results["rows"]
     ]
     head = ["estimator", "it says it is", "bias", "signal to noise", f"the same for {budget} evaluations of the cost"]
     return markdown([*head, "evaluations", "ms"], lines)
-
-
-SIGNALS = ("signal_to_noise", "signal_to_noise_for_budget")
 
 
 def growth(results: Mapping[str, Any]) -> str:
@@ -97,18 +97,11 @@ def growth(results: Mapping[str, Any]) -> str:
         [
             f"{row['with']}, {row['values'][0]} to {row['values'][-1]}",
             row["case"],
-            *(_exponent(row, name) for name in EXPONENTS),
+            *(f"{row[name]:.2f} ± {row[f'{name}_error']:.2f}" for name in ("exponent", "relative_exponent")),
         ]
         for row in results["growth"]
     ]
     return markdown(["with", "case", "exponent of the variance", "of the variance over the signal"], lines)
-
-
-EXPONENTS = ("exponent", "relative_exponent")
-
-
-def _exponent(row: Mapping[str, Any], name: str) -> str:
-    return f"{row[name]:.2f} ± {row[f'{name}_error']:.2f}"
 
 
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
