@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import register_kl
 
-from saccade.positions.base import INFINITY, Positions, exported, gumbel_like, safe_log, take
+from saccade.positions.base import INFINITY, Positions, exported, gumbel_like, safe_log
 
 
 @exported
@@ -82,8 +82,11 @@ class OneHot(Positions):
     def log_prob(self, value: Int[Tensor, "*SB Q"]) -> Float[Tensor, "*SB Q"]:
         """The log-probability of the places, -inf where a place is impossible."""
         log_weights = self.log_weights
-        column = value.remainder(log_weights.shape[-1]).unsqueeze(-1)
-        return take(log_weights, column, -1).squeeze(-1)
+        draws = value.shape[: max(0, value.dim() - log_weights.dim() + 1)]
+        columns = value.remainder(log_weights.shape[-1]).reshape(draws.numel(), *value.shape[len(draws) :])
+        # Draws behind instead of in front: or the gradient would have the size of the weights once for each.
+        log_prob = torch.take_along_dim(log_weights, columns.movedim(0, -1), -1)  # (*B, Q, S)
+        return log_prob.movedim(-1, 0).reshape(*draws, *log_prob.shape[:-1])
 
     def entropy(self) -> Float[Tensor, "*B Q"]:
         """The entropy, nowhere included, in nats."""
