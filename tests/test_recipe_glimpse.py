@@ -40,6 +40,18 @@ def test_what_is_said_of_each_image(kind: str, splits: datasets.Splits):
     assert ("on_digit" in values) == (kind != "cnn") and ("entropy" in values) == (kind == "soft")
 
 
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_an_eye_with_filters_sees_each_scale_through_the_same(kind: str, splits: datasets.Splits):
+    model, images = made(kind, splits, filters=5), batch(splits)
+    total, _ = glimpse.loss(model, images)
+    assert gradients(model, total)["eye"] > 0
+    patches, location = torch.rand(3, 8, 2, 1, 12, 12), torch.rand(3, 8, 2)
+    eye = model.eye
+    scales = [torch.nn.functional.max_pool2d(eye.filters(patches[1, :, s]), 2).relu() for s in range(2)]
+    seen = torch.stack(scales, 1).movedim(2, -1).flatten(1)
+    assert_close(eye(patches, location)[1], (eye.what(seen) + eye.where(location[1])).relu())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_look_has_what_the_report_draws(kind: str, splits: datasets.Splits):
     seen = glimpse.look(made(kind, splits).eval(), batch(splits))

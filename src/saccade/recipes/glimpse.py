@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, max_pool2d
 
 import saccade as sc
 from saccade import data as datasets
@@ -68,6 +68,8 @@ class Config:
     """Patches of a glimpse, each twice as wide as the one before; as many as reach over two fifths, if not given."""
     glimpses: int = 6
     """Glimpses of an image."""
+    filters: int = 0
+    """Filters of a 5x5 convolution, max-pooled by two, through which a patch is seen; none if 0."""
     hidden: int = 256
     """Units of the encoder and of the core."""
     locations: Literal["moved", "placed"] = "moved"
@@ -112,14 +114,22 @@ def data(config: Config) -> datasets.Splits:
 
 
 class Eye(nn.Module):
-    """What was seen and where, g = relu(W_what patches + W_where location + b) (section 3.1)."""
+    """What was seen and where, g = relu(W_what patches + W_where location + b) (section 3.1), the patches perhaps
+    through a convolution that all scales share."""
 
-    def __init__(self, pixels: int, hidden: int):
+    def __init__(self, shape: tuple[int, int, int], config: Config):
         super().__init__()
-        self.what = nn.Linear(pixels, hidden)
-        self.where = nn.Linear(2, hidden, bias=False)
+        scales, channels, size = shape
+        self.filters = nn.Conv2d(channels, config.filters, 5, padding=2) if config.filters else None
+        values = config.filters * (size // 2) ** 2 if config.filters else channels * size**2
+        self.what = nn.Linear(scales * values, config.hidden)
+        self.where = nn.Linear(2, config.hidden, bias=False)
 
     def forward(self, patches: Tensor, location: Tensor) -> Tensor:
+        if self.filters is not None:
+            each = patches.flatten(0, -4).contiguous(memory_format=torch.channels_last)  # (*S B scales, C, size, size)
+            found = max_pool2d(self.filters(each), 2).relu()
+            patches = found.permute(0, 2, 3, 1).reshape(*patches.shape[:-3], *found.shape[2:], -1)
         return (self.what(patches.flatten(-4)) + self.where(location)).relu()  # (*S, B, hidden)
 
 
@@ -263,7 +273,7 @@ class Recurrent(nn.Module):
         self.size, self.scales = patches(config, min(height, width))
         hidden, classes = config.hidden, len(splits.classes)
         self.draws = config.draws if config.attention in ("hard", "random") else 1
-        self.eye = Eye(self.scales * channels * self.size**2, hidden)
+        self.eye = Eye((self.scales, channels, self.size), config)
         self.remember, self.take_in = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden)
         self.classify, self.classify_alone = nn.Linear(hidden, classes), nn.Linear(hidden, classes)
         self.baseline = sc.Learned(2 * hidden, 64) if config.attention == "hard" else None
