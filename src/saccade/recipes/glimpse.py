@@ -76,7 +76,7 @@ class Config:
     """Whether a location is the last one moved, or placed anew (as in the paper)."""
     width: float = 0.1
     """Standard deviation of a drawn location at first; the image is 2 wide."""
-    final_width: float = 0.01
+    final_width: float = 0.02
     """The same at the last step of training; it narrows by the same factor at each."""
     draws: int = 4
     """Paths drawn for each image in training; one path has no others to compare with, only the learned baseline."""
@@ -96,7 +96,7 @@ class Config:
     """Images of a step."""
     learning_rate: float = 3e-3
     """The highest, after a tenth of the steps; it then falls to zero by a cosine."""
-    policy_rate: float = 1.0
+    policy_rate: float = 0.2
     """The policy's learning rate as a share of that: Adam walks as far on noise as on a signal."""
 
     def __post_init__(self) -> None:
