@@ -72,9 +72,7 @@ def test_select_of_a_reader_is_refused():
             return z.unsqueeze(-1)
 
     memory = sc.Attention().prepare(torch.ones(2, 3, 4), Reader())
-    with pytest.raises(
-        TypeError, match="values that are a tensor or can select, but got the reader Reader"
-    ):
+    with pytest.raises(TypeError, match="values that are a tensor or can select, but got the reader Reader"):
         sc.select(memory, torch.tensor([0]))
 
 
