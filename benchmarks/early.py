@@ -106,15 +106,17 @@ def draw(rows: list[Row], steady: list[Fixed], file: Path) -> None:
     """The figure: error, and time, against the mean number of glimpses."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     errors, times = figure.subplots(1, 2)
+    errors.set_yscale("log")
     for colour, case in zip(("#0072b2", "#d55e00", "#009e73"), dict.fromkeys(row.case for row in rows), strict=False):
         ours, theirs = [row for row in rows if row.case == case], [row for row in steady if row.case == case]
         errors.plot([row.glimpses for row in ours], [row.error_percent for row in ours], "o-", c=colour, label=case)
         errors.plot([row.glimpses for row in theirs], [row.error_percent for row in theirs], "x:", c=colour)
         shares = [100 * row.glimpses_share for row in ours], [100 * row.time_share for row in ours]
         times.plot(*shares, "o", c=colour, label=case)
+    errors.yaxis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
     errors.plot([], [], "o-", c="grey", label="until the answer is sure")
     errors.plot([], [], "x:", c="grey", label="as many for every image")
-    errors.set(xlabel="glimpses of an image, on average", ylabel="test error, %", yscale="log")
+    errors.set(xlabel="glimpses of an image, on average", ylabel="test error, %")
     times.plot([0, 100], [0, 100], "--", c="grey", lw=1, label="in proportion")
     times.set(xlabel="glimpses, % of those without a threshold", ylabel="time, % of that without a threshold")
     times.set(xlim=(0, 105), ylim=(0, 105))

@@ -202,13 +202,14 @@ def _compare_parser(name: str, config: type, shorter: dict[str, Any]) -> argpars
 
 def look(words: list[str]) -> None:
     """`saccade look RUN`."""
-    parser = _parser("look", run="a folder such as runs/glimpse/hard-seed0")
+    parser = _parser("look", run="a folder such as runs/glimpse/hard-seed0, or a file of weights, shown in runs/look")
     parser.add_argument("--data", default="", metavar="DIR", help="other data than it was trained on")
     options = flags.parse(parser, words)
     run = _find_run(options.run)
     from saccade import looking
 
-    for path in looking.show(run, options.data):
+    folder = run if run.is_dir() else RUNS / "look" / run.stem
+    for path in looking.show(run, folder, options.data):
         print(path)
 
 

@@ -67,8 +67,8 @@ def failures(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Lo
     return look(recipe, model, split, torch.tensor(indices)) if indices else None
 
 
-def show(run: Path, data: str = "") -> list[Path]:
-    """Writes the pictures of a run and its report.html, on the first test images; returns what it wrote."""
+def show(run: Path, folder: Path, data: str = "") -> list[Path]:
+    """Writes the pictures of a run and its report.html to a folder, on the first test images; returns what it wrote."""
     recipe, config, model, splits = open_run(run, data)
     seen = look(recipe, model, splits.test, torch.arange(min(SHOWN, len(splits.test))))
     failed = failures(recipe, model, splits.test, config.batch)
@@ -76,14 +76,14 @@ def show(run: Path, data: str = "") -> list[Path]:
         title=f"Where {run.name} looked",
         question=sentence(recipe),
         data=splits.describe,
-        curves={run.name: curve(run, recipe)},
+        curves={run.name: points} if (points := curve(run, recipe)) else {},
         curves_x="epoch",
         looks={run.name: seen},
         failures={run.name: failed} if failed else {},
         command=f"saccade look {run}",
         config=runs.files(run)[0].read_text(encoding="utf-8"),
     )
-    return [*draw(run / "pictures", seen, run.name), write_report(run / "report.html", page)]
+    return [*draw(folder / "pictures", seen, run.name), write_report(folder / "report.html", page)]
 
 
 def sentence(recipe: ModuleType) -> str:
@@ -100,7 +100,7 @@ def draw(folder: Path, seen: Look, model: str) -> list[Path]:
     """Draws all images of a look on one sheet, and each by itself with what was seen there."""
     from saccade import plots
 
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     figures = {"gallery": plots.gallery(seen, model)}
     for n, image in enumerate(seen.images):
         box = None if seen.boxes is None else seen.boxes[n]
