@@ -195,6 +195,19 @@ def test_placed_locations_are_inside_and_do_not_add_up(splits: datasets.Splits):
     assert locations.abs().max() <= 1 and locations.abs().max() > 0.9
 
 
+@pytest.mark.parametrize("glimpses", [1, 4, 5, 6])
+def test_a_scan_begins_as_a_grid_and_is_learned(glimpses: int, splits: datasets.Splits):
+    model = made("hard", splits, locations="scanned", glimpses=glimpses, scan=0.5)
+    torch.nn.init.zeros_(model.attention.policy.move.weight)
+    seen = model.eval()(batch(splits)["image"])
+    locations = torch.stack([look.z[0] for look in seen.looks], 1)  # (B, T, 2)
+    assert_close(locations, (0.5 * glimpse.spread(glimpses)).expand(8, -1, -1))
+    assert len(locations[0].unique(dim=0)) == glimpses
+    total, _ = glimpse.loss(model.train(), splits.train.batch(torch.arange(16)))
+    total.backward()
+    assert (model.attention.policy.scan.grad != 0).all()
+
+
 def test_a_collapsed_policy_is_named():
     row = {"epoch": 3, "valid_spread": 0.001, "train_policy_entropy": -1.0}
     assert "the policy has collapsed: its paths are alike for all images" in glimpse.warning(row)

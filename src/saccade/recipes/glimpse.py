@@ -72,8 +72,10 @@ class Config:
     """Filters of a 5x5 convolution, max-pooled by two, through which a patch is seen; none if 0."""
     hidden: int = 256
     """Units of the encoder and of the core."""
-    locations: Literal["moved", "placed"] = "moved"
-    """Whether a location is the last one moved, or placed anew (as in the paper)."""
+    locations: Literal["moved", "placed", "scanned"] = "moved"
+    """Whether a location is the last one moved, placed anew (as in the paper), or the next of a scan, moved."""
+    scan: float = 0.65
+    """How far out the scan begins, which is learned from there; at 1 its grid is spread over the whole image."""
     width: float = 0.1
     """Standard deviation of a drawn location at first; the image is 2 wide."""
     final_width: float = 0.02
@@ -145,11 +147,13 @@ class Scene(NamedTuple):
 
 
 class State(NamedTuple):
-    """What is known after a glimpse: the core's memory and the glimpse, (S, B, hidden), and where it was, (S, B, 2)."""
+    """What is known after a glimpse: the core's memory and the glimpse, (S, B, hidden), where it was, (S, B, 2), and how
+    many there have been, (S, B)."""
 
     memory: Tensor
     glimpse: Tensor
     location: Tensor
+    count: Tensor
 
     def detach(self) -> "State":
         """The same without a gradient to what it is known by."""
@@ -163,7 +167,8 @@ class Moves(nn.Module):
 
     def __init__(self, config: Config, steps: int):
         super().__init__()
-        self.moved, self.trains_core = config.locations == "moved", config.policy_trains_core
+        self.locations, self.trains_core = config.locations, config.policy_trains_core
+        self.scan = nn.Parameter(config.scan * spread(config.glimpses)) if config.locations == "scanned" else None
         self.memory, self.glimpse = nn.Linear(config.hidden, 128), nn.Linear(config.hidden, 128, bias=False)
         self.move = nn.Linear(128, 2)
         nn.init.normal_(self.move.weight, std=0.01)
@@ -173,7 +178,9 @@ class Moves(nn.Module):
 
     def forward(self, state: State) -> sc.Coordinate:
         move = self.move(self.known(state)).float()
-        return sc.Coordinate(state.location + move if self.moved else move.tanh(), self.width)
+        if self.scan is not None:
+            return sc.Coordinate(self.scan[state.count] + move, self.width)
+        return sc.Coordinate(state.location + move if self.locations == "moved" else move.tanh(), self.width)
 
     def known(self, state: State) -> Tensor:
         """What the move is a linear function of, (*S, B, 128)."""
@@ -183,6 +190,18 @@ class Moves(nn.Module):
     def narrow(self) -> None:
         """Makes the draws of the next step a little less wide."""
         self.width.mul_(self.narrowing)
+
+
+def spread(count: int) -> Tensor:
+    """So many locations, (count, 2), spread evenly over the image, row by row.
+
+    >>> spread(4).tolist()
+    [[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]
+    """
+    rows = math.ceil(math.sqrt(count))
+    columns = math.ceil(count / rows)
+    lines = [(torch.arange(n) + 0.5) / n * 2 - 1 for n in (rows, columns)]
+    return torch.cartesian_prod(*lines)[:count]
 
 
 class Blind(nn.Module):
@@ -305,13 +324,14 @@ class Recurrent(nn.Module):
         """What is known before the first glimpse: nothing, and the middle of the image."""
         paths = (self.draws if self.training else 1, len(images))
         nothing = images.new_zeros(*paths, self.config.hidden)
-        return State(nothing, nothing, torch.zeros(*paths, 2, device=images.device))
+        count = torch.zeros(paths, dtype=torch.long, device=images.device)
+        return State(nothing, nothing, torch.zeros(*paths, 2, device=images.device), count)
 
     def glimpse(self, state: State, scene: Scene, memory: sc.Memory | None) -> tuple[State, sc.Attended]:
         """What is known after one more glimpse, and where it was."""
         out = self.attention(state, scene, memory)
         core = (self.remember(state.memory) + self.take_in(out.context)).relu()
-        return State(core, out.context, state.location if out.z is None else out.z), out
+        return State(core, out.context, state.location if out.z is None else out.z, state.count + 1), out
 
 
 def _each_step(parts: Iterable[Tensor]) -> Tensor:
