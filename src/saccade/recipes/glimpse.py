@@ -147,8 +147,8 @@ class Scene(NamedTuple):
 
 
 class State(NamedTuple):
-    """What is known after a glimpse: the core's memory and the glimpse, (S, B, hidden), where it was, (S, B, 2), and how
-    many there have been, (S, B)."""
+    """What is known after a glimpse: the core's memory and the glimpse, (S, B, hidden), where it was, (S, B, 2), and
+    how many there have been, (S, B)."""
 
     memory: Tensor
     glimpse: Tensor
