@@ -7,7 +7,8 @@
 The configuration of a task is `ram/TASK.yaml` beside this script. Runs are kept in `runs/ram` and are resumed; several
 of these commands may run at once, each takes runs that no other has. What is finished is in `results/ram.json`, and the
 weights of each row of hard attention in `weights/ram-TASK-GLIMPSES.safetensors` with their configuration: those of
-the seed that is best on the validation images. The test images are seen once, by the finished run.
+the seed that is best on the validation images. The test images are seen once, by the finished run. A seed that is in
+the results is not trained again: take its row out first.
 """
 
 import argparse
@@ -35,6 +36,7 @@ RESULTS, WEIGHTS = HERE / "results" / "ram.json", HERE.parent / "weights"
 TASKS = {"28": (6, 2, 4), "60-translated": (8, 4, 6), "60-cluttered": (8, 4, 6), "100-cluttered": (8, 4, 6)}
 """The numbers of glimpses of each task: the one with three seeds and comparisons, then the others."""
 MODELS = ("hard", "random", "fixed", "soft", "cnn")
+SEEDS = 3
 PATHS = 10
 """Paths drawn for each test image where the policy is not asked for its mean."""
 
@@ -59,7 +61,7 @@ class Job:
 
 def jobs() -> Iterator[Job]:
     """All that is to be done, what matters most first."""
-    for seed in range(3):
+    for seed in range(SEEDS):
         for task, (most, *_) in TASKS.items():
             yield Job(task, most, "hard", seed)
     for task, (_, *fewer) in TASKS.items():
@@ -78,7 +80,8 @@ def configuration(job: Job, data: str) -> glimpse.Config:
 def do(job: Job, data: str, folder: Path) -> None:
     """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
     run, config = folder / str(job), configuration(job, data)
-    if (run / "result.json").exists():
+    kept = any(_key(row) == job.row and job.seed in row["seeds"] for row in kept_rows())
+    if (run / "result.json").exists() or (kept and not run.exists()):
         return
     start, clock = time.monotonic(), run / "seconds"
     before = float(clock.read_text()) if clock.exists() else 0.0
@@ -117,14 +120,28 @@ def sampled_error(model: Any, split: Any, batch: int) -> float:
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
-    """The rows of the table: those that were there, less the seeds that have been run again, and those of the runs."""
-    rows = {_key(row): row for row in (json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else [])}
-    results = [json.loads(file.read_text()) for file in sorted(folder.glob("*/result.json"))]
-    for job in dict.fromkeys(job.row for job in jobs()):
-        seeds = sorted((each for each in results if _key(each) == job), key=lambda each: each["seed"])
-        if seeds:
-            rows[job] = _row(seeds)
-    return [rows[job] for job in dict.fromkeys(job.row for job in jobs()) if job in rows]
+    """The rows of the table: what is kept of each seed, or what its run says if there is one."""
+    results = {(_key(each), each["seed"]): each for row in kept_rows() for each in _seeds(row)}
+    for file in folder.glob("*/result.json"):
+        each = json.loads(file.read_text())
+        results[_key(each), each["seed"]] = each
+    rows = {job.row: [results[job.row, seed] for seed in range(SEEDS) if (job.row, seed) in results] for job in jobs()}
+    return [_row(seeds) for seeds in rows.values() if seeds]
+
+
+def kept_rows() -> list[dict[str, Any]]:
+    """The rows of results/ram.json."""
+    return json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+
+
+def _seeds(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a row says of each of its seeds: the lists are theirs in turn."""
+    single = {name: value for name, value in row.items() if not isinstance(value, list)}
+    lists = {name: value for name, value in row.items() if isinstance(value, list) and name != "seeds"}
+    return [
+        single | {"seed": seed} | {name: values[n] for name, values in lists.items()}
+        for n, seed in enumerate(row["seeds"])
+    ]
 
 
 def _key(row: dict[str, Any]) -> tuple[str, int, str]:
@@ -147,7 +164,7 @@ def _row(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         **lists,
         "pixels_read": seeds[0]["pixels_read"],
         "weights_seed": best["seed"] if model == "hard" else None,
-        "machine": harness.machine(),
+        "machine": seeds[-1].get("machine", harness.machine()),
         "command": f"saccade bench ram --data DIR --task {task} --glimpses {glimpses} --model {model}",
     }
 

@@ -112,3 +112,15 @@ def test_stopping_early_is_measured(ram: ModuleType, monkeypatch: pytest.MonkeyP
     assert first["error_percent"] == steps[1] and last["error_percent"] == steps[3]
     assert figure.stat().st_size > 5000
     assert torch.get_num_threads() == 1
+
+
+def test_seeds_that_are_trained_elsewhere_join_their_row(ram: ModuleType, monkeypatch, tmp_path: Path):
+    for seed in ("1", "0"):
+        arguments = ["--data", SAMPLE, "--runs", str(tmp_path / seed), "--glimpses", "3", "--model", "hard"]
+        monkeypatch.setattr("sys.argv", ["ram.py", *arguments, "--seed", seed])
+        ram.main()
+    (row,) = json.loads(ram.RESULTS.read_text())["rows"]
+    assert row["seeds"] == [0, 1] and len(set(row["error_percent"])) == 2
+    results = [json.loads(next((tmp_path / seed).glob("*/result.json")).read_text()) for seed in ("0", "1")]
+    assert row["error_percent"] == [round(each["error_percent"], 4) for each in results]
+    assert row["on_digit"] == [round(each["on_digit"], 4) for each in results]
