@@ -249,12 +249,14 @@ def read(case: Case, rounds: int) -> harness.Row:
 
 
 def paths(case: Case, rounds: int, draws: int = 4) -> harness.Row:
-    """A step of the recipe with several paths for each image; the peer is as many steps of one path."""
-    images, labels = examples(case)
+    """A step of the recipe with several paths for each image, BATCH in all; the peer is as many steps of one path."""
+    images, labels = (each[: BATCH // draws] for each in examples(case))
     batch = {"image": images.float(), "label": labels}
 
     def training(draws: int) -> harness.Call:
-        config = recipe.Config(size=case.size, scales=case.scales, glimpses=case.glimpses, draws=draws, batch=BATCH)
+        config = recipe.Config(
+            size=case.size, scales=case.scales, glimpses=case.glimpses, draws=draws, batch=len(images)
+        )
         split = Scattered(images[:, 0].byte(), labels, canvas=case.extent, clutter=0)
         model = recipe.Model(config, Splits(split, split, split, "", tuple("0123456789"), tuple(images.shape[1:])))
         adam, _ = recipe.optimiser(model, config, 1000)
@@ -270,7 +272,9 @@ def paths(case: Case, rounds: int, draws: int = 4) -> harness.Row:
     name = f"{draws} paths an image in one step of the recipe, {case}"
     peer, limit = f"{draws} steps of one path", "the matrix products of our step, forward and backward, run alone"
     bound, gflop = products(once)
-    return harness.compare(name, peer, once, lambda: [each() for _ in range(draws)], bound, limit, BATCH, rounds, gflop)
+    return harness.compare(
+        name, peer, once, lambda: [each() for _ in range(draws)], bound, limit, len(images), rounds, gflop
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The glimpse sensor of recurrent visual attention: sharp where it looks, coarse around it."""
 
-import math
 from copy import copy
 from itertools import accumulate
 
@@ -65,7 +64,7 @@ class Glimpses:
         self._values = _flat(levels, padding=size)
         inside = torch.tensor([level.shape[-2:] for level in levels], device=images.device)  # (scales, 2)
         self._measure(images, inside)
-        self._address(images, inside + 2 * size)
+        self._address(images, inside)
 
     def _measure(self, images: Tensor, inside: Tensor) -> None:
         """What takes a location to where its windows start, in pixels of the padded levels."""
@@ -74,14 +73,16 @@ class Glimpses:
         self._middle = self._half + (self.size + 1) / 2  # (scales, 2): c - size / 2 + 1 / 2 at the middle, padded
         self._last = (inside + self.size).to(self._half)  # (scales, 2): where a window sees nothing but padding
 
-    def _address(self, images: Tensor, shape: Tensor) -> None:
-        """What takes the start of a window to the places of its rows among the values; shape is that of the levels."""
+    def _address(self, images: Tensor, inside: Tensor) -> None:
+        """What takes the start of a window to the places of its rows among the values, as `_flat` laid them out."""
         batch, channels = images.shape[:2]
-        area, width = shape.prod(1), shape[:, 1:]
-        level = batch * channels * (area.cumsum(0) - area)[:, None, None]
+        width = inside[:, 1:] + self.size
+        area = width * (inside[:, :1] + self.size)  # (scales, 1)
+        each = batch * channels * area + self.size * (width + 1)
+        level = (each.cumsum(0) - each)[:, None]  # (scales, 1, 1)
         channel = torch.arange(batch * channels, device=images.device).view(batch, 1, channels, 1)
-        row = torch.arange(self.size, device=images.device) * width[:, None]
-        self._rows = level + channel * area[:, None, None] + row  # (B, scales, C, size): of a window at the corner
+        row = torch.arange(self.size, device=images.device) * width
+        self._rows = level + channel * area[:, None] + row[:, None]  # (B, scales, C, size): of a window at the corner
         self._strides = torch.cat([width, torch.ones_like(width)], 1)  # (scales, 2)
 
     def read(self, z: Float[Tensor, "*S B 2"]) -> Float[Tensor, "*S B scales C size size"]:
@@ -160,17 +161,27 @@ def _pooled(images: Float[Tensor, "B C Y X"]) -> Tensor:
     if height % 2 or width % 2:
         images = F.pad(images, (0, width % 2, 0, height % 2))
     rows = images[..., ::2, :] + images[..., 1::2, :]
-    return (rows[..., ::2] + rows[..., 1::2]) / 4
+    return (rows[..., ::2] + rows[..., 1::2]).mul_(0.25)
 
 
 def _flat(levels: list[Tensor], padding: int) -> Float[Tensor, " P"]:
-    """All the levels, each with zeros around it, one after another in one flat tensor."""
-    shapes = [(*level.shape[:2], level.shape[2] + 2 * padding, level.shape[3] + 2 * padding) for level in levels]
-    ends = list(accumulate(map(math.prod, shapes)))
-    values = levels[0].new_zeros(ends[-1])
-    for level, shape, end in zip(levels, shapes, ends, strict=True):
-        padded = values[end - math.prod(shape) : end].view(shape)
-        padded[..., padding:-padding, padding:-padding] = level
+    """All the levels, each with zeros around it, one after another in one flat tensor.
+
+    Each row is `padding` zeros and its pixels, each image `padding` rows of zeros and its own: the zeros to the left of
+    a row are also those to the right of the row before it, and those above an image those below the one before it.
+    """
+    rows = [level.shape[0] * level.shape[1] * (level.shape[2] + padding) + padding for level in levels]
+    widths = [level.shape[3] + padding for level in levels]
+    ends = list(accumulate(count * width + padding for count, width in zip(rows, widths, strict=True)))
+    values = levels[0].new_empty(ends[-1])
+    for level, count, width, end in zip(levels, rows, widths, ends, strict=True):
+        values[end - padding : end] = 0
+        table = values[end - padding - count * width : end - padding].view(count, width)
+        table[-padding:] = 0
+        images = table[:-padding].view(*level.shape[:2], -1, width)
+        images[:, :, :padding] = 0
+        images[..., padding:, :padding] = 0
+        images[..., padding:, padding:] = level
     return values
 
 
