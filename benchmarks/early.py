@@ -113,7 +113,7 @@ def draw(rows: list[Row], steady: list[Fixed], file: Path) -> None:
         errors.plot([row.glimpses for row in theirs], [row.error_percent for row in theirs], "x:", c=colour)
         shares = [100 * row.glimpses_share for row in ours], [100 * row.time_share for row in ours]
         times.plot(*shares, "o", c=colour, label=case)
-    errors.yaxis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
+    errors.yaxis.set(ticks=(0.5, 1, 2, 5, 10, 20, 50), major_formatter="{x:g}", minor_formatter="")
     errors.plot([], [], "o-", c="grey", label="until the answer is sure")
     errors.plot([], [], "x:", c="grey", label="as many for every image")
     errors.set(xlabel="glimpses of an image, on average", ylabel="test error, %")
