@@ -7,9 +7,6 @@ leave the batch. Beside it the same model with the same number of glimpses for a
 of 1,000 images on one thread, thresholds in turn, as a share of the time without a threshold.
 """
 
-import argparse
-import io
-import json
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,7 +20,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from saccade import looking, runs
+from saccade import looking
 from saccade.recipes import glimpse
 
 HERE = Path(__file__).parent
@@ -102,7 +99,7 @@ def _error(answers: torch.Tensor, labels: torch.Tensor) -> float:
     return 100 * (answers.argmax(-1) != labels).double().mean().item()
 
 
-def draw(rows: list[Row], steady: list[Fixed], file: Path) -> None:
+def draw(rows: list[Row], steady: list[Fixed]) -> Figure:
     """The figure: error, and time, against the mean number of glimpses."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     errors, times = figure.subplots(1, 2)
@@ -123,9 +120,7 @@ def draw(rows: list[Row], steady: list[Fixed], file: Path) -> None:
     for axes in (errors, times):
         axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    runs.write(file, picture.getvalue())
+    return figure
 
 
 def show(rows: list[Row]) -> None:
@@ -139,26 +134,16 @@ def show(rows: list[Row]) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser("early", allow_abbrev=False, description="Stopping when the answer is sure.")
+    parser = harness.parser("early", rounds=15, figure=True)
     parser.add_argument("--data", default="embedded", metavar="DIR", help="the folder of MNIST's four files")
-    parser.add_argument("--rounds", type=int, default=15, help="how often each threshold is timed")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file, such as results/early.json")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the figure, such as docs/early.png")
-    options = parser.parse_args()
-    if options.rounds < 1:
-        parser.error(f"--rounds expected at least 1, but got {options.rounds}.")
-    torch.set_num_threads(1)
+    options = harness.parse(parser)
     measured = [measure(weights, options.data, options.rounds) for weights in WEIGHTS if weights.exists()]
     rows, steady = [row for part, _ in measured for row in part], [row for _, part in measured for row in part]
     found: dict[str, Any] = {"name": "early", "machine": harness.machine()}
     found |= {"rows": [asdict(row) for row in rows], "fixed": [asdict(row) for row in steady]}
-    text = json.dumps(found, indent=2)
-    print(text) if options.json else show(rows)
-    if options.out:
-        runs.write(options.out, text.encode() + b"\n")
+    harness.give(found, options, lambda: show(rows))
     if options.figure:
-        draw(rows, steady, options.figure)
+        harness.save(draw(rows, steady), options.figure)
 
 
 if __name__ == "__main__":

@@ -232,7 +232,7 @@ def main() -> None:
             except Failure as failure:
                 print(f"{job}: {failure}", flush=True)
             write_results(options.runs)
-    rows = write_results(options.runs)
+    rows = collect(options.runs)
     print(json.dumps({"name": "ram", "rows": rows}, indent=2)) if options.json else show(rows)
 
 

@@ -173,8 +173,22 @@ class TestJitter:
         moved = (middle - 13.5).abs()
         assert moved.max() < 0.07 * 14 * 1.3 and moved.mean() > 0.2
 
+    def test_a_bend_moves_the_ink_by_less_than_a_few_pixels_and_not_all_of_it_alike(self):
+        image = torch.zeros(500, 28, 28, dtype=torch.uint8)
+        image[:, 4:24, 13:15] = 255
+        warped = jittered(image, 0.0, bend=1.0, generator=torch.Generator().manual_seed(0)).double()
+        assert not torch.equal(warped.byte(), image)
+        column = (warped * torch.arange(28)).sum(2) / warped.sum(2)  # (B, Y): where the line is
+        inside = column[:, 6:22]
+        assert not inside.isnan().any()
+        off = inside - 13.5
+        assert 0.3 < off.std() < 1 and off.abs().max() < 5
+        assert off.std(1).mean() > 0.2, "a line is bent, not only moved"
+        assert (inside.diff(dim=1).abs() < 1).double().mean() > 0.99, "smoothly"
+
     @pytest.mark.unchecked
-    @pytest.mark.parametrize("jitter", [-1.0, float("nan")])
-    def test_an_amount_that_makes_no_sense_is_refused(self, jitter: float):
-        with pytest.raises(ValueError, match="jitter must be a number, zero or more, not"):
-            Scattered(self.digits.images, self.digits.labels, jitter=jitter)
+    @pytest.mark.parametrize("name", ["jitter", "bend"])
+    @pytest.mark.parametrize("amount", [-1.0, float("nan")])
+    def test_an_amount_that_makes_no_sense_is_refused(self, name: str, amount: float):
+        with pytest.raises(ValueError, match=f"{name} must be a number, zero or more, not"):
+            Scattered(self.digits.images, self.digits.labels, **{name: amount})

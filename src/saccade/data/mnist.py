@@ -33,13 +33,15 @@ class Digits(NamedTuple):
     test_labels: UInt8[Tensor, " M"]
 
 
-def digits(data: str | Path = "embedded", canvas: int = 60, clutter: int = 4, jitter: float = 0.0) -> Splits:
+def digits(
+    data: str | Path = "embedded", canvas: int = 60, clutter: int = 4, jitter: float = 0.0, bend: float = 0.0
+) -> Splits:
     """MNIST digits scattered over canvases of `canvas` x `canvas` pixels with `clutter` pieces of other digits.
 
     `data` is "embedded" (10,000 training and 2,000 test images in this package), "hub" (all 70,000 from the Hugging
     Face hub, which needs the `hub` extra) or a folder of the four idx files, gzipped or not. A tenth of the training
-    images is held out for validation. Training images are scattered afresh in every batch, and jittered if that is
-    asked for, the others always alike; `canvas=28, clutter=0` is plain MNIST. See `Scattered`.
+    images is held out for validation. Training images are scattered afresh in every batch, and jittered and bent if
+    that is asked for, the others always alike; `canvas=28, clutter=0` is plain MNIST. See `Scattered`.
 
     Raises ValueError where the data are missing, damaged or not MNIST, or do not fit on the canvas.
 
@@ -50,7 +52,7 @@ def digits(data: str | Path = "embedded", canvas: int = 60, clutter: int = 4, ji
     found, source = _find(data)
     train, valid = hold_out(found.labels)
     parts = (
-        Scattered(found.images[train], found.labels[train], canvas, clutter, jitter=jitter),
+        Scattered(found.images[train], found.labels[train], canvas, clutter, jitter=jitter, bend=bend),
         Scattered(found.images[valid], found.labels[valid], canvas, clutter, seed=1),
         Scattered(found.test_images, found.test_labels, canvas, clutter, seed=2),
     )

@@ -22,11 +22,11 @@ class Scattered:
     With `seed=None` every batch is scattered afresh with the generator that it is given: where the digit lies, which
     digits the pieces are cut from, where they are cut and where they are put. With a seed all that is fixed by the
     index of the example, so that every model sees the same images in whatever order and batches it asks for them. A
-    canvas of the images' own size without clutter gives the images themselves. With `jitter` above zero the digits of
-    every batch, but not their clutter, are `jittered` by as much.
+    canvas of the images' own size without clutter gives the images themselves. With `jitter` or `bend` above zero the
+    digits of every batch, but not their clutter, are `jittered` by as much.
 
-    images (N, h, w), labels (N,). Raises ValueError for a canvas that the images do not fit on, a negative clutter or
-    jitter, or clutter from images smaller than a piece or from a single image.
+    images (N, h, w), labels (N,). Raises ValueError for a canvas that the images do not fit on, a negative clutter,
+    jitter or bend, or clutter from images smaller than a piece or from a single image.
 
     >>> images = torch.full((3, 28, 28), 255, dtype=torch.uint8)
     >>> batch = Scattered(images, torch.tensor([7, 8, 9]), canvas=60, clutter=4).batch(torch.tensor([2, 0]))
@@ -42,10 +42,11 @@ class Scattered:
         clutter: int = 4,
         seed: int | None = None,
         jitter: float = 0.0,
+        bend: float = 0.0,
     ):
-        _check(images, canvas, clutter, jitter)
+        _check(images, canvas, clutter, jitter, bend)
         self.images, self.labels, self.canvas, self.clutter = images, labels.long(), canvas, clutter
-        self.ink, self.jitter = ink_box(images), jitter
+        self.ink, self.jitter, self.bend = ink_box(images), jitter, bend
         self.fixed = None if seed is None else self._draw(len(images), torch.Generator().manual_seed(seed))
 
     def __len__(self) -> int:
@@ -63,8 +64,8 @@ class Scattered:
         corner = (place * room).long()  # (B, 2)
         canvas = self._clutter(indices, clutter)
         digits, ink = self.images[indices], self.ink[indices]
-        if self.jitter:
-            digits = jittered(digits, self.jitter, generator)
+        if self.jitter or self.bend:
+            digits = jittered(digits, self.jitter, self.bend, generator)
             ink = ink_box(digits)
         _lay(canvas, corner, digits)
         return {
@@ -121,12 +122,13 @@ def ink_box(images: UInt8[Tensor, "N h w"]) -> Int[Tensor, "N 4"]:
     return torch.stack(first + last, 1)
 
 
-def _check(images: Tensor, canvas: int, clutter: int, jitter: float) -> None:
+def _check(images: Tensor, canvas: int, clutter: int, jitter: float, bend: float) -> None:
     count, height, width = images.shape
     if canvas < max(height, width):
         raise ValueError(f"canvas must be at least {max(height, width)}, the size of the images, not {canvas}")
-    if not 0 <= jitter < math.inf:
-        raise ValueError(f"jitter must be a number, zero or more, not {jitter}")
+    for name, amount in (("jitter", jitter), ("bend", bend)):
+        if not 0 <= amount < math.inf:
+            raise ValueError(f"{name} must be a number, zero or more, not {amount}")
     if clutter < 0:
         raise ValueError(f"clutter must be the number of pieces, zero or more, not {clutter}")
     if clutter and (min(height, width) < PIECE or count < 2):

@@ -62,6 +62,8 @@ class Config:
     """Pieces of other digits on a canvas; pictures have none."""
     jitter: float = 0.0
     """How much the training digits are turned, sheared, stretched and moved; 1 is up to 10 degrees and tenths."""
+    bend: float = 0.0
+    """How much the training digits are bent out of shape; 1 is by two thirds of a pixel, as a rule."""
     size: int | None = None
     """Height and width of a patch in pixels; a fifth of the image, 32 at the most, if not given."""
     scales: int | None = None
@@ -112,7 +114,7 @@ class Config:
 
 def data(config: Config) -> datasets.Splits:
     """The images, their labels, and the boxes of the digits."""
-    return datasets.load(config.data, config.canvas, config.clutter, config.jitter)
+    return datasets.load(config.data, config.canvas, config.clutter, config.jitter, config.bend)
 
 
 class Eye(nn.Module):
