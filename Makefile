@@ -1,6 +1,7 @@
 # make demo    soft and hard attention side by side on real digits
 # make test    the tests (those in a real browser need Chromium)
 # make check   style and types
+# make test-triton  the kernels for CUDA, in Triton's interpreter, which is a gigabyte
 # make bench   the glimpse sensor against a plain reference; numbers go to benchmarks/results/
 # make docs    the pages of the public names, in build/docs
 # make setup   everything for working on saccade
@@ -10,7 +11,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench docs setup
+.PHONY: demo test test-triton check bench docs setup
 
 demo: .venv/.demo
 	$(BIN)/saccade compare
@@ -18,6 +19,9 @@ demo: .venv/.demo
 test: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m unchecked
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not unchecked" --jaxtyping-packages=saccade,beartype.beartype
+
+test-triton: .venv/.triton
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/laws/test_5_triton.py
 
 check: .venv/.test
 	$(BIN)/ruff check
@@ -36,11 +40,12 @@ setup: .venv/.setup
 
 .venv/.demo: EXTRAS =
 .venv/.test: EXTRAS = [dev,hub,logging,oracles]
+.venv/.triton: EXTRAS = [dev,hub,logging,oracles,triton]
 .venv/.docs: EXTRAS = [docs]
 .venv/.setup: EXTRAS = [dev,docs,export,hub,logging,oracles,slides,speech,text]
 
 # The build tools are installed first, at their pinned versions too; where nothing is missing, pip asks no network.
-.venv/.demo .venv/.test .venv/.docs .venv/.setup: pyproject.toml constraints.txt | $(BIN)/python
+.venv/.demo .venv/.test .venv/.triton .venv/.docs .venv/.setup: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet -c constraints.txt hatchling editables
 	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation --editable '.$(EXTRAS)'
 	touch $@

@@ -59,18 +59,18 @@ def do(change: str, seed: int, data: str, folder: Path) -> None:
     runs.write(run / "result.json", json.dumps(result).encode())
 
 
-def collect(folder: Path) -> list[dict[str, Any]]:
-    """The rows of what is finished, or, without the runs, those that were."""
+def collect(folder: Path) -> dict[str, Any]:
+    """What is finished, as it is printed as JSON, or, without the runs, what was."""
     results = [json.loads(file.read_text()) for file in sorted(folder.glob("*/result.json"))]
-    if not results:
-        return json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    if not results and RESULTS.exists():
+        return json.loads(RESULTS.read_text())
     rows = []
     for change, fields in CHANGES.items():
         seeds = [each for each in results if each["change"] == change]
         if seeds:
             errors, hits = ([round(100 * each[name], 2) for each in seeds] for name in ("error", "on_digit"))
             rows.append({"change": change, "fields": fields, "valid_error_percent": errors, "on_digit_percent": hits})
-    return rows
+    return {"name": "ablation", "machine": harness.machine(), "epochs": EPOCHS, "rows": rows}
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -99,8 +99,8 @@ def main() -> None:
             raise SystemExit(str(interrupted)) from None
         except Failure as failure:
             print(f"{change}, seed {seed}: {failure}", flush=True)
-    found = {"name": "ablation", "machine": harness.machine(), "epochs": EPOCHS, "rows": collect(options.runs)}
-    runs.write(RESULTS, json.dumps(found, indent=2).encode() + b"\n")
+        runs.write(RESULTS, json.dumps(collect(options.runs), indent=2).encode() + b"\n")
+    found = collect(options.runs)
     print(json.dumps(found, indent=2)) if options.json else show(found["rows"])
 
 

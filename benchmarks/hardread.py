@@ -1,27 +1,38 @@
-"""A hard read gathers: after the draw, its forward cost does not grow with the number of places K.
+"""A hard read gathers: after the draw, its forward cost does not grow with the number of places K; and the draw itself
+streams the keys, so that no weights are formed.
 
-For K from 10^2 to 10^6, one row of 32 queries reads values of size 64, by the indices that were drawn (ours) and by the
-mean (the peer). `saccade bench hardread` prints the times.
+For K from 10^2 to 10^6, one row of 32 queries reads values of size 64, by the indices that were drawn (ours) and by
+the mean (the peer). From 10^3 on, a query draws and reads by the streamed road (ours) and by the plain one (the peer),
+which forms all the weights. `saccade bench hardread` prints the times.
 """
 
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
+from unittest import mock
 
 import torch
 from harness import Row, compare, main
 
 import saccade as sc
+from saccade.kernels import registry
 
 QUERIES, SIZE = 32, 64
-LIMIT = "copying as many rows by torch.index_select"
+COPY = "copying as many rows by torch.index_select"
+PRODUCT = "the scores alone, by the plain road"
 
 
 def measure(rounds: int) -> Iterable[Row]:
-    """A row for each number of places."""
+    """A row for each number of places, and for each score and read."""
     for places in (10**2, 10**3, 10**4, 10**5, 10**6):
-        yield _row(places, rounds)
+        yield _gathered(places, rounds)
+    for score in (sc.dot, sc.Additive(SIZE, SIZE, SIZE)):
+        for places in (10**3, 10**4, 10**5, 10**6):
+            for read in (sc.sample, sc.mode):
+                yield _streamed(score, read, places, rounds)
 
 
-def _row(places: int, rounds: int) -> Row:
+def _gathered(places: int, rounds: int) -> Row:
     torch.manual_seed(0)
     positions = sc.softmax(torch.randn(1, QUERIES, places))
     values = torch.randn(1, places, SIZE)
@@ -29,15 +40,34 @@ def _row(places: int, rounds: int) -> Row:
     if not torch.equal(positions.gather(values, z), values[0, z]):
         raise AssertionError("the read is not what lies at the indices")
     return compare(
-        f"K = {places:,}",
+        f"reading, K = {places:,}",
         "the soft read of the same weights",
         lambda: positions.gather(values, z),
         lambda: weights.expect(values),
         lambda: values[0].index_select(0, z[0]),
-        LIMIT,
+        COPY,
         items=QUERIES,
         rounds=rounds,
     )
+
+
+@torch.no_grad()
+def _streamed(score: Any, read: Any, places: int, rounds: int) -> Row:
+    torch.manual_seed(0)
+    query, keys = torch.randn(1, 1, SIZE), torch.randn(1, places, SIZE)
+    memory = sc.Attention(score).prepare(keys, keys)
+    ours = partial(torch.no_grad()(sc.Attention(score, read=read).forward), query, memory)
+    if read is sc.mode and not torch.equal(ours().z, _plainly(ours).z):
+        raise AssertionError("the modes differ")
+    name = getattr(score, "__name__", "additive")
+    case = f"{name}, {read.__name__}, K = {places:,}"
+    scores = partial(torch.no_grad()(sc.attend), query, keys, keys, score=score, over=sc.sigmoid)
+    return compare(case, "plain road", ours, partial(_plainly, ours), scores, PRODUCT, items=1, rounds=rounds)
+
+
+def _plainly(call: Any) -> sc.Attended:
+    with mock.patch.dict(registry._ROADS, clear=True):
+        return call()
 
 
 if __name__ == "__main__":

@@ -46,14 +46,11 @@ quarters of that, yet 2.17 +- 0.15 is no slower growth; it does not know the lab
 its |E g|^2 at 32 steps is less than half of that of the others: it estimates something else.
 """
 
-import argparse
-import json
 import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import harness
@@ -71,7 +68,7 @@ from laboratory.model import (
     reinforce,
     trained,
 )
-from laboratory.report import draw, show
+from laboratory.report import figure, show
 from torch import Tensor
 
 import saccade as sc
@@ -277,22 +274,11 @@ def rounded(value: Any) -> Any:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser("variance", allow_abbrev=False)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file, such as results/NAME.json")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it, as PNG")
-    parser.add_argument("--rounds", type=int, default=40, help="how often everything is estimated and timed")
-    options = parser.parse_args()
-    if options.rounds < 3:
-        parser.error(f"--rounds expected at least 3, but got {options.rounds}.")
-    torch.set_num_threads(1)
+    options = harness.parse(harness.parser("variance", rounds=40, figure=True), least=3)
     results = rounded(measure(options.rounds))
-    text = json.dumps(results, indent=2)
-    print(text) if options.json else show(results)
-    if options.out:
-        harness._write(options.out, text + "\n")
+    harness.give(results, options, lambda: show(results))
     if options.figure:
-        draw(results, options.figure)
+        harness.save(figure(results), options.figure)
 
 
 if __name__ == "__main__":

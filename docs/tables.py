@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/hard.md from the JSON under benchmarks/results, and the README's pictures.
+"""Writes the tables of README.md and of docs/*.md from the JSON under benchmarks/results, and the README's pictures.
 
 python docs/tables.py                                            the tables
 python docs/tables.py runs/compare/glimpse/default/report.html   and the pictures of a report, which needs Chromium
@@ -104,11 +104,30 @@ def growth(results: Mapping[str, Any]) -> str:
     return markdown(["with", "case", "exponent of the variance", "of the variance over the signal"], lines)
 
 
+def bench(results: Mapping[str, Any]) -> str:
+    """What the harness of the benchmarks found."""
+    lines = [
+        [
+            row["case"],
+            row["peer"],
+            f"{row['ratio']:.3g} ({' to '.join(f'{each:.3g}' for each in row['ratio_quartiles'])})",
+            f"{row['ours_ms'] / row['limit_ms']:.3g}",
+            *(f"{row[name]:,.1f}" for name in ("ours_peak_mb", "peer_peak_mb")),
+        ]
+        for row in results["rows"]
+    ]
+    return markdown(["case", "peer", "peer / ours", "ours / bound", "MB", "MB, peer"], lines)
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
     "variance": ("docs/hard.md", "variance.json", variance),
     "growth": ("docs/hard.md", "variance.json", growth),
+    "additive": ("docs/mechanisms.md", "additive.json", bench),
+    "hardread": ("docs/mechanisms.md", "hardread.json", bench),
+    "monotonic": ("docs/mechanisms.md", "monotonic.json", bench),
+    "sparse": ("docs/mechanisms.md", "sparse.json", bench),
 }
 """{name: (page, its results, what writes it)}."""
 

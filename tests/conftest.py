@@ -19,9 +19,11 @@ settings.load_profile("repeatable")
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Every test starts from the same random numbers, whichever tests ran before it."""
+    """Every test starts from the same random numbers and leaves one thread, whichever tests ran before it."""
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 - for code under test that draws from NumPy's global generator
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -43,6 +43,9 @@ SCORES: dict[str, Callable[[], Any]] = {
     "biased": lambda: sc.biased(sc.scaled_dot, nn.Parameter(torch.randn(Q, K, dtype=torch.float64))),
     "biased additive": lambda: sc.biased(sc.Additive(D, D, 6).double(), torch.linspace(0, 1, K, dtype=torch.float64)),
     "fatigue": Fatigue,
+    "coverage": lambda: sc.Coverage(D, D, 6).double(),
+    "location-aware": lambda: sc.LocationAware(D, D, 6, filters=3, width=3).double(),
+    "location-aware, summed": lambda: sc.LocationAware(D, D, 6, filters=3, width=5, summed=True).double(),
 }
 
 OVERS: dict[str, Callable[[], Any]] = {
@@ -52,6 +55,7 @@ OVERS: dict[str, Callable[[], Any]] = {
     "entmax(1.3)": lambda: sc.entmax(1.3),
     "entmax(1.5)": lambda: sc.entmax(1.5),
     "entmax(2)": lambda: sc.entmax(2.0),
+    "entmax, learned alpha": lambda: sc.entmax(nn.Parameter(torch.tensor(1.4, dtype=torch.float64))),
     "top_k(2)": lambda: sc.top_k(2),
     "sigmoid": lambda: sc.sigmoid,
     "subset(1)": lambda: sc.subset(1),
@@ -60,6 +64,11 @@ OVERS: dict[str, Callable[[], Any]] = {
     "without_replacement(2)": lambda: sc.without_replacement(2),
     "local-m": lambda: sc.local(1),
     "local-p": lambda: sc.local(1, centre=sc.Predicted(D, 6).double()),
+    "monotonic": lambda: sc.monotonic(noise=0.5),
+    "monotonic, learned bias": lambda: sc.monotonic(bias=nn.Parameter(torch.tensor(-0.5, dtype=torch.float64))),
+    "monotonic(2)": lambda: sc.monotonic(2),
+    "monotonic(3)": lambda: sc.monotonic(3, score=sc.Location(D, K + 2).double()),
+    "monotonic(None)": lambda: sc.monotonic(None, noise=0.5),
     "dropout": lambda: sc.dropout(sc.softmax, 0.5).eval(),
 }
 
@@ -68,6 +77,7 @@ READS: dict[str, Callable[[], Any]] = {
     "sample": lambda: sc.sample,
     "mode": lambda: sc.mode,
     "hard": lambda: sc.hard,
+    "online": lambda: sc.online,
     "straight_through": lambda: sc.straight_through,
     "relaxed": lambda: sc.relaxed(0.7),
 }

@@ -1,5 +1,7 @@
 """What attention is beyond the laws: shapes, errors, readers, heads, glimpses."""
 
+import sys
+
 import examples
 import pytest
 import torch
@@ -218,3 +220,61 @@ def test_an_attention_shows_its_triple():
     shown = repr(sc.Attention(sc.Additive(2, 2, 2), sc.local(2), sc.hard))
     assert "read=hard" in shown and "(score): Additive" in shown and "local(radius=2)" in shown
     assert repr(sc.Attention()) == "Attention(score=scaled_dot, over=softmax, read=mean)"
+
+
+class TestSummary:
+    """What one may want of weights that are not kept."""
+
+    query, keys = torch.randn(2, 7, 4, dtype=torch.float64), torch.randn(2, 9, 4, dtype=torch.float64)
+
+    @pytest.mark.parametrize("mask", [None, torch.ones(7, 9).tril().bool(), sc.padding(torch.tensor([3, 0]), 9)])
+    @pytest.mark.parametrize("size", [1, 50, 10**6])
+    def test_it_is_that_of_the_weights(self, mask: Tensor | None, size: int, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(sys.modules["saccade.attend"], "BLOCK", size)
+        out = sc.attend(self.query, self.keys, self.keys, mask=mask)
+        found = out.summary(top=3)
+        assert out.formed is None, "the weights are not kept"
+        scores = self.query @ self.keys.mT / 2
+        scores = scores if mask is None else scores.masked_fill(~mask, -float("inf"))
+        assert_close(found.log_sum_exp, scores.logsumexp(-1))
+        assert_close(found.entropy, out.positions.entropy())
+        assert_close(found.coverage, out.weights.sum(-2))
+        assert_close(found.weights, out.weights.sort(-1, descending=True).values[..., :3])
+        assert_close(out.weights.gather(-1, found.places), found.weights)
+
+    def test_of_any_distribution(self):
+        for over in (sc.sparsemax, sc.subset(2), sc.local(1)):
+            out = sc.attend(self.query, self.keys, self.keys, over=over)
+            found = out.summary()
+            assert found.log_sum_exp is None or over is not sc.sparsemax
+            assert_close((found.weights[..., 0], found.coverage), (out.weights.amax(-1), out.weights.sum(-2)))
+
+    def test_after_the_weights_are_gone_for_good(self):
+        with pytest.raises(ValueError, match=r"before detach\(\)"):
+            sc.attend(self.query, self.keys, self.keys).detach().summary()
+
+    def test_of_nothing(self):
+        for query, keys in ((self.query[:, :0], self.keys), (self.query[:0], self.keys[:0])):
+            found = sc.attend(query, keys, keys).summary()
+            assert found.coverage.shape == (len(query), 9) and (found.coverage == 0).all()
+
+    def test_how_many(self):
+        with pytest.raises(ValueError, match="summary expected top of at least 1, but got 0"):
+            sc.attend(self.query, self.keys, self.keys).summary(0)
+
+
+def test_a_step_of_decoding_computes_nothing_anew():
+    """The keys are projected once; a beam is reordered and rows that are done are dropped without another look."""
+    score = sc.Additive(4, 4, 8)
+    calls = []
+    score.key.register_forward_hook(lambda *_: calls.append(0))
+    attention = sc.Attention(score, sc.local(2))
+    memory = attention.prepare(keys := torch.randn(3, 20, 4), values := torch.randn(3, 20, 2))
+    queries, state, rows = torch.randn(5, 3, 1, 4), None, torch.arange(3)
+    for step, order in enumerate(([2, 0, 0], [1, 1, 2], [0, 2], [1], [0])):
+        out = attention(queries[step, rows], memory, state)
+        memory, state, rows = (sc.select(each, torch.tensor(order)) for each in (memory, out.state, rows))
+    assert len(calls) == 1
+    whole = attention(queries[:, rows].transpose(0, 2)[0], attention.prepare(keys[rows], values[rows]))
+    last = attention(queries[4, rows], memory, sc.State(over=torch.tensor([4])))
+    assert_close(last.context, whole.context[:, 4:])

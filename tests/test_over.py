@@ -36,6 +36,21 @@ def test_entmax_lies_between_softmax_and_sparsemax():
     assert places == sorted(places, reverse=True) and places[0] > places[-1]
 
 
+def test_entmax_with_a_learned_alpha_is_learned_by_what_holds_it():
+    attention = sc.Attention(over=sc.entmax(torch.nn.Parameter(torch.full((2, 1, 1), 1.5))))
+    assert [name for name, _ in attention.named_parameters()] == ["over.alpha"]
+    query, keys = torch.randn(3, 2, 5, 4), torch.randn(3, 2, 7, 4)
+    attention(query, attention.prepare(keys, keys)).context.square().sum().backward()
+    assert (attention.over.alpha.grad != 0).all()
+
+
+def test_two_entmaxes_are_equal_if_their_alphas_are():
+    alpha = torch.nn.Parameter(torch.tensor(1.5))
+    assert sc.entmax(1.5) == sc.entmax(1.5) != sc.entmax(1.6) and len({sc.entmax(1.5), sc.entmax(1.5)}) == 1
+    assert sc.entmax(alpha) == sc.entmax(alpha) != sc.entmax(torch.nn.Parameter(torch.tensor(1.5)))
+    assert sc.entmax(1.5) != sc.sparsemax and repr(sc.entmax(1.5)) == "entmax(alpha=1.5)"
+
+
 def window_of(over: sc.local, queries: int, places: int, carried=None, mask=None) -> torch.Tensor:
     step = sc.Step(torch.zeros(queries, 2), torch.zeros(places, 2), mask, carried)
     return over.at(step)(torch.randn(queries, places), mask).mean > 0
@@ -101,8 +116,8 @@ def test_dropout_of_a_window_still_moves_on():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: sc.entmax(0.5), "entmax expected alpha of at least 1, but got 0.5"),
-        (lambda: sc.entmax(math.nan), "entmax expected alpha of at least 1, but got nan"),
+        (lambda: sc.entmax(0.5), "entmax expected alpha from 1 to 4, but got 0.5"),
+        (lambda: sc.entmax(math.nan), "entmax expected alpha from 1 to 4, but got nan"),
         (lambda: sc.top_k(0), "top_k expected k of at least 1, but got 0"),
         (lambda: sc.subset(0), "subset expected k of at least 1, but got 0"),
         (lambda: sc.without_replacement(-1), "without_replacement expected k of at least 1, but got -1"),

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
-from saccade.sparse import entmax_weights, sparsemax_weights
+from saccade.sparse import entmax_weights, plain_weights, sparsemax_weights
 
 ALPHAS = (1.0, 1.01, 1.1, 1.3, 1.5, 1.8, 1.99, 2.0, 2.3, 3.0)
 INFINITY = float("inf")
@@ -141,7 +141,62 @@ class TestEveryAlpha:
 
 @pytest.mark.parametrize("alpha", [0.5, math.nan, INFINITY])
 def test_an_alpha_below_one_is_an_error(alpha: float):
-    with pytest.raises(
-        ValueError, match=r"^entmax_weights expected a finite alpha of at least 1, but got (0.5|nan|inf)\.$"
-    ):
+    with pytest.raises(ValueError, match=r"^entmax_weights expected an alpha from 1 to 4, but got (0.5|nan|inf)\.$"):
         entmax_weights(torch.zeros(1, 3), alpha)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 1), (2, 1, 1)])
+def test_a_learned_alpha_has_exact_derivatives(shape: tuple[int, ...]):
+    scores = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
+    alphas = (1.01 + 1.4 * torch.rand(shape, dtype=torch.float64)).requires_grad_()
+    assert gradcheck(entmax_weights, (scores, alphas))
+    assert gradgradcheck(entmax_weights, (scores, alphas))
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_a_learned_alpha_gives_the_same_weights(alpha: float):
+    scores = 3 * torch.randn(20, 50, dtype=torch.float64)
+    learned = torch.tensor(alpha, dtype=torch.float64, requires_grad=True)
+    assert_close(entmax_weights(scores, learned), entmax_weights(scores, alpha), rtol=0, atol=1e-11)
+    if alpha > 1:
+        (ours,) = torch.autograd.grad(entmax_weights(scores, learned)[:, 0].sum(), learned)
+        (theirs,) = torch.autograd.grad(entmax.entmax_bisect(scores, learned, n_iter=100)[:, 0].sum(), learned)
+        assert_close(ours, theirs, rtol=1e-6, atol=1e-9 / (alpha - 1) ** 2)
+
+
+def test_the_gradient_of_alpha_at_softmax_is_its_limit():
+    """p_k (sum_j p_j log^2 p_j - log^2 p_k) / 2."""
+    scores = torch.randn(5, 7, dtype=torch.float64)
+    p = scores.softmax(-1)
+    limit = p * ((p * p.log().square()).sum(-1, keepdim=True) - p.log().square()) / 2
+    for near in (0, 1e-12, 1e-7):
+        alpha = torch.tensor(1 + near, dtype=torch.float64)
+        found = torch.func.jacrev(lambda alpha: entmax_weights(scores, alpha))(alpha)
+        assert_close(found, limit, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, -1, -2, -3])
+@pytest.mark.parametrize("alpha", [1.0, 1.3, 1.5, 2.0])
+def test_any_dimension(alpha: float, dim: int):
+    scores = torch.randn(3, 4, 5)
+    wanted = entmax_weights(scores.transpose(dim, -1), alpha).transpose(dim, -1)
+    assert_close(entmax_weights(scores, alpha, dim), wanted)
+    learned = torch.full([1 if d == dim % 3 else size for d, size in enumerate(scores.shape)], alpha)
+    assert_close(entmax_weights(scores, learned, dim), wanted)
+
+
+def test_an_alpha_of_another_shape_is_an_error():
+    for shape in ((3,), (2, 1), (1, 1, 4, 1)):
+        with pytest.raises(
+            ValueError, match=r"^entmax_weights expected an alpha that broadcasts to \(5, 4, 1\), but got"
+        ):
+            entmax_weights(torch.zeros(5, 4, 3), torch.ones(shape))
+
+
+@pytest.mark.parametrize("alpha", [1.01, 1.3, 1.5, 2.0, 2.5, 3.0, 4.0])
+@pytest.mark.parametrize("scale", [0.0, 0.3, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_sum_to_one_up_to_the_largest_alpha(alpha: float, scale: float, dtype: torch.dtype):
+    scores = scale * torch.randn(500, 64, dtype=dtype)
+    for weights in (entmax_weights(scores, alpha), plain_weights(scores, alpha)):
+        assert_close(weights.sum(-1), torch.ones(500, dtype=dtype), rtol=0, atol=2e-6)

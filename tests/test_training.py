@@ -63,6 +63,13 @@ def test_a_second_signal_stops_at_once_and_nothing_is_lost(whole, tmp_path, monk
     assert contents(tmp_path / "run") == contents(whole)
 
 
+def test_what_a_recipe_finds_wrong_is_said_once(tmp_path, monkeypatch, capsys):
+    late = lambda row: "it is late" if row["epoch"] >= 2 else ""  # noqa: E731
+    monkeypatch.setattr(tiny_recipe, "warning", late, raising=False)
+    train(tiny_recipe, CONFIG, tmp_path / "run", QUIET)
+    assert capsys.readouterr().err.count("warning:") == 1, "of three epochs"
+
+
 def test_signals_mean_afterwards_what_they_meant_before(whole, tmp_path, monkeypatch):
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     interrupt(monkeypatch, tmp_path / "run", 2)

@@ -8,6 +8,7 @@ import os
 os.environ.update(KINETO_LOG_LEVEL="99", TORCH_CPP_LOG_LEVEL="ERROR")  # or profiling the memory talks on stderr
 
 import argparse
+import io
 import json
 import platform
 import statistics
@@ -19,9 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
+
+from saccade.runs import write
 
 Call = Callable[[], object]
 
@@ -90,22 +95,48 @@ def peak_mb(call: Call) -> float:
 
 def main(name: str, measure: Callable[[int], Iterable[Row]]) -> None:
     """The command line of a benchmark: measures, prints a table or JSON, and writes the JSON if asked to."""
-    parser = argparse.ArgumentParser(name, allow_abbrev=False)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file, such as results/NAME.json")
-    parser.add_argument("--rounds", type=int, default=25, help="how often each side is timed")
-    options = parser.parse_args()
-    if options.rounds < 1:
-        parser.error(f"--rounds expected at least 1, but got {options.rounds}.")
-    torch.set_num_threads(1)
+    options = parse(parser(name, rounds=25))
     rows = list(measure(options.rounds))
-    text = json.dumps({"name": name, "machine": machine(), "rows": [_rounded(row) for row in rows]}, indent=2)
-    if options.json:
-        print(text)
-    else:
-        _print_table(name, rows)
+    found = {"name": name, "machine": machine(), "rows": [_rounded(row) for row in rows]}
+    give(found, options, lambda: _print_table(name, rows))
+
+
+def parser(name: str, rounds: int, figure: bool = False) -> argparse.ArgumentParser:
+    """The flags of a benchmark that times in rounds and perhaps draws."""
+    flags = argparse.ArgumentParser(name, allow_abbrev=False)
+    flags.add_argument("--json", action="store_true", help="print JSON")
+    flags.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to a file, such as results/NAME.json")
+    flags.add_argument("--rounds", type=int, default=rounds, help="how often everything is timed")
+    if figure:
+        flags.add_argument("--figure", type=Path, metavar="FILE", help="draw it, as PNG, such as docs/NAME.png")
+    return flags
+
+
+def parse(flags: argparse.ArgumentParser, least: int = 1) -> argparse.Namespace:
+    """What was asked for, with at least so many rounds; from here on torch uses one thread."""
+    options = flags.parse_args()
+    if options.rounds < least:
+        flags.error(f"--rounds expected at least {least}, but got {options.rounds}.")
+    torch.set_num_threads(1)
+    return options
+
+
+def give(found: dict[str, Any], options: argparse.Namespace, show: Callable[[], None]) -> None:
+    """Prints what was found as JSON or as `show` does, and writes the JSON if asked to."""
+    text = json.dumps(found, indent=2)
+    print(text) if options.json else show()
     if options.out:
-        _write(options.out, text + "\n")
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write(options.out, text.encode() + b"\n")
+
+
+def save(figure: Figure, file: Path) -> None:
+    """Writes a figure as a small PNG."""
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, dpi=130)
+    Image.open(drawn).convert("RGB").quantize(128).save(small, format="png", optimize=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write(file, small.getvalue())
 
 
 def machine() -> str:
@@ -149,11 +180,3 @@ def _print_table(name: str, rows: list[Row]) -> None:
 
 def _speed(row: Row, ms: float) -> str:
     return f"{ms:.3g} ms\n{row.items / ms * 1e3:,.0f}/s"
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

@@ -1,20 +1,14 @@
-"""What `variance` has measured, as tables and as a figure; alone it shows the results that are kept once more."""
+"""What `variance` has measured, as tables and as a figure."""
 
-import io
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from saccade import drawing
 
-ROOT = Path(__file__).parent.parent.parent
 HEADROOM = 0.5  # for the legend, as a share of the decades below it
 RATIOS = "signal_to_noise", "signal_to_noise_for_budget"
 NOTE = """\
@@ -71,15 +65,6 @@ def _growth(results: dict[str, Any]) -> Table:
 def relative(row: dict[str, Any]) -> list[float]:
     """The variance as a multiple of the signal, for each size."""
     return [variance / signal for variance, signal in zip(row["variance"], row["signal"], strict=True)]
-
-
-def draw(results: dict[str, Any], path: Path) -> None:
-    """Writes the figure as a small PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft, drawn = path.with_suffix(f".{os.getpid()}"), io.BytesIO()
-    figure(results).savefig(drawn, dpi=130)
-    Image.open(drawn).convert("RGB").quantize(128).save(draft, format="png", optimize=True)
-    draft.replace(path)
 
 
 def figure(results: dict[str, Any]) -> Figure:
@@ -139,9 +124,3 @@ def _lines(axes: Axes, rows: list[dict[str, Any]], kind: str, label: str) -> Non
         axes.set_ylim(low, high * (high / low) ** HEADROOM)
         corner = "upper left"
     axes.legend(frameon=False, fontsize="small", title="case: exponent", alignment="left", handlelength=3.2, loc=corner)
-
-
-if __name__ == "__main__":
-    kept = json.loads((ROOT / "benchmarks" / "results" / "variance.json").read_text())
-    show(kept)
-    draw(kept, ROOT / "docs" / "variance.png")

@@ -1,5 +1,7 @@
 # The public names, one a line. `__init__.py` reads them from here and loads each when it is first used.
 from . import named as named
+from .alignments import attend_online as attend_online
+from .alignments import monotonic as monotonic
 from .attend import Attended as Attended
 from .attend import Attention as Attention
 from .attend import Memory as Memory
@@ -20,6 +22,8 @@ from .estimators import relax as relax
 from .estimators import to_go as to_go
 from .estimators import variational as variational
 from .images import Glimpses as Glimpses
+from .losses import entmax_loss as entmax_loss
+from .losses import sparsemax_loss as sparsemax_loss
 from .masks import causal as causal
 from .masks import document as document
 from .masks import padding as padding
@@ -27,15 +31,20 @@ from .masks import window as window
 from .over import Predicted as Predicted
 from .over import dropout as dropout
 from .over import entmax as entmax
+from .over import entmax_weights as entmax_weights
 from .over import local as local
 from .over import sigmoid as sigmoid
 from .over import softmax as softmax
 from .over import sparsemax as sparsemax
+from .over import sparsemax_weights as sparsemax_weights
 from .over import subset as subset
 from .over import top_k as top_k
 from .over import without_replacement as without_replacement
 from .parts import State as State
 from .parts import Step as Step
+from .positions import Alignment as Alignment
+from .positions import Band as Band
+from .positions import Chunkwise as Chunkwise
 from .positions import Coordinate as Coordinate
 from .positions import Independent as Independent
 from .positions import OneHot as OneHot
@@ -45,6 +54,7 @@ from .positions import WithoutReplacement as WithoutReplacement
 from .reads import hard as hard
 from .reads import mean as mean
 from .reads import mode as mode
+from .reads import online as online
 from .reads import relaxed as relaxed
 from .reads import sample as sample
 from .reads import straight_through as straight_through
@@ -56,6 +66,10 @@ from .scores import Score as Score
 from .scores import biased as biased
 from .scores import dot as dot
 from .scores import scaled_dot as scaled_dot
+from .seen import Coverage as Coverage
+from .seen import LocationAware as LocationAware
+from .seen import coverage_loss as coverage_loss
+from .summaries import Summary as Summary
 
 __all__: list[str]
 __version__: str

@@ -4,7 +4,7 @@ A **score** says how well each key fits the query, an **over** makes a distribut
 its mean (soft attention), a sample (hard attention) or its mode. Any of the three is swapped without touching the rest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,14 +14,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from saccade import kernels  # noqa: F401 - makes the fast roads known
+from saccade.kernels import additive_numba, additive_triton, banded, dot_sdpa, streamed  # noqa: F401 - fast roads
 from saccade.kernels.registry import find_road
-from saccade.over import softmax
+from saccade.over import Over, softmax
 from saccade.parts import State, Step, at, carries, carry
 from saccade.positions import Positions
 from saccade.positions.base import exported
 from saccade.reads import hard, mean
 from saccade.scores import compare, prepare, scaled_dot
+from saccade.summaries import Summary, joined, summary_of
+
+BLOCK = 1 << 20
+"""Scores that a summary forms at a time."""
 
 
 @exported
@@ -48,7 +52,7 @@ class Attended:
             if asked is None:
                 raise ValueError("positions expected to be asked for before detach(), which drops query and keys.")
             query, memory, score, over, training = asked
-            self.formed = formed = _positions(query, memory, score, over, training, State())
+            self.formed = formed = _positions(query, memory, score, over, training)
             return formed
         return self.formed
 
@@ -56,6 +60,24 @@ class Attended:
     def weights(self) -> Float[Tensor, "*B Q K"]:
         """Where it looked, the mean of the distribution: dense, computed when asked for."""
         return self.positions.mean
+
+    @torch.no_grad()
+    def summary(self, top: int = 1) -> Summary:
+        """The entropy, the largest weights and their places, the sums of columns (coverage) and the log-sum-exp.
+
+        After a fast road it is computed from some queries at a time, so that their weights on all the keys are never
+        there at once: time O(Q K D), memory O(Q + K). Raises ValueError if top is below one.
+
+        >>> out = attend(torch.ones(1, 2), torch.tensor([[0.0, 0.0], [4.0, 0.0]]), torch.ones(2, 1))
+        >>> out.summary().places, out.summary().weights
+        (tensor([[1]]), tensor([[0.9442]]))
+        """
+        asked = vars(self).get("asked")
+        if self.formed is not None or asked is None or isinstance(asked[3], partial) or 0 in asked[0].shape:
+            return summary_of(self.positions, top)
+        query, memory, *parts = asked
+        size = max(1, BLOCK // (query.shape[:-2].numel() * memory.keys.shape[-2]))
+        return joined([summary_of(_positions(*rows, *parts), top) for rows in _queries(query, memory, size)])
 
     def detach(self) -> "Attended":
         """The same without the graph, and without the query and keys of which weights not yet formed would be made."""
@@ -269,45 +291,60 @@ def _full_rank(mask: Tensor, batch: torch.Size, places: int) -> Tensor:
 
 def _attend(query: Tensor, memory: Memory, score, over, read, training: bool, state: State | None) -> Attended:
     _check_query(query, memory)
-    run = find_road(score, over, read, query, memory.keys, memory.values, memory.mask)
-    if run is not None:
-        out = Attended(run(query, memory.keys, memory.values, memory.mask))
-        out.__dict__["asked"] = (query, memory, score, over, training)  # no field, as these cannot be exported
-        return out
     if carries(score) and query.shape[-2] > 1:
         return _one_by_one(query, memory, score, over, read, training, state)
     carried = state or State()
-    positions = _positions(query, memory, score, over, training, carried)
     step = Step(query, memory.keys, memory.mask, None, training)
-    context, z, log_prob = at(read, step)(positions, memory.values)
-    handed = State(carry(score, carried.score, positions), carry(over, carried.over, positions))
+    now, read = at(over, step._replace(carried=carried.over)), at(read, step)
+    run = find_road((score, now, read), query, memory.keys, memory.values, memory.mask)
+    if run is not None:
+        out = Attended(*run(query, memory.keys, memory.values, memory.mask))
+        out.__dict__["asked"] = (query, memory, score, now, training)  # no field, as these cannot be exported
+        return out
+    positions = _positions(query, memory, score, now, training, carried.score)
+    context, z, log_prob = read(positions, memory.values)
+    seen = positions if z is None else positions.given(z)
+    handed = State(carry(score, carried.score, seen), carry(over, carried.over, seen))
     return Attended(context, z, log_prob, handed if carries(score) or carries(over) else None, positions)
 
 
-def _positions(query: Tensor, memory: Memory, score, over, training: bool, carried: State) -> Positions:
-    step = Step(query, memory.keys, memory.mask, carried.score, training)
+def _positions(query: Tensor, memory: Memory, score, over: Over, training: bool, carried: Any = None) -> Positions:
+    """The distribution, by an over that is what it is at this step."""
+    run = find_road((score, over), query, memory.keys, memory.mask)
+    if run is not None:
+        return run(query, memory.keys, memory.mask)
+    step = Step(query, memory.keys, memory.mask, carried, training)
     scores = compare(at(score, step), query, memory.keys)
     if not torch.compiler.is_compiling() and torch.is_anomaly_enabled() and scores.isnan().any():
         raise ValueError("scores expected numbers, but got NaN (which is looked for as anomaly detection is on).")
-    return at(over, step._replace(carried=carried.over))(scores, memory.mask)
+    return over(scores, memory.mask)
 
 
 def _one_by_one(query: Tensor, memory: Memory, score, over, read, training: bool, state: State | None) -> Attended:
     """The queries one after another, for a score that depends on where the query before it looked."""
     outs = []
-    for number, one in enumerate(query.split(1, -2)):
-        seen = memory
-        if memory.mask is not None and memory.mask.shape[-2] > 1:
-            seen = replace(memory, mask=memory.mask[..., number : number + 1, :])
+    for one, seen in _queries(query, memory, 1):
         outs.append(_attend(one, seen, score, over, read, training, state))
-        outs[-1].state, state = None, outs[-1].state
-    out = tree_map(partial(_join, query.dim() - 2), *outs)
-    out.state = state
-    return out
+        state = outs[-1].state
+    first, *later = (out.positions for out in outs)
+    out = tree_map(partial(_join, query.dim() - 2), *(replace(out, state=None, formed=None) for out in outs))
+    return replace(out, state=state, formed=first.then(*later))
+
+
+def _queries(query: Tensor, memory: Memory, size: int) -> Iterator[tuple[Tensor, Memory]]:
+    """So many queries at a time, and the memory with their rows of the mask."""
+    for first in range(0, query.shape[-2], size):
+        rows, seen = slice(first, first + size), memory
+        if memory.mask is not None and memory.mask.shape[-2] > 1:
+            seen = replace(memory, mask=memory.mask[..., rows, :])
+        yield query[..., rows, :], seen
 
 
 def _join(dim: int, *leaves: Any) -> Any:
-    return torch.cat(leaves, dim) if isinstance(leaves[0], Tensor) else leaves[0]
+    """One after the other along the queries; the log-probabilities of events that span them are summed."""
+    if not isinstance(leaves[0], Tensor):
+        return leaves[0]
+    return torch.cat(leaves, dim) if leaves[0].dim() > dim else torch.stack(leaves).sum(0)
 
 
 def _check_query(query: Tensor, memory: Memory) -> None:

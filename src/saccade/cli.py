@@ -159,7 +159,7 @@ def evaluate(words: list[str]) -> None:
 
         metrics = training.evaluate(run)
     if "test_error" in metrics:
-        metrics = {"error_percent": 100 * metrics["test_error"], **metrics}
+        metrics = {"error_percent": round(100 * metrics["test_error"], 4), **metrics}
     print(json.dumps(metrics) if options.json else _columns([(key, f"{value:.4g}") for key, value in metrics.items()]))
 
 

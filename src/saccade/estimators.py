@@ -148,7 +148,7 @@ def variational(cost: Float[Tensor, "*B"], posterior: Positions, prior: Position
     (tensor([0.6931]), tensor(0.6931))
     """
     divergence = posterior.kl(prior)
-    _check_prefix("cost", cost, divergence)
+    _check_prefix("cost", cost, divergence, "divergence")
     return cost + _summed(divergence, cost.dim())
 
 
@@ -228,10 +228,10 @@ def _noisy_given(log_weights: Tensor, z: Tensor) -> Tensor:
     return torch.where(chosen, largest, others.masked_fill(~possible, -INFINITY))
 
 
-def _check_prefix(name: str, short: Tensor, log_prob: Tensor) -> None:
-    if short.shape != log_prob.shape[: short.dim()]:
+def _check_prefix(name: str, short: Tensor, whole: Tensor, of: str = "log-probability") -> None:
+    if short.shape != whole.shape[: short.dim()]:
         raise ValueError(
-            f"{name} expected a shape that is a prefix of the log-probability's {tuple(log_prob.shape)}, "
+            f"{name} expected a shape that is a prefix of the {of}'s {tuple(whole.shape)}, "
             f"but got {tuple(short.shape)}."
         )
 

@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from saccade.kernels import sparse_numba, sparse_triton  # noqa: F401 - makes these fast roads known
 from saccade.parts import Step, at, carry
 from saccade.positions import Independent, OneHot, Positions, Subset, WithoutReplacement
 from saccade.positions.base import INFINITY
-from saccade.sparse import entmax_weights, sparsemax_weights
+from saccade.sparse import MOST, entmax_weights, sparsemax_weights
 
 Scores = Float[Tensor, "*B Q K"]
 Mask = Bool[Tensor, "..."] | None
@@ -38,7 +39,7 @@ def softmax(scores: Scores, mask: Mask = None) -> OneHot:
 
 def sparsemax(scores: Scores, mask: Mask = None) -> OneHot:
     """One place, the probabilities being the point of the simplex nearest to the scores (Martins and Astudillo 2016,
-    equation 2): many are exactly zero. Time O(K log K).
+    equation 2): many are exactly zero. Time O(K) by the kernel, O(K log K) without.
 
     >>> sparsemax(torch.tensor([[1.0, 0.5, -1.0]])).mean
     tensor([[0.7500, 0.2500, 0.0000]])
@@ -46,25 +47,42 @@ def sparsemax(scores: Scores, mask: Mask = None) -> OneHot:
     return OneHot(weights=sparsemax_weights(masked(scores, mask)))
 
 
-@dataclass(frozen=True)
-class entmax:
+class entmax(nn.Module):
     """One place, the probabilities maximising p . s plus the Tsallis entropy of order alpha (Peters et al. 2019,
-    section 3): alpha 1 is softmax, 2 is sparsemax, between them fewer places are zero.
+    section 3): alpha 1 is softmax, 2 is sparsemax, between them fewer places are zero. Time O(K) by the kernel.
 
-    Raises ValueError if alpha is below one.
+    `alpha` is a number, which stays fixed, or an `nn.Parameter`, which is learned (Correia et al. 2019, section 3.2):
+    one for all or, broadcasting to the scores (*B, H, Q, K), one for each head, (H, 1, 1). Where a learned alpha falls
+    below one the weights are NaN: `torch.nn.utils.parametrize` keeps it above. Two are equal if their alpha is the same
+    number or the same parameter.
+
+    Raises ValueError if alpha is a number below 1 or above 4.
 
     >>> entmax(1.5)(torch.tensor([[1.0, 0.0, -2.0]])).mean
     tensor([[0.8307, 0.1693, 0.0000]])
     """
 
-    alpha: float
+    def __init__(self, alpha: float | nn.Parameter):
+        super().__init__()
+        if not isinstance(alpha, Tensor) and not 1 <= alpha <= MOST:
+            raise ValueError(f"entmax expected alpha from 1 to {MOST:g}, but got {alpha}.")
+        self.alpha = alpha
 
-    def __post_init__(self) -> None:
-        if not self.alpha >= 1:
-            raise ValueError(f"entmax expected alpha of at least 1, but got {self.alpha}.")
-
-    def __call__(self, scores: Scores, mask: Mask = None) -> OneHot:
+    def forward(self, scores: Scores, mask: Mask = None) -> OneHot:
         return OneHot(weights=entmax_weights(masked(scores, mask), self.alpha))
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> float | int:
+        return id(self.alpha) if isinstance(self.alpha, Tensor) else self.alpha
+
+    def extra_repr(self) -> str:
+        return f"alpha={tuple(self.alpha.shape) if isinstance(self.alpha, Tensor) else self.alpha}"
 
 
 def _at_least_one(name: str, k: int) -> None:
@@ -160,7 +178,9 @@ class local(nn.Module):
     Without `centre` the window moves on by one place a query (local-m): the centre of query t is place t, counted on
     from call to call by the state. With `centre`, a module of (query, places) such as `Predicted`, the weights are
     multiplied by exp(-(k - p)^2 / (2 sigma^2)) with sigma = radius / 2 (local-p, equation 10); what they then lack to
-    one is the probability of nowhere. Time O(Q K). Raises ValueError unless the radius is at least one.
+    one is the probability of nowhere. Time and memory O(Q w D) for windows of w places among many, else O(Q K D).
+
+    Raises ValueError unless the radius is at least one.
 
     >>> from saccade import Step
     >>> local(1).at(Step(torch.zeros(3, 2), torch.zeros(4, 2)))(torch.zeros(3, 4), None).mean
@@ -179,28 +199,29 @@ class local(nn.Module):
     def at(self, step: Step) -> Over:
         if self.centre is None:
             first = 0 if step.carried is None else step.carried.unsqueeze(-1)
-            return partial(_window, first + torch.arange(step.query.shape[-2], device=step.query.device), self.radius)
+            centre = first + torch.arange(step.query.shape[-2], device=step.query.device)
+            return partial(plain_window, centre, self.radius)
         places = step.keys.shape[-2] if step.mask is None else step.mask.sum(-1)
-        return partial(_gaussian_window, self.centre(step.query, places), self.radius)
+        return partial(gaussian_window, self.centre(step.query, places), self.radius)
 
     def next(self, carried: Tensor | None, positions: Positions) -> Tensor | None:
         if self.centre is not None:
             return None
         *batch, queries = positions.batch_shape
-        return torch.full(batch, queries, device=positions.mean.device) + (0 if carried is None else carried)
+        return torch.full(batch, queries, device=positions.device) + (0 if carried is None else carried)
 
     def extra_repr(self) -> str:
         return f"radius={self.radius}"
 
 
-def _window(centre: Tensor, radius: int, scores: Scores, mask: Mask = None) -> OneHot:
+def plain_window(centre: Tensor, radius: int, scores: Scores, mask: Mask = None) -> OneHot:
     inside = _offset(scores, centre.round()).abs() <= radius
     return softmax(scores, inside if mask is None else inside & mask)
 
 
-def _gaussian_window(centre: Tensor, radius: int, scores: Scores, mask: Mask = None) -> OneHot:
+def gaussian_window(centre: Tensor, radius: int, scores: Scores, mask: Mask = None) -> OneHot:
     near = torch.exp(-2 * (_offset(scores, centre) / radius).square())
-    return OneHot(weights=_window(centre, radius, scores, mask).mean * near)
+    return OneHot(weights=plain_window(centre, radius, scores, mask).mean * near)
 
 
 def _offset(scores: Scores, centre: Tensor) -> Tensor:

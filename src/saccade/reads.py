@@ -53,6 +53,19 @@ def mode(positions: Positions, values: Any) -> Read:
     return _gather(positions, values, positions.mode)
 
 
+def online(positions: Positions, values: Any) -> Read:
+    """Greedy attention of a decoder that knows no query after the one at hand, for positions that have an `online`
+    event: a monotonic alignment stops at the first place that it would rather stop at than pass (Raffel et al. 2017,
+    section 2.2). Its `mode`, the most probable alignment of all queries, may stop elsewhere.
+
+    >>> import torch
+    >>> from saccade import Alignment
+    >>> online(Alignment(torch.tensor([[-1.0, 2.0]])), torch.tensor([[0.0], [4.0]]))[0]
+    tensor([[4.]])
+    """
+    return _gather(positions, values, positions.online)
+
+
 class Hard:
     """A sample in training, the mode in evaluation: the read of a model that learns by exploring."""
 

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from saccade.kernels.registry import find_road
+
 
 def dot(query: Float[Tensor, "*SB Q D"], keys: Float[Tensor, "*B K D"]) -> Float[Tensor, "*SB Q K"]:
     """The dot product, q . k (Luong et al. 2015, equation 7, dot). Time O(Q K D).
@@ -65,10 +67,15 @@ class Cosine(Score):
 
     def compare(self, query: Float[Tensor, "*SB Q D"], prepared: Float[Tensor, "*B K D"]) -> Float[Tensor, "*SB Q K"]:
         """The scores against keys of length one."""
-        return (self.sharpness * nn.functional.normalize(query, dim=-1)) @ prepared.mT
+        return self.sharpened(query) @ prepared.mT
+
+    def sharpened(self, query: Float[Tensor, "*SB Q D"]) -> Float[Tensor, "*SB Q D"]:
+        """The query with the sharpness as its length."""
+        return self.sharpness * nn.functional.normalize(query, dim=-1)
 
     def extra_repr(self) -> str:
-        return f"sharpness={torch.as_tensor(self.sharpness).item():g}"
+        sharpness = self.sharpness
+        return f"sharpness={tuple(sharpness.shape) if isinstance(sharpness, Tensor) else sharpness}"
 
 
 class Additive(Score):
@@ -169,5 +176,6 @@ def prepare(score, keys: Tensor) -> Tensor:
 
 
 def compare(score, query: Tensor, prepared: Tensor) -> Tensor:
-    """The scores of queries against what `prepare` gave."""
-    return score.compare(query, prepared) if hasattr(score, "compare") else score(query, prepared)
+    """The scores of queries against what `prepare` gave, by a fast road if there is one for the score."""
+    plain = score.compare if hasattr(score, "compare") else score
+    return (find_road((score,), query, prepared) or plain)(query, prepared)

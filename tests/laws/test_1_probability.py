@@ -18,6 +18,8 @@ def check_probability(positions: sc.Positions, values: Tensor) -> None:
     log_prob = positions.log_prob(support)
     probability = log_prob.exp()
     over_places = probability.unsqueeze(-1)
+    if len(positions.batch_shape) < values.dim() - 1:  # one event spans the queries
+        over_places = over_places.unsqueeze(-1)
     torch.testing.assert_close(probability.sum(0), torch.ones_like(probability[0]))
     torch.testing.assert_close((over_places * positions.indicator(support)).sum(0), positions.mean)
     torch.testing.assert_close((over_places * positions.gather(values, support)).sum(0), positions.expect(values))

@@ -47,11 +47,11 @@ def event_numbers(z: Tensor, support: Tensor) -> Tensor:
 
 
 def check_sampling(positions: sc.Positions) -> None:
-    """The law for batch_shape (2, 1)."""
+    """The law for batch_shape (2, 1), or (2,) where one event spans the queries."""
     z, support = positions.sample((DRAWS,)), positions.enumerate_support()
-    probability = positions.log_prob(support).exp()
-    numbers = [event_numbers(z[:, row, 0], support[:, row, 0]) for row in (0, 1)]
-    check_independent_rows(*numbers, probability[:, 0, 0], probability[:, 1, 0])
+    probability = positions.log_prob(support).exp().flatten(1)
+    numbers = [event_numbers(z[:, row], support[:, row]) for row in (0, 1)]
+    check_independent_rows(*numbers, probability[:, 0], probability[:, 1])
 
 
 def twins(over: str) -> sc.Positions:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import saccade as sc
+from saccade import estimators
 
 Make = Callable[[Tensor], sc.Positions]
 Estimate = Callable[[Tensor, Tensor], Tensor]
@@ -21,18 +22,27 @@ Estimate = Callable[[Tensor, Tensor], Tensor]
 
 def cost(positions: sc.Positions, z: Tensor) -> Tensor:
     """A cost of events (*S, B, Q, *event) that couples the queries of a row: (*S, B)."""
+    if isinstance(positions, sc.Chunkwise):
+        positions = positions.stops  # where it stopped: what is read round there depends on the scores once more
     places = positions.indicator(z)  # (*S, B, Q, K)
     prices = torch.tensor([[0.3, -1.2, 2.0, 0.7], [1.1, 0.4, -0.9, 1.7]], dtype=torch.float64)
     return (places * prices).sum((-1, -2)).add(0.4).square()
 
 
+def events(positions: sc.Positions) -> list[Tensor]:
+    """Every event of a row with all its queries, (1, Q, *event)."""
+    support = positions.enumerate_support()  # (N, 1, Q, *event)
+    if len(positions.batch_shape) == 1:  # one event spans the queries
+        return list(support)
+    choices = itertools.product(range(len(support)), repeat=positions.batch_shape[1])
+    return [torch.stack([support[event, :, query] for query, event in enumerate(each)], 1) for each in choices]
+
+
 def expected_cost(make: Make, scores: Tensor) -> Tensor:
     """The sum over every event, the queries enumerated together: scores (1, Q, K) to a number."""
     positions = make(scores)
-    support = positions.enumerate_support()  # (N, 1, Q, *event)
     total = torch.zeros((), dtype=torch.float64)
-    for choice in itertools.product(range(len(support)), repeat=scores.shape[1]):
-        z = torch.stack([support[event, :, query] for query, event in enumerate(choice)], 1)
+    for z in events(positions):
         total = total + positions.log_prob(z).sum().exp() * cost(positions, z).sum()
     return total
 
@@ -52,14 +62,9 @@ def estimated_gradient(make: Make, scores: Tensor, estimate: Estimate, draws: in
     """The estimate over all tuples of draws, weighted by their probabilities."""
     leaf = scores.clone().requires_grad_()
     positions = make(leaf)
-    support = positions.enumerate_support()
-    events = [
-        torch.stack([support[event, :, query] for query, event in enumerate(choice)], 1)
-        for choice in itertools.product(range(len(support)), repeat=scores.shape[1])
-    ]
-    events = [z for z in events if positions.log_prob(z).sum() > -float("inf")]
+    possible = [z for z in events(positions) if positions.log_prob(z).sum() > -float("inf")]
     total = torch.zeros((), dtype=torch.float64)
-    for chosen in itertools.product(events, repeat=draws):
+    for chosen in itertools.product(possible, repeat=draws):
         z = torch.stack(chosen)  # (S, 1, Q, *event)
         log_prob = positions.log_prob(z)
         surrogate = estimate(log_prob, cost(positions, z)).mean()
@@ -360,6 +365,12 @@ class TestMutants:
 
         estimated = enumerated(monkeypatch, TWO, wrong)
         assert (estimated - true_gradient_of_pay(TWO)).abs().max() > 1e-2
+
+    def test_relax_without_the_gradient_through_the_control(self, monkeypatch: pytest.MonkeyPatch):
+        noisy = estimators._noisy
+        monkeypatch.setattr(estimators, "_noisy", lambda *given: tuple(each.detach() for each in noisy(*given)))
+        estimated = enumerated(monkeypatch, TWO, lambda positions: sc.relax(positions, pay, pay))
+        assert (estimated - true_gradient_of_pay(TWO)).abs().max() > 1e-3
 
     def test_a_critic_that_knows_the_choice(self):
         wrong = lambda log_prob, cost: sc.actor_critic(log_prob, cost, 0.5 * sc.to_go(cost))  # noqa: E731

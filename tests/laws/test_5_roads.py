@@ -1,14 +1,17 @@
 """Law 5: every fast road equals the plain road in values and gradients, on odd sizes, on non-contiguous input, under
 every mask, in float64, float32, bfloat16 and float16, with a tolerance taken from the plain road's own error."""
 
+from functools import partial
+
 import examples
 import pytest
 import torch
+from roads import answers, check_road, taken
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 import saccade as sc
-from saccade.kernels import registry, scaled_dot_sdpa
+from saccade.kernels import dot_sdpa, registry
 
 SIZES = {
     "no batch": ((), 3, 5, 4),
@@ -25,59 +28,54 @@ def arguments(size: str, dtype: torch.dtype) -> list[Tensor]:
     return [torch.randn(*batch, *shape, dtype=torch.float64).to(dtype) for shape in shapes]
 
 
-def answers(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-    """The context and its gradients."""
-    leaves = [each.detach().requires_grad_() for each in (query, keys, values)]
-    context = sc.attend(*leaves, mask=mask).context
-    grads = torch.autograd.grad(context, leaves, torch.linspace(-1, 1, context.numel()).view_as(context).to(context))
-    return [context, *grads]
-
-
-def plain_answers(*args) -> list[Tensor]:
-    """The same by the plain road."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_ROADS", {})
-        return answers(*args)
-
-
-def check_road(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> None:
-    """The law: no further from float64 than twice the plain road in the same precision, and a few roundings."""
-    exact = plain_answers(query.double(), keys.double(), values.double(), mask)
-    plain, fast = plain_answers(query, keys, values, mask), answers(query, keys, values, mask)
-    for truth, slow, quick in zip(exact, plain, fast, strict=True):
-        allowed = 2 * (slow - truth).abs().max() + 16 * torch.finfo(query.dtype).eps * truth.abs().max()
-        assert quick.dtype == query.dtype
-        assert (quick - truth).abs().max() <= allowed
+def check(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> None:
+    check_road(lambda dtype: lambda *given: sc.attend(*given, mask=mask).context, query, keys, values)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", SIZES)
 def test_values_and_gradients(size: str, dtype: torch.dtype):
-    check_road(*arguments(size, dtype))
+    check(*arguments(size, dtype))
+
+
+@pytest.mark.parametrize("score", ["dot", "cosine", "cosine, learned sharpness", "bilinear"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_other_products(score: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    query, keys, values = (torch.randn(2, *shape).to(dtype) for shape in ((7, 5), (13, 5), (13, 3)))
+    part = examples.SCORES[score]()
+
+    def contexts(dtype: torch.dtype):
+        made = part.to(dtype) if isinstance(part, nn.Module) else part
+        return lambda *given: sc.attend(*given, score=made, mask=torch.ones(7, 13).tril().bool()).context
+
+    check_road(contexts, query, keys, values)
+    kind = type(part) if isinstance(part, nn.Module) else part
+    assert taken(monkeypatch, (kind, sc.softmax, sc.mean), lambda: contexts(dtype)(query, keys, values))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("mask", examples.MASKS)
 def test_masks(mask: str, dtype: torch.dtype):
     query, keys, values = (each.to(dtype) for each in (*examples.tensors(2, 3, 5), *examples.tensors(2, 4, 5, count=2)))
-    check_road(query, keys, values, examples.MASKS[mask]())
+    check(query, keys, values, examples.MASKS[mask]())
 
 
 def test_a_row_that_may_look_at_nothing_reads_zero_with_gradients_of_zero():
     query, keys, values = arguments("batch", torch.float32)
-    context, *grads = answers(query, keys, values, torch.zeros(2, 1, 4, dtype=torch.bool))
+    nothing = torch.zeros(2, 1, 4, dtype=torch.bool)
+    context, *grads = answers(lambda *given: sc.attend(*given, mask=nothing).context, query, keys, values)
     assert (context == 0).all() and all((grad == 0).all() for grad in grads)
 
 
 def test_not_contiguous():
     query, keys, values = (each.transpose(-1, -2) for each in arguments("heads", torch.float64))
     width = min(query.shape[-1], keys.shape[-1])
-    check_road(query[..., ::2][..., : width // 2], *(each[..., ::2][..., : width // 2] for each in (keys, values)))
+    check(query[..., ::2][..., : width // 2], *(each[..., ::2][..., : width // 2] for each in (keys, values)))
 
 
 def test_draws_stand_in_front():
     query, keys, values = arguments("batch", torch.float64)
-    check_road(query.expand(3, *query.shape), keys, values)
+    check(query.expand(3, *query.shape), keys, values)
 
 
 def test_the_second_gradient_is_that_of_the_plain_road():
@@ -85,21 +83,15 @@ def test_the_second_gradient_is_that_of_the_plain_road():
     assert torch.autograd.gradgradcheck(lambda *leaves: sc.attend(*leaves).context, leaves)
 
 
-def taken(monkeypatch: pytest.MonkeyPatch, *args, **parts) -> bool:
-    """Whether a call takes the road."""
-    calls = []
-    road = registry.Road(scaled_dot_sdpa.suits, lambda *args: calls.append(0) or scaled_dot_sdpa.run(*args))
-    monkeypatch.setitem(registry._ROADS, (sc.scaled_dot, sc.softmax, sc.mean, "cpu"), road)
-    sc.attend(*args, **parts)
-    return bool(calls)
-
-
 def test_the_road_is_taken_for_its_triple_alone(monkeypatch: pytest.MonkeyPatch):
-    args = arguments("batch", torch.float32)
-    assert taken(monkeypatch, *args)
-    assert not taken(monkeypatch, *args, score=sc.dot)
-    assert not taken(monkeypatch, *args, over=sc.sparsemax)
-    assert not taken(monkeypatch, *args, read=sc.mode)
+    def is_taken(**parts) -> bool:
+        args = arguments("batch", torch.float32)
+        return taken(monkeypatch, (sc.scaled_dot, sc.softmax, sc.mean), lambda: sc.attend(*args, **parts))
+
+    assert is_taken()
+    assert not is_taken(score=sc.biased(sc.scaled_dot, torch.zeros(1)))
+    assert not is_taken(over=sc.sparsemax)
+    assert not is_taken(read=sc.mode)
 
 
 def test_a_score_that_is_hooked_or_overridden_has_no_key():
@@ -115,6 +107,14 @@ def test_a_score_that_is_hooked_or_overridden_has_no_key():
     hooked.register_forward_hook(lambda *_: None)
     overridden.forward = sc.dot
     assert registry._key(hooked) is None and registry._key(overridden) is None
+    compares, backward = sc.Cosine(), sc.Cosine()
+    compares.compare = sc.dot  # pyright: ignore[reportAttributeAccessIssue]
+    backward.register_full_backward_hook(lambda *_: None)
+    assert registry._key(compares) is None and registry._key(backward) is None
+
+
+def test_arguments_that_are_filled_in_are_not_forgotten():
+    assert registry._key(partial(sc.softmax, mask=None)) == (partial, sc.softmax)
 
 
 def test_weights_are_formed_when_asked_for():
@@ -126,21 +126,38 @@ def test_weights_are_formed_when_asked_for():
         _ = sc.attend(query, keys, values).detach().positions
 
 
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("heads", [(), (2,)])
+def test_a_graph_of_one_gradient_alone(which: int, heads: tuple[int, ...]):
+    leaves = [torch.randn(2, *heads, count, 4, dtype=torch.float64, requires_grad=True) for count in (3, 6, 6)]
+    cost = sc.attend(*leaves).context.square().sum()
+    wanted = torch.autograd.grad(cost, leaves[which], retain_graph=True)[0]
+    assert_close(torch.autograd.grad(cost, leaves[which], create_graph=True)[0], wanted)
+
+
+def test_a_graph_where_query_keys_and_values_are_one():
+    leaf = torch.randn(2, 2, 5, 4, dtype=torch.float64, requires_grad=True)
+    cost = sc.attend(leaf, leaf, leaf).context.square().sum()
+    wanted = torch.autograd.grad(cost, leaf, retain_graph=True)[0]
+    assert_close(torch.autograd.grad(cost, leaf, create_graph=True)[0], wanted)
+
+
 class TestMutants:
     """A road that is wrong: the law must fail."""
 
     @pytest.mark.parametrize("wrong", ["scale", "gradient", "mask", "not written"])
     def test_a_wrong_road(self, wrong: str, monkeypatch: pytest.MonkeyPatch):
-        def run(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        def run(*given) -> tuple:
+            *parts, query, keys, values, mask = given
             if wrong == "scale":
-                return scaled_dot_sdpa.run(1.01 * query, keys, values, mask)
+                return dot_sdpa.run(*parts, 1.01 * query, keys, values, mask)
             if wrong == "gradient":
-                return scaled_dot_sdpa.run(query.detach() + 0.9 * (query - query.detach()), keys, values, mask)
+                return dot_sdpa.run(*parts, query.detach() + 0.9 * (query - query.detach()), keys, values, mask)
             if wrong == "mask":
-                return scaled_dot_sdpa.run(query, keys, values, None)
-            return scaled_dot_sdpa.run(query, keys, values, mask) + torch.full_like(query, float("nan"))
+                return dot_sdpa.run(*parts, query, keys, values, None)
+            return dot_sdpa.run(*given)[0] + torch.nan, None, None
 
-        road = registry.Road(scaled_dot_sdpa.suits, run)
+        road = registry.Road(dot_sdpa.suits, run)
         monkeypatch.setitem(registry._ROADS, (sc.scaled_dot, sc.softmax, sc.mean, "cpu"), road)
         with pytest.raises(AssertionError):
-            check_road(*arguments("heads", torch.float32), torch.ones(7, 13, dtype=torch.bool).tril())
+            check(*arguments("heads", torch.float32), torch.ones(7, 13, dtype=torch.bool).tril())

@@ -1,10 +1,23 @@
 """Distributions over where to look, one file for each kind of event."""
 
+from saccade.positions.alignment import Alignment
+from saccade.positions.band import Band
 from saccade.positions.base import Positions
+from saccade.positions.chunkwise import Chunkwise
 from saccade.positions.coordinate import Coordinate
 from saccade.positions.independent import Independent
 from saccade.positions.onehot import OneHot
 from saccade.positions.replacement import WithoutReplacement
 from saccade.positions.subset import Subset
 
-__all__ = ["Coordinate", "Independent", "OneHot", "Positions", "Subset", "WithoutReplacement"]
+__all__ = [
+    "Alignment",
+    "Band",
+    "Chunkwise",
+    "Coordinate",
+    "Independent",
+    "OneHot",
+    "Positions",
+    "Subset",
+    "WithoutReplacement",
+]

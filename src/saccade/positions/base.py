@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 from torch.export import register_dataclass
+from torch.utils._pytree import tree_map
 
 INFINITY = float("inf")
 T = TypeVar("T")
@@ -31,8 +32,18 @@ class Positions(Distribution):
     has_relaxed: bool = False
     """Whether `relax(temperature)` draws a relaxed indicator, through which gradients flow."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return next(each.device for each in vars(self).values() if isinstance(each, Tensor))
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)})"
+
+    @property
+    def online(self) -> Tensor:
+        """The event chosen greedily, one query after another: the mode, where the queries are independent."""
+        return self.mode
 
     def indicator(self, z: Tensor) -> Tensor:
         """The event as a 0/1 tensor over the places, shape (*B, Q, K)."""
@@ -50,6 +61,18 @@ class Positions(Distribution):
     def gather(self, values: Any, z: Tensor) -> Tensor:
         """What the event z reads of the values (*B, K, V): shape (*B, Q, V), time O(V) a place of z."""
         return read_places(values, z)
+
+    def given(self, z: Tensor) -> "Positions":
+        """What the parts that carry something are told when z was drawn: this distribution, unless the event binds
+        the queries that come after it."""
+        return self
+
+    def then(self, *later: "Positions") -> "Positions":
+        """The distribution of the queries of this and of later ones of its kind."""
+        queries = len(self.batch_shape) - 1
+        return tree_map(
+            lambda *each: torch.cat(each, queries) if isinstance(each[0], Tensor) else each[0], self, *later
+        )
 
     def kl(self, other: Distribution) -> Tensor:
         """The Kullback-Leibler divergence of this distribution from `other`, E[log p(z) - log q(z)], in nats."""

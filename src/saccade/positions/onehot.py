@@ -45,6 +45,11 @@ class OneHot(Positions):
         return self.scores if self.weights is None else self.weights  # pyright: ignore[reportReturnType]
 
     @property
+    def places(self) -> int:
+        """How many places there are, K."""
+        return self._given.shape[-1]
+
+    @property
     def mean(self) -> Float[Tensor, "*B Q K"]:
         """The weights: the probability of each place."""
         if self.weights is not None:
@@ -95,12 +100,12 @@ class OneHot(Positions):
 
     def indicator(self, z: Int[Tensor, "*SB Q"]) -> Float[Tensor, "*SB Q K"]:
         """The place as a 0/1 tensor: all zero for nowhere."""
-        return (z.unsqueeze(-1) == torch.arange(self._given.shape[-1], device=z.device)).to(self._given.dtype)
+        return (z.unsqueeze(-1) == torch.arange(self.places, device=z.device)).to(self._given.dtype)
 
     def enumerate_support(self, expand: bool = True) -> Int[Tensor, "places *B Q"]:
         """Every event: the K places in order, then nowhere (-1)."""
-        places = self._given.shape[-1]
-        support = self._place(torch.arange(places + 1, device=self._given.device))
+        support = torch.arange(self.places + 1, device=self.device)
+        support = support.masked_fill(support == self.places, -1)
         support = support.view(-1, *(1 for _ in self.batch_shape))
         return support.expand(-1, *self.batch_shape) if expand else support
 

@@ -1,0 +1,45 @@
+"""Law 5's measure: a fast road against the plain one, which is the same call with no road registered."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from saccade.kernels import registry
+
+
+def answers(function: Callable[..., Tensor], *given: Tensor) -> list[Tensor]:
+    """What the function gives, and the gradients in what it is given."""
+    leaves = [each.detach().requires_grad_() for each in given]
+    out = function(*leaves)
+    grads = torch.autograd.grad(out, leaves, torch.linspace(-1, 1, out.numel()).view_as(out).to(out))
+    return [out, *grads]
+
+
+def plain_answers(function: Callable[..., Tensor], *given: Tensor) -> list[Tensor]:
+    """The same by the plain road."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_ROADS", {})
+        return answers(function, *given)
+
+
+def check_road(make: Callable[[torch.dtype], Callable[..., Tensor]], *given: Tensor) -> None:
+    """The law, for a function that is made for a type: no further from float64 than twice the plain road in the same
+    precision, and a few roundings."""
+    dtype = given[0].dtype
+    exact = plain_answers(make(torch.float64), *(each.double() for each in given))
+    plain, fast = plain_answers(make(dtype), *given), answers(make(dtype), *given)
+    for truth, slow, quick in zip(exact, plain, fast, strict=True):
+        allowed = 2 * (slow - truth).abs().max() + 16 * torch.finfo(dtype).eps * truth.abs().max()
+        assert quick.dtype == slow.dtype
+        assert (quick - truth).abs().max() <= allowed
+
+
+def taken(monkeypatch: pytest.MonkeyPatch, parts: tuple, call: Callable[[], object], device: str = "cpu") -> bool:
+    """Whether a call takes the road of these parts."""
+    calls, road = [], registry._ROADS[*parts, device]
+    counted = registry.Road(road.suits, lambda *given: calls.append(0) or road.run(*given))
+    monkeypatch.setitem(registry._ROADS, (*parts, device), counted)
+    call()
+    return bool(calls)
