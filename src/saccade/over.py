@@ -215,11 +215,13 @@ class local(nn.Module):
 
 
 def plain_window(centre: Tensor, radius: int, scores: Scores, mask: Mask = None) -> OneHot:
+    """A softmax over the places within the radius of a centre (*B, Q), rounded to a place."""
     inside = _offset(scores, centre.round()).abs() <= radius
     return softmax(scores, inside if mask is None else inside & mask)
 
 
 def gaussian_window(centre: Tensor, radius: int, scores: Scores, mask: Mask = None) -> OneHot:
+    """The same, times a Gaussian round the centre as it is (Luong et al. 2015, equation 10)."""
     near = torch.exp(-2 * (_offset(scores, centre) / radius).square())
     return OneHot(weights=plain_window(centre, radius, scores, mask).mean * near)
 

@@ -7,6 +7,7 @@ enough to go on, after an epoch or in the middle of one, as if training had neve
 Importing this takes seconds, as it brings Lightning: only commands that train or evaluate do.
 """
 
+import atexit
 import logging
 import os
 import signal
@@ -42,6 +43,13 @@ EXPECTED = (  # warnings of Lightning's that are no news: batches are built in p
     "The '.*_dataloader' does not have many workers",
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
 )
+
+
+@atexit.register
+def _leave_group() -> None:
+    """Ends what binds the processes while Python still runs: left to C++, it may abort (pytorch#190489)."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @dataclass

@@ -194,5 +194,5 @@ def _power(size: int, most: int) -> int:
 
 
 _contexts = differentiable("additive_contexts", _forward, _backward, (_shape, _shapes), _plain)
-if find_spec("triton") is not None:
+if find_spec("triton"):
     register_road((Additive, softmax, mean), "cuda", Road(suits, run))

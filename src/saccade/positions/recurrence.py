@@ -51,6 +51,7 @@ def expected_alignment(
 
 
 def by_steps(stop: Tensor, go: Tensor, start: Tensor) -> Tensor:
+    """The expected alignment by the plain road: a recurrence for each query in turn."""
     rows, decay = [start], F.pad(go[..., :-1], (1, 0))
     for query in range(stop.shape[-2]):
         rows.append(stop[..., query, :] * recurrence(decay[..., query, :], rows[-1]))
