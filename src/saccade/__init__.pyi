@@ -44,11 +44,14 @@ from .parts import State as State
 from .parts import Step as Step
 from .positions import Alignment as Alignment
 from .positions import Band as Band
+from .positions import Chain as Chain
 from .positions import Chunkwise as Chunkwise
 from .positions import Coordinate as Coordinate
 from .positions import Independent as Independent
 from .positions import OneHot as OneHot
 from .positions import Positions as Positions
+from .positions import Segments as Segments
+from .positions import SemiMarkov as SemiMarkov
 from .positions import Subset as Subset
 from .positions import WithoutReplacement as WithoutReplacement
 from .reads import hard as hard
@@ -69,6 +72,9 @@ from .scores import scaled_dot as scaled_dot
 from .seen import Coverage as Coverage
 from .seen import LocationAware as LocationAware
 from .seen import coverage_loss as coverage_loss
+from .structures import chain as chain
+from .structures import segments as segments
+from .structures import semi_markov as semi_markov
 from .summaries import Summary as Summary
 
 __all__: list[str]

@@ -3,6 +3,7 @@
 from saccade.positions.alignment import Alignment
 from saccade.positions.band import Band
 from saccade.positions.base import Positions
+from saccade.positions.chain import Chain, Segments, SemiMarkov
 from saccade.positions.chunkwise import Chunkwise
 from saccade.positions.coordinate import Coordinate
 from saccade.positions.independent import Independent
@@ -13,11 +14,14 @@ from saccade.positions.subset import Subset
 __all__ = [
     "Alignment",
     "Band",
+    "Chain",
     "Chunkwise",
     "Coordinate",
     "Independent",
     "OneHot",
     "Positions",
+    "Segments",
+    "SemiMarkov",
     "Subset",
     "WithoutReplacement",
 ]

@@ -1,0 +1,79 @@
+"""Linear chains: the sum over all labellings of a sequence, and its gradient, by dynamic programming."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from saccade.kernels.registry import find_road
+from saccade.positions.base import INFINITY
+from saccade.positions.recurrence import NEVER
+
+SCANNED = 4
+"""The most states for which all positions are combined in pairs, in log2 T steps, by the plain road."""
+
+
+def log_partition(
+    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"]
+) -> Float[Tensor, "*B"]:
+    """log sum_z exp(sum_t nodes_{t, z_t} + sum_t transitions_{z_t, z_{t+1}}), over all labellings z of the positions
+    that are present; -inf where none is possible (Rabiner 1989, equations 19 to 21).
+
+    A transition counts where both of its positions are present. Time O(T S^2), memory O(T S).
+
+    >>> log_partition(torch.zeros(3, 2), torch.zeros(2, 2), torch.ones(3, dtype=torch.bool)).exp()
+    tensor(8.)
+    """
+    given = nodes, transitions, present
+    return (find_road((log_partition,), *given) or plain_log_partition)(*given)
+
+
+def marginals(
+    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"]
+) -> Float[Tensor, "*B P"]:
+    """The gradient of `log_partition` in nodes and transitions, flat, one after the other: how probable each label of
+    each position is, and how often each transition is expected. Time O(T S^2), memory O(T S).
+
+    >>> marginals(torch.zeros(3, 2), torch.zeros(2, 2), torch.ones(3, dtype=torch.bool))
+    tensor([0.5000, 0.5000, 0.5000, 0.5000, 0.5000, 0.5000, 0.5000, 0.5000, 0.5000,
+            0.5000])
+    """
+    given = nodes, transitions, present
+    return (find_road((marginals,), *given) or plain_marginals)(*given)
+
+
+def plain_log_partition(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
+    """The plain road: position after position, or, where there are few states, halving their number each time."""
+    nodes, transitions = nodes.clamp(min=NEVER), transitions.clamp(min=NEVER)
+    nowhere = F.pad(nodes.new_zeros(1), (0, nodes.shape[-1] - 1), value=NEVER)  # an absent position has one state
+    nodes = nodes.where(present.unsqueeze(-1), nowhere)
+    linked = F.pad(present[..., 1:] & present[..., :-1], (1, 0))
+    states = nodes.shape[-1]
+    reached = nowhere.expand(*nodes.shape[:-2], states)
+    if states <= SCANNED:
+        steps = transitions.unsqueeze(-3).where(linked[..., None, None], 0) + nodes.unsqueeze(-2)  # (*B, T, S, S)
+        reached = _log_product(reached.unsqueeze(-2), _combined(steps)).squeeze(-2)
+    else:
+        for t in range(nodes.shape[-2]):
+            step = transitions.where(linked[..., t, None, None], 0)
+            reached = (reached.unsqueeze(-1) + step).logsumexp(-2) + nodes[..., t, :]
+    log_z = reached.logsumexp(-1)
+    return log_z.masked_fill(log_z < NEVER / 2, -INFINITY)
+
+
+def plain_marginals(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
+    """The plain road: the gradient by automatic differentiation."""
+    total = lambda *potentials: plain_log_partition(*potentials, present).sum()  # noqa: E731
+    return torch.cat([each.flatten(-2) for each in torch.func.grad(total, (0, 1))(nodes, transitions)], -1)
+
+
+def _combined(steps: Tensor) -> Tensor:
+    """The product (*B, S, S) of the matrices (*B, T, S, S), whose entries are logarithms."""
+    while steps.shape[-3] > 1:
+        rest = steps[..., steps.shape[-3] & ~1 :, :, :]
+        steps = torch.cat((_log_product(steps[..., :-1:2, :, :], steps[..., 1::2, :, :]), rest), -3)
+    return steps.squeeze(-3)
+
+
+def _log_product(left: Tensor, right: Tensor) -> Tensor:
+    return (left.unsqueeze(-1) + right.unsqueeze(-3)).logsumexp(-2)
