@@ -277,7 +277,7 @@ class TestMutants:
     def test_a_wrong_kernel(self, wrong: str, monkeypatch: pytest.MonkeyPatch):
         right = additive_triton._contexts
 
-        def additive_contexts(*given: Tensor) -> Tensor:
+        def wrong_contexts(*given: Tensor) -> Tensor:
             names = dict(zip(("query", "keys", "energy", "values", "mask"), given, strict=True))
             if wrong == "mask":
                 names["mask"] = None
@@ -287,7 +287,7 @@ class TestMutants:
 
         model, given = additive_contexts(19, torch.rand(17, 18) < 0.8), arguments("tiles")
         check_contexts(model, *given)
-        monkeypatch.setattr(additive_triton, "_contexts", contexts)
+        monkeypatch.setattr(additive_triton, "_contexts", wrong_contexts)
         with pytest.raises(AssertionError):
             check_contexts(model, *given)
 
