@@ -23,7 +23,7 @@ def run(part: object, scores: Tensor, present: Tensor, projective: bool, single_
     *batch, words, _ = scores.shape
     rows = scores.reshape(-1, words, words).contiguous(), present.reshape(-1, words).contiguous()
     out = _MADE[part, projective, single_root](*rows)
-    return out.view(*batch, *out.shape[1:])
+    return out.view((*batch, *out.shape[1:]))
 
 
 def _made_log_partition(projective: bool, single_root: bool) -> Made:
