@@ -26,6 +26,7 @@ def cost(positions: sc.Positions, z: Tensor) -> Tensor:
         positions = positions.stops  # where it stopped: what is read round there depends on the scores once more
     places = positions.indicator(z)  # (*S, B, Q, K)
     prices = torch.tensor([[0.3, -1.2, 2.0, 0.7], [1.1, 0.4, -0.9, 1.7]], dtype=torch.float64)
+    prices = prices[: places.shape[-2], : places.shape[-1]]
     return (places * prices).sum((-1, -2)).add(0.4).square()
 
 
@@ -126,7 +127,8 @@ def test_reinforce(baseline: str):
     "over", [name for name in examples.OVERS if name not in ("subset(9)", "without_replacement(2)")]
 )
 def test_reinforce_over(over: str):
-    check_unbiased(make(over), SCORES, sc.reinforce, 1)
+    scores = SCORES.flatten()[:4].view(1, 2, 2) if over.startswith("tree") else SCORES
+    check_unbiased(make(over), scores, sc.reinforce, 1)
 
 
 def test_reinforce_over_ordered_draws():
