@@ -17,7 +17,7 @@ SMALL = 1e-100
 
 @compiled
 def expectations(first, last, nodes, transitions, present, log_z, found):
-    """The logarithm of Z and the expected labels (T, S) and transitions (S, S), one after the other, rows first to last."""
+    """Of rows first to last log Z, and the expected labels (T, S) and transitions (S, S) one after the other."""
     length, states = nodes.shape[1:]
     likely, still, moved = np.empty((length, states)), np.zeros((length, states)), np.empty((length, states))
     factors, no_pairs, moved_pairs = np.empty((states, states)), np.zeros((states, states)), np.empty((states, states))
@@ -47,6 +47,39 @@ def tangents(first, last, nodes, transitions, present, along, moved, moved_pairs
         given = nodes[n], factors, sloped, present[n], direction
         if not scaled_tangents(*given, likely, labels, slopes, pairs, moved[n], moved_pairs[n]):
             in_logarithms(nodes[n], own, present[n], direction, turn, labels, pairs, moved[n], moved_pairs[n])
+
+
+@compiled
+def segment_means(first, last, scores, stay, present, means):
+    """The probability of label 1 of two, which scores (N, T), where neighbours score `stay` (N,) for being alike."""
+    rows, length = last - first, scores.shape[1]
+    nodes, transitions = two_labels(scores[first:last], stay[first:last])
+    log_z, found = np.empty(rows), np.empty((rows, 2 * length + 4))
+    expectations(0, rows, nodes, transitions, present[first:last], log_z, found)
+    means[first:last] = found[:, 1 : 2 * length : 2]
+
+
+@compiled
+def segment_tangents(first, last, scores, stay, present, along, moved, moved_stay):
+    """How the gradient of log Z, which the means are, moves along a direction."""
+    rows, length = last - first, scores.shape[1]
+    nodes, transitions = two_labels(scores[first:last], stay[first:last])
+    direction = np.zeros((rows, 2 * length + 4))
+    direction[:, 1 : 2 * length : 2] = along[first:last]
+    labels, pairs = np.empty((rows, length, 2)), np.empty((rows, 2, 2))
+    tangents(0, rows, nodes, transitions, present[first:last], direction, labels, pairs)
+    moved[first:last] = labels[:, :, 1]
+    moved_stay[first:last] = pairs[:, 0, 0] + pairs[:, 1, 1]
+
+
+@compiled
+def two_labels(scores, stay):
+    """The same as scores of two labels and of their transitions."""
+    nodes, transitions = np.zeros((*scores.shape, 2)), np.zeros((len(scores), 2, 2))
+    nodes[:, :, 1] = scores
+    transitions[:, 0, 0] = stay
+    transitions[:, 1, 1] = stay
+    return nodes, transitions
 
 
 @compiled
@@ -273,7 +306,7 @@ def log_sum(scores, chances):
     for score in scores:
         if not score <= best:
             best = score
-    if best == -np.inf and not scores.sum() != scores.sum():
+    if best == -np.inf and scores.sum() == best:  # else there is NaN before it
         chances[:] = 0.0
         return best
     total = 0.0

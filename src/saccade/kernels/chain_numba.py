@@ -9,15 +9,14 @@ from saccade.kernels.chain_events import rows
 from saccade.kernels.op import differentiable
 from saccade.kernels.registry import Road, is_transformed, register_road
 from saccade.positions import linear_chain
-from saccade.positions.linear_chain import log_partition, marginals
-
+from saccade.positions.linear_chain import log_partition, marginals, segment_means
 
 Pair = tuple[Tensor, Tensor]
 
 
-def suits(part: object, nodes: Tensor, transitions: Tensor, present: Tensor) -> bool:
+def suits(part: object, scores: Tensor, links: Tensor, present: Tensor) -> bool:
     """float32 or float64."""
-    return nodes.dtype == transitions.dtype and nodes.dtype in (torch.float32, torch.float64) and not is_transformed()
+    return scores.dtype == links.dtype and scores.dtype in (torch.float32, torch.float64) and not is_transformed()
 
 
 def run_log_partition(part: object, nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
@@ -27,7 +26,15 @@ def run_log_partition(part: object, nodes: Tensor, transitions: Tensor, present:
 
 def run_marginals(part: object, nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
     """The expected labels and transitions (*B, P)."""
-    return _marginals(*linear_chain.flat(nodes, transitions, present)).view(*nodes.shape[:-2], -1)
+    found = _marginals(*linear_chain.flat(nodes, transitions, present))
+    return found.view(*nodes.shape[:-2], found.shape[-1])
+
+
+def run_segment_means(part: object, scores: Tensor, stay: Tensor, present: Tensor) -> Tensor:
+    """The probability of label 1 (*B, K)."""
+    rows = stay.numel(), scores.shape[-1]
+    given = scores.reshape(rows), stay.reshape(-1), present.reshape(rows)
+    return _segment_means(*(each.contiguous() for each in given)).view(scores.shape)
 
 
 def _sums(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,11 +78,41 @@ def _moved(grad: Tensor, nodes: Tensor, transitions: Tensor, present: Tensor, fo
     return moved[0].to(nodes.dtype), moved[1].to(nodes.dtype)
 
 
+def _means(scores: Tensor, stay: Tensor, present: Tensor) -> Tensor:
+    from saccade.kernels import chain_loops
+
+    means = _means_shape(scores, stay, present).double()
+    arrays = [each.numpy() for each in (scores.double(), stay.double(), present, means)]
+    cpu.run(chain_loops.segment_means, [(*block, *arrays) for block in cpu.blocks(len(scores))])
+    return means.to(scores.dtype)
+
+
+def _means_shape(scores: Tensor, stay: Tensor, present: Tensor) -> Tensor:
+    return scores.new_empty(scores.shape)
+
+
+def _means_moved(grad: Tensor, scores: Tensor, stay: Tensor, present: Tensor, means: Tensor) -> Pair:
+    from saccade.kernels import chain_loops
+
+    moved = [each.double() for each in _means_moved_shape(grad, scores, stay, present, means)]
+    arrays = [each.numpy() for each in (scores.double(), stay.double(), present, grad.double(), *moved)]
+    cpu.run(chain_loops.segment_tangents, [(*block, *arrays) for block in cpu.blocks(len(scores))])
+    return moved[0].to(scores.dtype), moved[1].to(scores.dtype)
+
+
+def _means_moved_shape(grad: Tensor, scores: Tensor, stay: Tensor, present: Tensor, means: Tensor) -> Pair:
+    return scores.new_empty(scores.shape), scores.new_empty(stay.shape)
+
+
 _log_partition = differentiable(
     "chain_log_partition", _sums, _slopes, (_sums_shape, _slopes_shape), linear_chain.plain_log_partition
 )
 _marginals = differentiable(
     "chain_marginals", _found, _moved, (_found_shape, _slopes_shape), linear_chain.plain_marginals
 )
+_segment_means = differentiable(
+    "segment_means", _means, _means_moved, (_means_shape, _means_moved_shape), linear_chain.plain_segment_means
+)
 register_road((log_partition,), "cpu", Road(suits, run_log_partition))
 register_road((marginals,), "cpu", Road(suits, run_marginals))
+register_road((segment_means,), "cpu", Road(suits, run_segment_means))

@@ -43,6 +43,25 @@ def marginals(
     return (find_road((marginals,), *given) or plain_marginals)(*given)
 
 
+def segment_means(
+    scores: Float[Tensor, "*B K"], stay: Float[Tensor, "*B"], present: Bool[Tensor, "*B K"]
+) -> Float[Tensor, "*B K"]:
+    """The marginals of label 1, of the labels 0 and 1, where label 1 has the scores and neighbours with the same label
+    score `stay`. Time and memory O(K).
+
+    >>> segment_means(torch.tensor([0.0, 9.0]), torch.tensor(9.0), torch.ones(2, dtype=torch.bool))
+    tensor([0.9998, 0.9999])
+    """
+    given = scores, stay, present
+    return (find_road((segment_means,), *given) or plain_segment_means)(*given)
+
+
+def two_labels(scores: Float[Tensor, "*B K"], stay: Float[Tensor, "*B"]) -> tuple[Tensor, Tensor]:
+    """The nodes (*B, K, 2) and transitions (*B, 2, 2) of the same."""
+    alike = torch.eye(2, dtype=torch.bool, device=stay.device)
+    return torch.stack((torch.zeros_like(scores), scores), -1), stay[..., None, None].where(alike, 0)
+
+
 def k_best(
     nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"], k: int
 ) -> Int[Tensor, "k *B T"]:
@@ -57,7 +76,10 @@ def k_best(
 
 
 def sample(
-    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"], shape: torch.Size
+    nodes: Float[Tensor, "*B T S"],
+    transitions: Float[Tensor, "*B S S"],
+    present: Bool[Tensor, "*B T"],
+    shape: torch.Size,
 ) -> Int[Tensor, "*SB T"]:
     """Labellings drawn by their probabilities, from the last position to the first, each given the one after it
     (forward filtering, backward sampling); -1 at absent positions, and throughout where none is possible.
@@ -101,6 +123,12 @@ def plain_marginals(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tens
     """The plain road: the gradient by automatic differentiation."""
     total = lambda *potentials: plain_log_partition(*potentials, present).sum()  # noqa: E731
     return torch.cat([each.flatten(-2) for each in torch.func.grad(total, (0, 1))(nodes, transitions)], -1)
+
+
+def plain_segment_means(scores: Tensor, stay: Tensor, present: Tensor) -> Tensor:
+    """The plain road: the marginals of the chain."""
+    found = plain_marginals(*two_labels(scores, stay), present)
+    return found[..., 1 : 2 * scores.shape[-1] : 2]
 
 
 def _combined(steps: Tensor) -> Tensor:
