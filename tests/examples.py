@@ -32,6 +32,14 @@ class Fatigue(sc.Score):
         return positions.mean.sum(-2) + (0 if carried is None else carried)
 
 
+LINKS = [0.3, -0.8, 0.1, 0.6], [-0.5, 0.9, 0.2, -0.1], [0.7, 0.0, -0.6, 0.4], [-0.2, 0.5, 0.8, -0.9]
+
+
+def parameter(*values: float | list[float]) -> nn.Parameter:
+    """A parameter of one number or several, in float64."""
+    return nn.Parameter(torch.tensor(values[0] if len(values) == 1 else values, dtype=torch.float64))
+
+
 SCORES: dict[str, Callable[[], Any]] = {
     "dot": lambda: sc.dot,
     "scaled_dot": lambda: sc.scaled_dot,
@@ -69,6 +77,12 @@ OVERS: dict[str, Callable[[], Any]] = {
     "monotonic(2)": lambda: sc.monotonic(2),
     "monotonic(3)": lambda: sc.monotonic(3, score=sc.Location(D, K + 2).double()),
     "monotonic(None)": lambda: sc.monotonic(None, noise=0.5),
+    "segments": lambda: sc.segments(1.5),
+    "segments, learned stay": lambda: sc.segments(parameter(-0.7)),
+    "chain": lambda: sc.chain(parameter(*LINKS), parameter(0.2, -0.4, 0.9, 0.0), parameter(-0.3, 0.5, 0.0, 0.8)),
+    "semi_markov": lambda: sc.semi_markov(
+        2, parameter(*LINKS), parameter([0.4, -0.2, 0.0, 0.3], [0.1, 0.7, -0.5, 0.2])
+    ),
     "tree": lambda: sc.tree(),
     "tree, several roots": lambda: sc.tree(single_root=False),
     "tree, non-projective": lambda: sc.tree(projective=False),

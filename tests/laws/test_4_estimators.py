@@ -42,10 +42,8 @@ def events(positions: sc.Positions) -> list[Tensor]:
 def expected_cost(make: Make, scores: Tensor) -> Tensor:
     """The sum over every event, the queries enumerated together: scores (1, Q, K) to a number."""
     positions = make(scores)
-    total = torch.zeros((), dtype=torch.float64)
-    for z in events(positions):
-        total = total + positions.log_prob(z).sum().exp() * cost(positions, z).sum()
-    return total
+    z = torch.stack(events(positions))
+    return (positions.log_prob(z).flatten(1).sum(1).exp() * cost(positions, z).flatten()).sum()
 
 
 def true_gradient(make: Make, scores: Tensor, step: float = 1e-5) -> Tensor:
@@ -63,7 +61,8 @@ def estimated_gradient(make: Make, scores: Tensor, estimate: Estimate, draws: in
     """The estimate over all tuples of draws, weighted by their probabilities."""
     leaf = scores.clone().requires_grad_()
     positions = make(leaf)
-    possible = [z for z in events(positions) if positions.log_prob(z).sum() > -float("inf")]
+    every = torch.stack(events(positions))
+    possible = every[positions.log_prob(every).flatten(1).sum(1) > -float("inf")]
     total = torch.zeros((), dtype=torch.float64)
     for chosen in itertools.product(possible, repeat=draws):
         z = torch.stack(chosen)  # (S, 1, Q, *event)
@@ -141,7 +140,9 @@ def test_leave_one_out(over: str, draws: int):
     check_unbiased(make(over), SCORES[:, :1], sc.leave_one_out, draws)
 
 
-@pytest.mark.parametrize("over", ["softmax", "entmax(1.5)", "sigmoid", "subset(2)", "without_replacement(2)"])
+@pytest.mark.parametrize(
+    "over", ["softmax", "entmax(1.5)", "sigmoid", "subset(2)", "without_replacement(2)", "segments"]
+)
 def test_enumerate_exactly(over: str):
     leaf = SCORES[:, :1].clone().requires_grad_()
     positions = make(over)(leaf)
