@@ -358,9 +358,10 @@ def best(first, last, nodes, transitions, present, found):
     """
     (length, states), k = nodes.shape[1:], found.shape[1]
     origin = np.empty((length + 1, states, k), dtype=np.int64)  # state * k + rank of the one before
+    heads, unlinked, taken = np.empty(states), np.zeros(states), np.empty(states, dtype=np.int64)
     found[first:last] = -1
     for n in range(first, last):
-        own = transitions[min(n, len(transitions) - 1)]
+        into = transitions[min(n, len(transitions) - 1)].T.copy()
         scores, ahead = np.full((states, k), -np.inf), np.full((states, k), -np.inf)
         scores[0, 0] = 0.0
         for t in range(length + 1):
@@ -368,8 +369,8 @@ def best(first, last, nodes, transitions, present, found):
             ahead[:] = -np.inf
             for j in range(states if here else 1):
                 score = nodes[n, t, j] if here else 0.0
-                links = own[:, j] if here and behind else np.zeros(states)
-                merge(scores, links, score, states if behind else 1, ahead[j], origin[t, j])
+                links = into[j] if here and behind else unlinked[: states if behind else 1]
+                merge(scores, links, score, heads, taken, ahead[j], origin[t, j])
             scores, ahead = ahead, scores
         for rank in range(k):
             if scores[0, rank] == -np.inf:
@@ -382,16 +383,20 @@ def best(first, last, nodes, transitions, present, found):
 
 
 @compiled
-def merge(scores, links, score, states, merged, origin):
+def merge(scores, links, score, heads, taken, merged, origin):
     """The k best of the states' k best scores, each state's in order, with its link: O(states k)."""
-    k = scores.shape[1]
-    taken = np.zeros(states, dtype=np.int64)
+    k = len(merged)
+    for i in range(len(links)):
+        heads[i] = scores[i, 0] + links[i]
+        taken[i] = 0
     for rank in range(k):
-        state = -1
-        for i in range(states):
-            if taken[i] < k and scores[i, taken[i]] + links[i] + score > merged[rank]:
-                state, merged[rank] = i, scores[i, taken[i]] + links[i] + score
-        if state < 0:
+        state = 0
+        for i in range(1, len(links)):
+            if heads[i] > heads[state]:
+                state = i
+        if not heads[state] + score > -np.inf:
             break
+        merged[rank] = heads[state] + score
         origin[rank] = state * k + taken[state]
         taken[state] += 1
+        heads[state] = scores[state, taken[state]] + links[state] if taken[state] < k else -np.inf
