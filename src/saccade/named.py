@@ -198,6 +198,8 @@ TABLE = (
           "softmax over the k best places"),
     Named("sigmoid", ADDITIVE, Part("sigmoid"), MEAN, "kim2017structured", "section 4.2, sigmoid attention",
           "every place by itself: the baseline of structured attention"),
+    Named("tree", SCALED_DOT, Part("tree"), MEAN, "kim2017structured", "syntactic tree selection",
+          "every word reads its head: all dependency trees of a sentence, by their probabilities"),
     Named("hard-memory", DOT, SOFTMAX, HARD, "zaremba2015reinforcement", "the section on Reinforce",
           "one place of a memory a step, trained by reinforce"),
     Named("gumbel-softmax", ADDITIVE, SOFTMAX, Part("relaxed", temperature=0.5), "jang2017categorical", "equation 2",
