@@ -44,6 +44,19 @@ class Part:
         return part(*(sizes[size] for size in self.sizes), **settings) if self.sizes or settings else part
 
 
+class Zeros(Part):
+    """A parameter that begins as zeros, of those sizes.
+
+    >>> print(Zeros("zeros", "places").make({"places": 2}).tolist())
+    [0.0, 0.0]
+    """
+
+    def make(self, sizes: dict[str, int], **triple: Any) -> Any:
+        import torch
+
+        return torch.nn.Parameter(torch.zeros([sizes[size] for size in self.sizes]))
+
+
 def _made(value: Any, sizes: dict[str, int]) -> Any:
     return value.make(sizes) if isinstance(value, Part) else value
 
@@ -147,6 +160,7 @@ ADDITIVE = Part("Additive", "query_dim", "key_dim", "hidden_dim")
 GENERAL = Part("Bilinear", "query_dim", "key_dim")
 SOFTMAX, MEAN, SAMPLE, HARD = Part("softmax"), Part("mean"), Part("sample"), Part("hard")
 MULTI_HEAD, LOOK = Part("MultiHead", "query_dim", "heads"), Part("look")
+LINKS = Zeros("zeros", "places", "places")
 PREDICTED = Part("Predicted", "query_dim", "hidden_dim")
 
 # One row each: name, score, over, read, paper, where in it, what it is.
@@ -198,7 +212,13 @@ TABLE = (
           "softmax over the k best places"),
     Named("sigmoid", ADDITIVE, Part("sigmoid"), MEAN, "kim2017structured", "section 4.2, sigmoid attention",
           "every place by itself: the baseline of structured attention"),
-    Named("tree", SCALED_DOT, Part("tree"), MEAN, "kim2017structured", "syntactic tree selection",
+    Named("segments", ADDITIVE, Part("segments", stay=1.0), MEAN, "kim2017structured", "equation 3",
+          "a set of places that like to come in runs: a linear chain over the places"),
+    Named("chain", ADDITIVE, Part("chain", transitions=LINKS), MEAN, "lafferty2001conditional", "equation 1",
+          "a label for every query, each depending on those of its neighbours"),
+    Named("semi-markov", ADDITIVE, Part("semi_markov", max_width=4, transitions=LINKS), MEAN, "sarawagi2004semi",
+          "section 2", "the same with labels that stay for a span, which its length scores"),
+    Named("tree", SCALED_DOT, Part("tree", projective=True), MEAN, "kim2017structured", "syntactic tree selection",
           "every word reads its head: all dependency trees of a sentence, by their probabilities"),
     Named("hard-memory", DOT, SOFTMAX, HARD, "zaremba2015reinforcement", "the section on Reinforce",
           "one place of a memory a step, trained by reinforce"),

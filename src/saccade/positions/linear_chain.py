@@ -90,14 +90,18 @@ def sample(
     tensor([0, 0, 0])
     """
     given = flat(nodes, transitions, present)
-    noise = torch.rand(len(given[0]), shape.numel(), nodes.shape[-2], dtype=torch.float64, device=nodes.device)
+    noise = torch.rand((len(given[0]), shape.numel(), nodes.shape[-2]), dtype=torch.float64, device=nodes.device)
     return chain_events.drawn(*given, noise).movedim(1, 0).view(*shape, *present.shape)
 
 
 def flat(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same with all batch dimensions as one."""
-    rows = nodes.shape[:-2].numel()
-    return tuple(each.reshape(rows, *each.shape[nodes.dim() - 2 :]) for each in (nodes, transitions, present))
+    rows, length, states = nodes.shape[:-2].numel(), *nodes.shape[-2:]
+    return (
+        nodes.reshape(rows, length, states),
+        transitions.reshape(rows, states, states),
+        present.reshape(rows, length),
+    )
 
 
 def plain_log_partition(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
@@ -121,7 +125,7 @@ def plain_log_partition(nodes: Tensor, transitions: Tensor, present: Tensor) -> 
 
 def plain_marginals(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
     """The plain road: the gradient by automatic differentiation."""
-    total = lambda *potentials: plain_log_partition(*potentials, present).sum()  # noqa: E731
+    total = lambda nodes, transitions: plain_log_partition(nodes, transitions, present).sum()  # noqa: E731
     return torch.cat([each.flatten(-2) for each in torch.func.grad(total, (0, 1))(nodes, transitions)], -1)
 
 
