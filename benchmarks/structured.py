@@ -1,7 +1,8 @@
 """Structured attention: ours, torch-struct, pytorch-crf and the plain road; and what it adds to a training step.
 
 `saccade bench structured` prints the marginals with their gradient, log Z with its gradient and the best labelling of
-linear chains, then the training step of a small translator with segments, beside the same with softmax.
+linear chains, the marginals of dependency trees, then the training step of a small translator with segments, beside
+the same with softmax.
 """
 
 import warnings
@@ -14,10 +15,11 @@ import torchcrf
 from harness import Row, compare, main
 from torch import Tensor, nn
 from torch.testing import assert_close
-from torch_struct import LinearChainCRF
+from torch_struct import DependencyCRF, LinearChainCRF, NonProjectiveDependencyCRF
 
 import saccade as sc
 from saccade.positions import linear_chain
+from saccade.positions.trees import plain_marginals as plain_arcs
 
 CHAINS = [(32, 50, 2), (32, 50, 20), (8, 500, 2)]
 EXPONENTIALS = "torch.softmax of the scores with its gradient: each score is read once, and exponentiated"
@@ -32,6 +34,7 @@ def measure(rounds: int) -> Iterable[Row]:
     """A row for each case and peer."""
     for size in CHAINS:
         yield from chains(size, rounds)
+    yield from trees(rounds)
     yield from training(rounds)
 
 
@@ -129,6 +132,38 @@ def plain_marginals(scores: Tensor, transitions: Tensor) -> Tensor:
 
 def plain_log_z(scores: Tensor, transitions: Tensor) -> Tensor:
     return linear_chain.plain_log_partition(*ours(scores, transitions)._parts)
+
+
+def trees(rounds: int) -> Iterable[Row]:
+    """Marginals of 16 sentences of 40 words."""
+    scores, present = torch.randn(16, 40, 40), torch.ones(16, 40, dtype=torch.bool)
+    bound = partial(trained_arcs, lambda scores: scores.softmax(-1), scores)
+    for projective, name in ((True, "projective"), (False, "non-projective")):
+        ours = partial(our_arcs, projective)
+        plain = lambda scores, projective=projective: plain_arcs(scores, present, projective, projective)  # noqa: E731
+        for peer, theirs in {"torch-struct": partial(structs_arcs, projective), "the plain road": plain}.items():
+            for ask, what in ((trained_arcs, "marginals, forward and backward"), (arcs, "marginals")):
+                calls = [partial(ask, each, scores) for each in (ours, theirs)]
+                assert_close(calls[0](), calls[1](), rtol=0, atol=5e-3)  # torch-struct adds 1e-5 to every weight
+                yield compare(f"{name} tree, batch 16, 40 words, {what}", peer, *calls, bound, EXPONENTIALS, 16, rounds)
+
+
+def our_arcs(projective: bool, scores: Tensor) -> Tensor:
+    return sc.tree(projective, single_root=projective)(scores).mean
+
+
+def structs_arcs(projective: bool, scores: Tensor) -> Tensor:
+    """With the heads in the rows, and of scores that require a gradient, without which it fails."""
+    kind = DependencyCRF if projective else NonProjectiveDependencyCRF
+    return kind(scores.mT.contiguous().requires_grad_(), multiroot=not projective).marginals.mT
+
+
+def arcs(answer: Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
+    return answer(scores.detach()).detach()
+
+
+def trained_arcs(answer: Callable[[Tensor], Tensor], scores: Tensor) -> list[Tensor]:
+    return trained(lambda scores, _: answer(scores), scores, scores)
 
 
 class Translator(nn.Module):

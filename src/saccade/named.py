@@ -218,6 +218,8 @@ TABLE = (
           "a label for every query, each depending on those of its neighbours"),
     Named("semi-markov", ADDITIVE, Part("semi_markov", max_width=4, transitions=LINKS), MEAN, "sarawagi2004semi",
           "section 2", "the same with labels that stay for a span, which its length scores"),
+    Named("tree", SCALED_DOT, Part("tree", projective=True), MEAN, "kim2017structured", "syntactic tree selection",
+          "every word reads its head: all dependency trees of a sentence, by their probabilities"),
     Named("hard-memory", DOT, SOFTMAX, HARD, "zaremba2015reinforcement", "the section on Reinforce",
           "one place of a memory a step, trained by reinforce"),
     Named("gumbel-softmax", ADDITIVE, SOFTMAX, Part("relaxed", temperature=0.5), "jang2017categorical", "equation 2",

@@ -143,7 +143,7 @@ class tree:
     projective: bool = True
     single_root: bool = True
 
-    def __call__(self, scores: Float[Tensor, "*B K K"], mask: Mask = None) -> Tree:
+    def __call__(self, scores: Float[Tensor, "*B Q K"], mask: Mask = None) -> Tree:
         if scores.shape[-1] != scores.shape[-2]:
             raise ValueError(f"tree expected scores of as many words as heads, but got {tuple(scores.shape)}.")
         allowed = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask.expand(scores.shape)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from saccade.kernels import tree_choice_numba
+from saccade.kernels import tree_events
 from saccade.kernels.registry import find_road
 from saccade.positions.base import INFINITY
 from saccade.positions.recurrence import NEVER
@@ -51,7 +51,7 @@ def k_best(scores: Tensor, present: Tensor, projective: bool, single_root: bool,
             [1, 1],
             [0, 0]])
     """
-    found = tree_choice_numba.k_best(*_rows(scores, present), projective, single_root, k)
+    found = tree_events.k_best(*_rows(scores, present), projective, single_root, k)
     return found.movedim(1, 0).reshape(k, *present.shape)
 
 
@@ -67,7 +67,7 @@ def sample(
     rows, present_rows = _rows(scores, present)
     numbers = len(rows), sample_shape.numel(), 2 * scores.shape[-1]
     uniform = torch.rand(numbers, dtype=torch.float64, device=scores.device)
-    found = tree_choice_numba.sample(rows, present_rows, uniform, projective, single_root)
+    found = tree_events.sample(rows, present_rows, uniform, projective, single_root)
     return found.movedim(1, 0).reshape(*sample_shape, *present.shape)
 
 

@@ -8,11 +8,11 @@ from saccade.kernels.op import discrete
 
 
 def _k_best(scores: Tensor, present: Tensor, projective: bool, single_root: bool, k: int) -> Tensor:
-    from saccade.kernels import tree_choice_loops
+    from saccade.kernels import tree_events_loops
 
     out = _k_best_shape(scores, present, projective, single_root, k)
     given = scores.double().numpy(), present.numpy(), projective, single_root, out.numpy()
-    cpu.run(tree_choice_loops.k_best, [(*block, *given) for block in cpu.blocks(len(scores))])
+    cpu.run(tree_events_loops.k_best, [(*block, *given) for block in cpu.blocks(len(scores))])
     return out
 
 
@@ -21,11 +21,11 @@ def _k_best_shape(scores: Tensor, present: Tensor, projective: bool, single_root
 
 
 def _sample(scores: Tensor, present: Tensor, uniform: Tensor, projective: bool, single_root: bool) -> Tensor:
-    from saccade.kernels import tree_choice_loops
+    from saccade.kernels import tree_events_loops
 
     out = _sample_shape(scores, present, uniform, projective, single_root)
     given = scores.double().numpy(), present.numpy(), uniform.numpy(), projective, single_root, out.numpy()
-    cpu.run(tree_choice_loops.samples, [(*block, *given) for block in cpu.blocks(len(scores))])
+    cpu.run(tree_events_loops.samples, [(*block, *given) for block in cpu.blocks(len(scores))])
     return out
 
 
