@@ -146,8 +146,10 @@ class tree:
     def __call__(self, scores: Float[Tensor, "*B Q K"], mask: Mask = None) -> Tree:
         if scores.shape[-1] != scores.shape[-2]:
             raise ValueError(f"tree expected scores of as many words as heads, but got {tuple(scores.shape)}.")
-        allowed = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask.expand(scores.shape)
-        return Tree(masked(scores, allowed), allowed.any(-1) & allowed.any(-2), self.projective, self.single_root)
+        if mask is None:
+            return Tree(scores, scores.new_ones(scores.shape[:-1], dtype=torch.bool), self.projective, self.single_root)
+        allowed = mask.expand(scores.shape)
+        return Tree(masked(scores, mask), allowed.any(-1) & allowed.any(-2), self.projective, self.single_root)
 
 
 def hold(module: nn.Module, name: str, value: Number | None) -> None:

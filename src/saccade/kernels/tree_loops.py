@@ -180,8 +180,10 @@ def _eliminated(arcs, single_root, marginals):
             row[j] /= total
         row[n] /= total
         for i in range(word):
-            _add(ways[i, :word], ways[i, word], row[:word])
-            ways[i, n] += ways[i, word] * row[n]
+            via = ways[i, word]
+            for j in range(word):
+                ways[i, j] += via * ways[word, j]
+            ways[i, n] += via * row[n]
 
     slopes, more = np.zeros_like(ways), np.zeros_like(arcs[0])
     for word in range(n):
@@ -190,12 +192,13 @@ def _eliminated(arcs, single_root, marginals):
         visits = 0.0 * row[n]
         to_root = 0.0 * row[n]
         for i in range(word):
-            slopes[i, i] = 0.0
-            slope = _dot(slopes[i, :word], row[:word]) + slopes[i, n] * row[n]
+            via, slope = ways[i, word], slopes[i, n] * row[n]
+            to_root += via * slopes[i, n]
+            for j in range(word):
+                slope += slopes[i, j] * row[j]
+                more[j] += via * slopes[i, j]
             slopes[i, word] = slope
-            visits += ways[i, word] * slope
-            to_root += ways[i, word] * slopes[i, n]
-            _add(more[:word], ways[i, word], slopes[i, :word])
+            visits += via * slope
         for j in range(word):
             slopes[word, j] = (1.0 - visits + more[j]) / totals[word]
         alone = 1.0 - visits if word == 0 or not single_root else 0.0 * visits

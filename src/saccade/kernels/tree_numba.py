@@ -1,6 +1,7 @@
 """The sums over dependency trees on the CPU, by loops over the spans or over the words: time O(K^3)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,13 +95,13 @@ def _unsure(kernel: Callable[..., None], given: tuple, out: tuple[Tensor, ...]) 
     return (~sure).nonzero().squeeze(-1)
 
 
-def _plain_sums(scores: Tensor, *given: object) -> tuple[Tensor, Tensor]:
+def _plain_sums(scores: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
     scores = scores.requires_grad_()
     log_z = trees.plain_log_partition(scores, *given)
     return log_z.detach(), torch.autograd.grad(log_z.sum(), scores)[0]
 
 
-def _plain_along(grad: Tensor, scores: Tensor, *given: object) -> Tensor:
+def _plain_along(grad: Tensor, scores: Tensor, *given: Any) -> Tensor:
     scores = scores.requires_grad_()
     return torch.autograd.grad(trees.plain_marginals(scores, *given), scores, grad)[0]
 
