@@ -11,52 +11,44 @@ from saccade.kernels.op import differentiable
 from saccade.kernels.registry import Road, is_transformed, register_road
 from saccade.positions import trees
 
-Made = Callable[[Tensor, Tensor], Tensor]
-
 
 def suits(part: object, scores: Tensor, *given: object) -> bool:
     """In float32 or float64."""
     return scores.dtype in (torch.float32, torch.float64) and scores.numel() > 0 and not is_transformed()
 
 
-def run(part: object, scores: Tensor, present: Tensor, projective: bool, single_root: bool) -> Tensor:
+def run(part: Any, scores: Tensor, present: Tensor, projective: bool, single_root: bool) -> Tensor:
     """Log Z (*B) or the marginals (*B, K, K)."""
     *batch, words, _ = scores.shape
     rows = scores.reshape(-1, words, words).contiguous(), present.reshape(-1, words).contiguous()
-    out = _MADE[part, projective, single_root](*rows)
+    out = _MADE[part](*rows, torch.tensor([projective, single_root]))
     return out.view((*batch, *out.shape[1:]))
 
 
-def _made_log_partition(projective: bool, single_root: bool) -> Made:
-    def forward(scores: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        return _sums(scores, present, projective, single_root)
-
-    def backward(grad: Tensor, scores: Tensor, present: Tensor, log_z: Tensor, marginals: Tensor) -> tuple[Tensor]:
-        return (grad[:, None, None] * marginals,)
-
-    def plain(scores: Tensor, present: Tensor) -> Tensor:
-        return trees.plain_log_partition(scores, present, projective, single_root)
-
-    shapes = lambda scores, present: (scores.new_empty(len(scores)), torch.empty_like(scores)), _scores_shape
-    return differentiable(_name("log_partition", projective, single_root), forward, backward, shapes, plain)
+def _log_z(scores: Tensor, present: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
+    return _sums(scores, present, *kind.tolist())
 
 
-def _made_marginals(projective: bool, single_root: bool) -> Made:
-    def forward(scores: Tensor, present: Tensor) -> Tensor:
-        return _sums(scores, present, projective, single_root)[1]
-
-    def backward(grad: Tensor, scores: Tensor, present: Tensor, out: Tensor) -> tuple[Tensor]:
-        return (_along(grad, scores, present, projective, single_root),)
-
-    def plain(scores: Tensor, present: Tensor) -> Tensor:
-        return trees.plain_marginals(scores, present, projective, single_root)
-
-    shapes = lambda scores, present: torch.empty_like(scores), _scores_shape
-    return differentiable(_name("marginals", projective, single_root), forward, backward, shapes, plain)
+def _log_z_shape(scores: Tensor, present: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
+    return scores.new_empty(len(scores)), torch.empty_like(scores)
 
 
-def _name(what: str, projective: bool, single_root: bool) -> str:
-    return f"tree_{what}{'_projective' if projective else ''}{'_single_root' if single_root else ''}"
+def _slopes(
+    grad: Tensor, scores: Tensor, present: Tensor, kind: Tensor, log_z: Tensor, marginals: Tensor
+) -> tuple[Tensor]:
+    return (grad[:, None, None] * marginals,)
+
+
+def _marginals(scores: Tensor, present: Tensor, kind: Tensor) -> Tensor:
+    return _sums(scores, present, *kind.tolist())[1]
+
+
+def _marginals_shape(scores: Tensor, present: Tensor, kind: Tensor) -> Tensor:
+    return torch.empty_like(scores)
+
+
+def _second_slopes(grad: Tensor, scores: Tensor, present: Tensor, kind: Tensor, out: Tensor) -> tuple[Tensor]:
+    return (_along(grad, scores, present, *kind.tolist()),)
 
 
 def _scores_shape(grad: Tensor, scores: Tensor, *given: Tensor) -> tuple[Tensor]:
@@ -106,9 +98,22 @@ def _plain_along(grad: Tensor, scores: Tensor, *given: Any) -> Tensor:
     return torch.autograd.grad(trees.plain_marginals(scores, *given), scores, grad)[0]
 
 
-_KINDS = {trees.log_partition: _made_log_partition, trees.marginals: _made_marginals}
-_SHAPES = [(projective, single_root) for projective in (False, True) for single_root in (False, True)]
-_MADE = {(part, *shape): made(*shape) for part, made in _KINDS.items() for shape in _SHAPES}
+def _plain_log_z(scores: Tensor, present: Tensor, kind: Tensor) -> Tensor:
+    return trees.plain_log_partition(scores, present, *kind.tolist())
 
-for _part in _KINDS:
+
+def _plain_marginals(scores: Tensor, present: Tensor, kind: Tensor) -> Tensor:
+    return trees.plain_marginals(scores, present, *kind.tolist())
+
+
+_MADE = {
+    trees.log_partition: differentiable(
+        "tree_log_partition", _log_z, _slopes, (_log_z_shape, _scores_shape), _plain_log_z
+    ),
+    trees.marginals: differentiable(
+        "tree_marginals", _marginals, _second_slopes, (_marginals_shape, _scores_shape), _plain_marginals
+    ),
+}
+
+for _part in _MADE:
     register_road((_part,), "cpu", Road(suits, run))
