@@ -14,12 +14,12 @@ from saccade.positions import trees
 Made = Callable[[Tensor, Tensor], Tensor]
 
 
-def suits(part: object, scores: Tensor, *given: object) -> bool:
+def suits(part: Any, scores: Tensor, *given: object) -> bool:
     """In float32 or float64."""
     return scores.dtype in (torch.float32, torch.float64) and scores.numel() > 0 and not is_transformed()
 
 
-def run(part: object, scores: Tensor, present: Tensor, projective: bool, single_root: bool) -> Tensor:
+def run(part: Any, scores: Tensor, present: Tensor, projective: bool, single_root: bool) -> Tensor:
     """Log Z (*B) or the marginals (*B, K, K)."""
     *batch, words, _ = scores.shape
     rows = scores.reshape(-1, words, words).contiguous(), present.reshape(-1, words).contiguous()
