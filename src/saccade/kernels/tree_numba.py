@@ -12,7 +12,7 @@ from saccade.kernels.registry import Road, is_transformed, register_road
 from saccade.positions import trees
 
 
-def suits(part: object, scores: Tensor, *given: object) -> bool:
+def suits(part: Any, scores: Tensor, *given: object) -> bool:
     """In float32 or float64."""
     return scores.dtype in (torch.float32, torch.float64) and scores.numel() > 0 and not is_transformed()
 
