@@ -143,9 +143,10 @@ def trees(rounds: int) -> Iterable[Row]:
         plain = lambda scores, projective=projective: plain_arcs(scores, present, projective, projective)  # noqa: E731
         for peer, theirs in {"torch-struct": partial(structs_arcs, projective), "the plain road": plain}.items():
             for ask, what in ((trained_arcs, "marginals, forward and backward"), (arcs, "marginals")):
-                calls = [partial(ask, each, scores) for each in (ours, theirs)]
-                assert_close(calls[0](), calls[1](), rtol=0, atol=5e-3)  # torch-struct adds 1e-5 to every weight
-                yield compare(f"{name} tree, batch 16, 40 words, {what}", peer, *calls, bound, EXPONENTIALS, 16, rounds)
+                one, other = partial(ask, ours, scores), partial(ask, theirs, scores)
+                assert_close(one(), other(), rtol=0, atol=5e-3)  # torch-struct adds 1e-5 to every weight
+                case = f"{name} tree, batch 16, 40 words, {what}"
+                yield compare(case, peer, one, other, bound, EXPONENTIALS, 16, rounds)
 
 
 def our_arcs(projective: bool, scores: Tensor) -> Tensor:
