@@ -1,4 +1,4 @@
-"""Where examples come from: real digits, scattered or plain, and folders of pictures."""
+"""Where examples come from: real digits, scattered or plain, folders of pictures, and sentences with their trees."""
 
 from saccade.data.folder import Pictures as Pictures
 from saccade.data.folder import pictures as pictures
@@ -8,3 +8,6 @@ from saccade.data.scatter import Scattered as Scattered
 from saccade.data.splits import Split as Split
 from saccade.data.splits import Splits as Splits
 from saccade.data.splits import hold_out as hold_out
+from saccade.data.conllu import treebank as treebank
+from saccade.data.trees import Sentence as Sentence
+from saccade.data.trees import Trees as Trees
