@@ -29,8 +29,12 @@ from torch.nn.functional import cross_entropy, dropout
 import saccade as sc
 from saccade import data as datasets
 from saccade.data.trees import RELATIONS, TAGS
+from saccade.report import Picture
+from saccade.sentences import arcs, png
 
 WATCH = ("valid_las", "max")
+
+ERROR = "share of the validation words with a wrong head or relation"
 
 LONGEST = 24
 """Characters of a word that are looked at."""
@@ -293,3 +297,38 @@ def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim
         return (step + 1) / warm if step < warm else (1 + math.cos(math.pi * min(1, (step - warm) / cool))) / 2
 
     return adam, torch.optim.lr_scheduler.LambdaLR(adam, rate)
+
+
+def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
+    """The trees that were decoded, as arcs as thick as they are probable, and the arcs that are wrong."""
+    parsed = model(batch)
+    heads, weights = parsed.positions.mode, parsed.positions.mean.float()
+    relations = model.relate(parsed.words, heads).argmax(-1)
+    return [
+        _picture(_spelled(batch, n), *(each[n, : int(length)] for each in (heads, batch["heads"], weights, relations)))
+        for n, length in enumerate((batch["words"] >= 0).sum(-1))
+    ]
+
+
+def _spelled(batch: dict[str, Tensor], n: int) -> list[str]:
+    """The words of a sentence of a batch."""
+    forms = batch["forms"][batch["words"][n][batch["words"][n] >= 0]].tolist()
+    return ["".join(chr(letter) for letter in form if letter) for form in forms]
+
+
+def _picture(words: list[str], heads: Tensor, gold: Tensor, weights: Tensor, relations: Tensor) -> Picture:
+    """One sentence: its arcs, and which are wrong in words."""
+    found, true = ([_head(words, i, int(head)) for i, head in enumerate(each)] for each in (heads, gold))
+    wrong = [
+        f"{word} below {head}, not {truth}"
+        for word, head, truth in zip(words, found, true, strict=True)
+        if head != truth
+    ]
+    figure = arcs(words, heads, gold, weights[:, : len(words)], [RELATIONS[relation] for relation in relations])
+    verdict = f"{len(words) - len(wrong)} of {len(words)} heads are right"
+    return Picture(" ".join(words), "; ".join([verdict, *wrong]) + ".", png(figure))
+
+
+def _head(words: list[str], i: int, head: int) -> str:
+    """What a word is below, by name and number."""
+    return "the root" if head == i else f"{words[head]} ({head + 1})"
