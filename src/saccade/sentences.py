@@ -92,7 +92,9 @@ def spans(
     """
     places = _lines(words, width)
     deep = places[-1][0] + 2 + bool(names)
-    axes = _axes(max(left + len(word) for (_, left), word in zip(places, words, strict=True)) + 2, -deep * len(weights), 0)
+    axes = _axes(
+        max(left + len(word) for (_, left), word in zip(places, words, strict=True)) + 2, -deep * len(weights), 0
+    )
     for query, row in enumerate(weights.detach().cpu()):
         top = -deep * query - 1
         if names:
@@ -156,7 +158,14 @@ def _height(x: float, y: float) -> float:
 
 
 def _arc(
-    axes: Axes, middles: list[float], i: int, head: int, highest: float, colour: str, weight: float, dashed: bool = False
+    axes: Axes,
+    middles: list[float],
+    i: int,
+    head: int,
+    highest: float,
+    colour: str,
+    weight: float,
+    dashed: bool = False,
 ) -> None:
     """An arc from the head to word i, or a line from the top to it, with a point at its end."""
     start, end = middles[head], middles[i]

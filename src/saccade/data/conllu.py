@@ -40,7 +40,10 @@ def treebank(data: str | Path = "generated") -> Splits:
     'sentences of a small grammar inside saccade: 3,000 training, 300 validation and 300 test sentences'
     """
     if data == "generated":
-        parts, source = [grammar(count, seed) for seed, count in enumerate((3000, 300, 300))], "sentences of a small grammar inside saccade"
+        parts, source = (
+            [grammar(count, seed) for seed, count in enumerate((3000, 300, 300))],
+            "sentences of a small grammar inside saccade",
+        )
     else:
         parts, source = [read(find(Path(data), part)) for part in PARTS], f"the CoNLL-U files of {data}"
     train, valid, test = (Trees(sentences) for sentences in parts)
@@ -105,6 +108,8 @@ def _word(columns: Sequence[str], place: int) -> list[Word]:
     name, form, _, tag, _, _, head, relation, *_ = columns
     if "-" in name or "." in name:
         return []
+    if not form:
+        raise ValueError(f"expected a form for word {place}, but got none")
     relation = relation.partition(":")[0]
     if name != str(place):
         raise ValueError(f"expected word {place}, but got {name!r}")

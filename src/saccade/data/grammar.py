@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from saccade.data.trees import Sentence
 
-NOUNS = "fox dog child woman man girl sailor king cook judge bird guest".split()
-TOOLS = "telescope hammer lamp camera ladder spoon".split()
-TRAITS = "tail hat beard smile scar coat".split()
-ADJECTIVES = "old small quick brown quiet happy strange tired".split()
-STAY = "slept arrived smiled waited left danced".split()
-ACT = "saw met followed helped heard painted found asked".split()
-ADVERBS = "yesterday quietly often today soon slowly".split()
-DETERMINERS = "the a every this".split()
+NOUNS = ["fox", "dog", "child", "woman", "man", "girl", "sailor", "king", "cook", "judge", "bird", "guest"]
+TOOLS = ["telescope", "hammer", "lamp", "camera", "ladder", "spoon"]
+TRAITS = ["tail", "hat", "beard", "smile", "scar", "coat"]
+ADJECTIVES = ["old", "small", "quick", "brown", "quiet", "happy", "strange", "tired"]
+STAY = ["slept", "arrived", "smiled", "waited", "left", "danced"]
+ACT = ["saw", "met", "followed", "helped", "heard", "painted", "found", "asked"]
+ADVERBS = ["yesterday", "quietly", "often", "today", "soon", "slowly"]
+DETERMINERS = ["the", "a", "every", "this"]
 
 
 class Part(NamedTuple):
@@ -35,7 +35,7 @@ def grammar(count: int, seed: int) -> list[Sentence]:
     """So many sentences, the same for the same seed.
 
     >>> grammar(1, seed=3)[0].words
-    ('a', 'bird', 'asked', 'every', 'fox', '.')
+    ('a', 'girl', 'saw', 'a', 'quiet', 'woman', 'with', 'this', 'tired', 'coat', '.')
     """
     chance = random.Random(seed)
     return [_sentence(chance) for _ in range(count)]
@@ -68,7 +68,9 @@ def _verb_phrase(chance: random.Random) -> Phrase:
     verb, thing, kind = _word(chance, ACT, "VERB"), _noun_phrase(chance, NOUNS), chance.choice("-tr")
     if kind == "-":
         return _join([verb, thing], 0, ["", "obj"])
-    phrase = _join([[Part("with", "ADP", None, "")], _noun_phrase(chance, TOOLS if kind == "t" else TRAITS)], 1, ["case", ""])
+    phrase = _join(
+        [[Part("with", "ADP", None, "")], _noun_phrase(chance, TOOLS if kind == "t" else TRAITS)], 1, ["case", ""]
+    )
     if kind == "t":
         return _join([verb, thing, phrase], 0, ["", "obj", "obl"])
     return _join([verb, _join([thing, phrase], 0, ["", "nmod"])], 0, ["", "obj"])

@@ -9,12 +9,17 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-RELATIONS = tuple(
-    "acl advcl advmod amod appos aux case cc ccomp clf compound conj cop csubj dep det discourse dislocated expl fixed "
-    "flat goeswith iobj list mark nmod nsubj nummod obj obl orphan parataxis punct reparandum root vocative xcomp".split()
-)
+RELATIONS = (
+    "acl", "advcl", "advmod", "amod", "appos", "aux", "case", "cc", "ccomp", "clf", "compound", "conj", "cop",
+    "csubj", "dep", "det", "discourse", "dislocated", "expl", "fixed", "flat", "goeswith", "iobj", "list", "mark",
+    "nmod", "nsubj", "nummod", "obj", "obl", "orphan", "parataxis", "punct", "reparandum", "root", "vocative",
+    "xcomp",
+)  # fmt: skip
 """The relations of Universal Dependencies; what a language adds after a colon is left out."""
-TAGS = tuple("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X _".split())
+TAGS = (
+    "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT", "SCONJ",
+    "SYM", "VERB", "X", "_",
+)  # fmt: skip
 """Its parts of speech, and none."""
 
 
@@ -63,7 +68,7 @@ class Trees:
         lengths = self.lengths[indices].unsqueeze(-1)
         ahead = torch.arange(int(lengths.max()))
         places, absent = self.starts[indices].unsqueeze(-1) + ahead, ahead >= lengths  # (B, K)
-        places = places.masked_fill(absent, 0)
+        places = places.where(~absent, self.starts[indices[:1]])
         columns = {each: getattr(self, each)[places].masked_fill(absent, -1) for each in ("heads", "relations", "tags")}
         known, words = self.words[places].unique(return_inverse=True)
         forms = self.forms[known]

@@ -260,8 +260,8 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Whether each word has its head (`uas`), and the relation to it as well (`las`), (words,); the same of the words
-    that are no punctuation; and of each sentence, (B,), whether not all heads are right, and whether they are a tree."""
+    """Whether each word has its head (`uas`), and the relation to it as well (`las`), (words,); the same of those that
+    are no punctuation; and of each sentence, (B,), whether some head is wrong, and whether the heads are a tree."""
     parsed = model(batch)
     heads, present = parsed.positions.mode, batch["words"] >= 0
     right = heads == batch["heads"]
