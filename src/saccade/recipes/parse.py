@@ -131,9 +131,10 @@ class Forms(nn.Module):
 
     def spelling(self, forms: Tensor) -> Tensor:
         """The vectors (U, filters) of forms (U, C) by their characters."""
-        letters = self.letter(self.alphabet(forms)).masked_fill((forms == 0).unsqueeze(-1), 0)
+        over = (forms == 0).unsqueeze(-1)
+        letters = self.letter(self.alphabet(forms)).masked_fill(over, 0)
         triples = nn.functional.pad(letters, (0, 0, 1, 1)).unfold(1, 3, 1).flatten(2)  # (U, C, 3 letters)
-        return self.filters(triples).relu().amax(1)
+        return self.filters(triples).relu().masked_fill(over, 0).amax(1)
 
 
 class Recurrent(nn.Module):
