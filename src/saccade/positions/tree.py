@@ -63,6 +63,13 @@ class Tree(Structure):
         """The heads as a 0/1 tensor, a row of zeros where a word is absent."""
         return (z.unsqueeze(-1) == self._words).to(self.scores.dtype)
 
+    def k_best(self, k: int) -> Int[Tensor, "k *B K"]:
+        return trees.k_best(*self._parts, k)
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Int[Tensor, "*SB K"]:
+        """A random tree: from the whole sentence down to its words if projective, else word after word."""
+        return trees.sample(*self._parts, torch.Size(sample_shape))
+
     def enumerate_support(self, expand: bool = True) -> Int[Tensor, "E *B K"]:
         """Every choice of a head, or -1, for every word: those that are no trees are impossible."""
         return labellings(self, self.scores.shape[-1], expand)

@@ -2,9 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saccade.kernels import tree_choice_numba
 from saccade.kernels.registry import find_road
 from saccade.positions.base import INFINITY
 from saccade.positions.recurrence import NEVER
@@ -13,7 +14,7 @@ from saccade.positions.recurrence import NEVER
 def log_partition(
     scores: Float[Tensor, "*B K K"], present: Bool[Tensor, "*B K"], projective: bool, single_root: bool
 ) -> Float[Tensor, "*B"]:
-    """log sum_z exp(sum_i scores_{i, z_i}), over all trees z of the words that are present; -inf where none is possible.
+    """log sum_z exp(sum_i scores_{i, z_i}), over all trees z of the words that are present; -inf where there is none.
 
     z_i is the head of word i, i itself for a root. Projective trees by the inside algorithm over the spans of Eisner
     (1996), in time O(K^3). All trees by eliminating one word after another: what Koo et al. (2007) take as a
@@ -37,6 +38,43 @@ def marginals(
     """
     given = scores, present, projective, single_root
     return (find_road((marginals,), *given) or plain_marginals)(*given)
+
+
+def k_best(scores: Tensor, present: Tensor, projective: bool, single_root: bool, k: int) -> Int[Tensor, "k *B K"]:
+    """The k best trees, the best first, -1 throughout where there are fewer.
+
+    The best by the algorithm of Eisner (1996) in time O(K^3), or by that of Chu and Liu (1965) and Edmonds (1967); each
+    next one by splitting the set that the one before it was in (Lawler 1972), in K times that.
+
+    >>> k_best(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.ones(2, dtype=torch.bool), True, False, k=3)
+    tensor([[0, 1],
+            [1, 1],
+            [0, 0]])
+    """
+    found = tree_choice_numba.k_best(*_rows(scores, present), projective, single_root, k)
+    return found.movedim(1, 0).reshape(k, *present.shape)
+
+
+def sample(
+    scores: Tensor, present: Tensor, projective: bool, single_root: bool, sample_shape: torch.Size
+) -> Int[Tensor, "*SB K"]:
+    """Trees drawn in proportion to the exponential of their score, exactly.
+
+    >>> sample(torch.zeros(1, 1), torch.ones(1, dtype=torch.bool), True, True, torch.Size([2]))
+    tensor([[0],
+            [0]])
+    """
+    rows, present_rows = _rows(scores, present)
+    numbers = len(rows), sample_shape.numel(), 2 * scores.shape[-1]
+    uniform = torch.rand(numbers, dtype=torch.float64, device=scores.device)
+    found = tree_choice_numba.sample(rows, present_rows, uniform, projective, single_root)
+    return found.movedim(1, 0).reshape(*sample_shape, *present.shape)
+
+
+def _rows(scores: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    *batch, words = present.shape
+    rows = torch.Size(batch).numel()
+    return scores.reshape(rows, words, words), present.reshape(rows, words)
 
 
 def plain_log_partition(scores: Tensor, present: Tensor, projective: bool, single_root: bool) -> Tensor:
