@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from saccade.drawing import COLOURS, opacity
+from saccade.report import Number
 
 FONT = {"family": "monospace", "fontsize": 10}
 CHARACTER, LINE = 0.086, 0.25  # inches of a character, and from line to line
@@ -139,7 +140,7 @@ def _lines(words: Sequence[str], width: int) -> list[tuple[int, int]]:
     return places
 
 
-def _axes(width: float, low: float, high: float) -> Axes:
+def _axes(width: Number, low: Number, high: Number) -> Axes:
     """Axes over a whole figure in characters from 0 to `width`, and in lines from `low` to `high`."""
     figure = Figure((width * CHARACTER, (high - low) * LINE))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -152,7 +153,7 @@ def _weight(weights: Tensor | None, i: int, head: int) -> float:
     return 1.0 if weights is None else float(weights[i, head])
 
 
-def _height(x: float, y: float) -> float:
+def _height(x: Number, y: Number) -> float:
     """How high an arc is above the words, in lines."""
     return abs(x - y) ** 0.6 / 1.5
 
@@ -174,4 +175,4 @@ def _arc(
     if head == i:
         x, y = np.array([end, end]), np.array([highest + 1, 0])
     axes.plot(x, y, color=colour, linewidth=0.4 + (THICK - 0.4) * weight, linestyle="--" if dashed else "-")
-    axes.plot([end], [0.08], marker="v", color=colour, markersize=4, linewidth=0)
+    axes.plot([end], [0.08], marker="v", color=colour, markersize=6, linewidth=0)

@@ -243,7 +243,7 @@ class Model(nn.Module):
         return Parsed(positions, words, self.tag(self.dropped(layers[1])).float())
 
 
-def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The negative log-probability of the true heads, and the cross-entropy of the relations to them, of a word."""
     parsed, count = model(batch), (batch["words"] >= 0).sum()
     log_prob = parsed.positions.log_prob(batch["heads"])  # (B,), or (B, K) if the heads are independent
@@ -260,7 +260,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1, reduction="sum")
 
 
-def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def evaluate(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Whether each word has its head (`uas`), and the relation to it as well (`las`), (words,); the same of those that
     are no punctuation; and of each sentence, (B,), whether some head is wrong, and whether the heads are a tree."""
     parsed = model(batch)
@@ -300,10 +300,10 @@ def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim
     return adam, torch.optim.lr_scheduler.LambdaLR(adam, rate)
 
 
-def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
+def look(model: Any, batch: dict[str, Tensor]) -> list[Picture]:
     """The trees that were decoded, as arcs as thick as they are probable, and the arcs that are wrong."""
     parsed = model(batch)
-    heads, weights = parsed.positions.mode, parsed.positions.mean.float()
+    heads, weights = parsed.positions.mode, parsed.positions.mean.detach().float()
     relations = model.relate(parsed.words, heads).argmax(-1)
     return [
         _picture(_spelled(batch, n), *(each[n, : int(length)] for each in (heads, batch["heads"], weights, relations)))
