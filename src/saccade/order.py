@@ -42,7 +42,7 @@ class Order:
 
     In training the examples are in a new order each epoch, and those that fill no batch wait for another; else they
     are in their own order, in batches as equal as can be, the same in every epoch. Where `lengths` (count,) are given,
-    a batch in training is of examples about as long as each other, so that little of it is padding.
+    a batch is of examples about as long as each other, so that little of it is padding.
 
     Raises Failure if the processes cannot share a batch equally.
 
@@ -83,7 +83,7 @@ class Order:
 
     def _examples(self) -> Tensor:
         if not self.shuffled:
-            return torch.arange(self.count)
+            return torch.arange(self.count) if self.lengths is None else self.lengths.argsort(stable=True)
         generator = torch.Generator().manual_seed(mix(self.seed, "order", self.epoch))
         examples = torch.randperm(self.count, generator=generator)[: len(self) * self.batch]
         if self.lengths is None:

@@ -137,8 +137,8 @@ class Report:
         curves_x, curves_y: what the axes of the curves are.
         looks: {model: where it looked}, all on the same images.
         failures: {model: images that it answered wrongly}.
-        pictures: {heading: pictures}, of models that look at something else than images.
         command, config: how to run this again.
+        pictures: {heading: pictures}, of models that look at something else than images.
 
     Raises:
         ValueError: a row that does not fit the columns, or looks at different numbers of images.
@@ -162,9 +162,9 @@ class Report:
     curves_y: str = "error on the validation images"
     looks: Mapping[str, Look] = field(default_factory=dict)
     failures: Mapping[str, Look] = field(default_factory=dict)
-    pictures: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
     command: str = ""
     config: str = ""
+    pictures: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for model, row in self.rows.items():
