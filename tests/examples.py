@@ -17,9 +17,9 @@ def tensors(*shape: int, count: int = 1, scale: float = 1.0) -> tuple[Tensor, ..
     return tuple(scale * torch.randn(*shape, dtype=torch.float64) for _ in range(count))
 
 
-def inputs() -> tuple[Tensor, Tensor, Tensor]:
+def inputs(queries: int = Q) -> tuple[Tensor, Tensor, Tensor]:
     """query (B, Q, D), keys (B, K, D) and values (B, K, V)."""
-    return *tensors(B, Q, D), *tensors(B, K, D), *tensors(B, K, V)
+    return *tensors(B, queries, D), *tensors(B, K, D), *tensors(B, K, V)
 
 
 class Fatigue(sc.Score):
@@ -30,6 +30,14 @@ class Fatigue(sc.Score):
 
     def next(self, carried: Tensor | None, positions: sc.Positions) -> Tensor:
         return positions.mean.sum(-2) + (0 if carried is None else carried)
+
+
+LINKS = [0.3, -0.8, 0.1, 0.6], [-0.5, 0.9, 0.2, -0.1], [0.7, 0.0, -0.6, 0.4], [-0.2, 0.5, 0.8, -0.9]
+
+
+def parameter(*values: float | list[float]) -> nn.Parameter:
+    """A parameter of one number or several, in float64."""
+    return nn.Parameter(torch.tensor(values[0] if len(values) == 1 else values, dtype=torch.float64))
 
 
 SCORES: dict[str, Callable[[], Any]] = {
@@ -69,6 +77,16 @@ OVERS: dict[str, Callable[[], Any]] = {
     "monotonic(2)": lambda: sc.monotonic(2),
     "monotonic(3)": lambda: sc.monotonic(3, score=sc.Location(D, K + 2).double()),
     "monotonic(None)": lambda: sc.monotonic(None, noise=0.5),
+    "segments": lambda: sc.segments(1.5),
+    "segments, learned stay": lambda: sc.segments(parameter(-0.7)),
+    "chain": lambda: sc.chain(parameter(*LINKS), parameter(0.2, -0.4, 0.9, 0.0), parameter(-0.3, 0.5, 0.0, 0.8)),
+    "semi_markov": lambda: sc.semi_markov(
+        2, parameter(*LINKS), parameter([0.4, -0.2, 0.0, 0.3], [0.1, 0.7, -0.5, 0.2])
+    ),
+    "tree": lambda: sc.tree(),
+    "tree, several roots": lambda: sc.tree(single_root=False),
+    "tree, non-projective": lambda: sc.tree(projective=False),
+    "tree, non-projective, several roots": lambda: sc.tree(projective=False, single_root=False),
     "dropout": lambda: sc.dropout(sc.softmax, 0.5).eval(),
 }
 
@@ -82,15 +100,24 @@ READS: dict[str, Callable[[], Any]] = {
     "relaxed": lambda: sc.relaxed(0.7),
 }
 
-MASKS: dict[str, Callable[[], Tensor | None]] = {
-    "none": lambda: None,
-    "padding": lambda: sc.padding(torch.tensor([1, 3]), K),
-    "nothing to see": lambda: sc.padding(torch.tensor([0, K]), K),
-    "causal": lambda: sc.causal(Q, K),
-    "window": lambda: sc.window(2, Q, K),
-    "document": lambda: sc.document(torch.tensor([[0, 0, 1], [0, 2, 2]]), torch.tensor([[0, 0, 1, 1], [0, 1, 1, 2]])),
-    "combined": lambda: sc.causal(Q, K) & ~sc.padding(torch.tensor([1, 0]), K) | sc.window(1, Q, K),
+DOCUMENTS = torch.tensor([[0, 0, 1, 1], [0, 2, 2, 1]]), torch.tensor([[0, 0, 1, 1], [0, 1, 1, 2]])
+
+MASKS: dict[str, Callable[..., Tensor | None]] = {
+    "none": lambda queries=Q: None,
+    "padding": lambda queries=Q: sc.padding(torch.tensor([1, 3]), K),
+    "nothing to see": lambda queries=Q: sc.padding(torch.tensor([0, K]), K),
+    "causal": lambda queries=Q: sc.causal(queries, K),
+    "window": lambda queries=Q: sc.window(2, queries, K),
+    "document": lambda queries=Q: sc.document(DOCUMENTS[0][:, :queries], DOCUMENTS[1]),
+    "combined": lambda queries=Q: (
+        sc.causal(queries, K) & ~sc.padding(torch.tensor([1, 0]), K) | sc.window(1, queries, K)
+    ),
 }
+
+
+def queries(over: str) -> int:
+    """How many queries a row is asked: those of a tree are its words, and so are the keys."""
+    return K if over.startswith("tree") else Q
 
 
 def positions(over: Any, scores: Tensor, mask: Tensor | None = None) -> sc.Positions:

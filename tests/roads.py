@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import saccade as sc
 from saccade.kernels import registry
 
 
@@ -43,3 +44,25 @@ def taken(monkeypatch: pytest.MonkeyPatch, parts: tuple, call: Callable[[], obje
     monkeypatch.setitem(registry._ROADS, (*parts, device), counted)
     call()
     return bool(calls)
+
+
+class Contexts(nn.Module):
+    """query, keys and values to contexts; with its matrices as arguments, a function of them too."""
+
+    def __init__(self, score: nn.Module, over=sc.softmax, mask: Tensor | None = None):
+        super().__init__()
+        self.attention = sc.Attention(score, over)
+        self.mask = mask
+
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        return self.attention(query, self.attention.prepare(keys, values, self.mask)).context
+
+    def of_all(self, query: Tensor, keys: Tensor, values: Tensor, *matrices: Tensor) -> Tensor:
+        names = [name for name, _ in self.named_parameters()]
+        return torch.func.functional_call(self, dict(zip(names, matrices, strict=True)), (query, keys, values))
+
+
+def check_contexts(model: Contexts, *given: Tensor) -> None:
+    """The law for a module and all that its contexts depend on."""
+    matrices = [each.detach().to(given[0].dtype) for each in model.parameters()]
+    check_road(lambda dtype: model.to(dtype).of_all, *given, *matrices)

@@ -26,7 +26,8 @@ def test_a_relaxed_read_has_a_gradient_and_a_sample_none():
 
 @pytest.mark.parametrize("over", examples.OVERS)
 def test_relaxed_is_refused_where_there_are_no_relaxed_events(over: str):
-    positions = examples.positions(examples.OVERS[over](), torch.randn(2, 3, 4, dtype=torch.float64))
+    scores = torch.randn(2, examples.queries(over), 4, dtype=torch.float64)
+    positions = examples.positions(examples.OVERS[over](), scores)
     if positions.has_relaxed:
         assert sc.relaxed(0.5)(positions, examples.inputs()[2])[0].shape == (2, 3, 2)
     else:

@@ -160,12 +160,15 @@ def hold(module: nn.Module, name: str, value: Number | None) -> None:
 
 def labelled(scores: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """The scores (*B, T, S) without the labels that the mask forbids, and which positions (*B, T) are present."""
-    allowed = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask.expand(scores.shape)
-    return masked(scores, allowed), allowed.any(-1)
+    if mask is None:
+        return scores, torch.ones(scores.shape[:-1], dtype=torch.bool, device=scores.device)
+    return masked(scores, mask), mask.expand(scores.shape).any(-1)
 
 
 def with_ends(scores: Tensor, present: Tensor, start: Tensor | None, stop: Tensor | None) -> Tensor:
     """The scores with those of the first and of the last present position added there."""
+    if start is None and stop is None:
+        return scores
     count = present.cumsum(-1)
     first, last = present & (count == 1), present & (count == count[..., -1:])
     for where, ends in ((first, start), (last, stop)):

@@ -30,13 +30,14 @@ def check_probability(positions: sc.Positions, values: Tensor) -> None:
 @pytest.mark.parametrize("mask", examples.MASKS)
 @pytest.mark.parametrize("over", examples.OVERS)
 def test_probability(over: str, mask: str):
-    scores, values = 2 * torch.randn(2, 3, 4, dtype=torch.float64), examples.inputs()[2]
-    check_probability(examples.positions(examples.OVERS[over](), scores, examples.MASKS[mask]()), values)
+    queries, values = examples.queries(over), examples.inputs()[2]
+    scores, allowed = 2 * torch.randn(2, queries, 4, dtype=torch.float64), examples.MASKS[mask](queries)
+    check_probability(examples.positions(examples.OVERS[over](), scores, allowed), values)
 
 
 @pytest.mark.parametrize("over", examples.OVERS)
 def test_scores_of_minus_infinity_are_places_that_are_never_looked_at(over: str):
-    scores, values = torch.randn(2, 3, 4, dtype=torch.float64), examples.inputs()[2]
+    scores, values = torch.randn(2, examples.queries(over), 4, dtype=torch.float64), examples.inputs()[2]
     scores[0, 1] = -math.inf
     scores[1, 2, 1:3] = -math.inf
     positions = examples.positions(examples.OVERS[over](), scores)
@@ -46,7 +47,7 @@ def test_scores_of_minus_infinity_are_places_that_are_never_looked_at(over: str)
 
 @pytest.mark.parametrize("over", examples.OVERS)
 def test_divergence(over: str):
-    scores = torch.randn(2, 2, 3, 4, dtype=torch.float64)
+    scores = torch.randn(2, 2, examples.queries(over), 4, dtype=torch.float64)
     part = examples.OVERS[over]()
     p, q = (
         examples.positions(part, scores[0]),

@@ -56,7 +56,8 @@ def check_sampling(positions: sc.Positions) -> None:
 
 def twins(over: str) -> sc.Positions:
     """Two rows that are alike, with a place that may not be looked at."""
-    scores = torch.tensor([0.0, 1.0, -0.5, 0.7], dtype=torch.float64).expand(2, 1, 4)
+    queries = 4 if over.startswith("tree") else 1
+    scores = torch.tensor([0.0, 1.0, -0.5, 0.7], dtype=torch.float64).expand(2, queries, 4)
     return examples.positions(examples.OVERS[over](), scores, torch.tensor([[[True, True, False, True]]]))
 
 

@@ -3,7 +3,7 @@
 import examples
 import pytest
 import torch
-from roads import answers, check_road, plain_answers, taken
+from roads import Contexts, answers, check_contexts, plain_answers, taken
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.testing import assert_close
@@ -33,25 +33,8 @@ def arguments(size: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     return [torch.randn(*batch, *shape).to(dtype) for shape in shapes]
 
 
-class Contexts(nn.Module):
-    """query, keys and values to contexts; with its matrices as arguments, a function of them too."""
-
-    def __init__(self, width: int, mask: Tensor | None = None, over=sc.softmax):
-        super().__init__()
-        self.attention = sc.Attention(sc.Additive(width, width + 1, width + 3), over)
-        self.mask = mask
-
-    def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        return self.attention(query, self.attention.prepare(keys, values, self.mask)).context
-
-    def of_all(self, query: Tensor, keys: Tensor, values: Tensor, *matrices: Tensor) -> Tensor:
-        names = [name for name, _ in self.named_parameters()]
-        return torch.func.functional_call(self, dict(zip(names, matrices, strict=True)), (query, keys, values))
-
-
-def check(model: Contexts, *given: Tensor) -> None:
-    matrices = [each.detach().to(given[0].dtype) for each in model.parameters()]
-    check_road(lambda dtype: model.to(dtype).of_all, *given, *matrices)
+def additive_contexts(width: int, mask: Tensor | None = None, over=sc.softmax) -> Contexts:
+    return Contexts(sc.Additive(width, width + 1, width + 3), over, mask)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -59,7 +42,7 @@ def check(model: Contexts, *given: Tensor) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_values_and_gradients(size: str, dtype: torch.dtype, threads: int):
     torch.set_num_threads(threads)
-    check(Contexts(SIZES[size][-1]), *arguments(size, dtype))
+    check_contexts(additive_contexts(SIZES[size][-1]), *arguments(size, dtype))
 
 
 @pytest.mark.parametrize("mask", examples.MASKS)
@@ -68,32 +51,32 @@ def test_masks(mask: str, over):
     given = [
         each.float() for each in (*examples.tensors(2, 3, 5), *examples.tensors(2, 4, 6), *examples.tensors(2, 4, 2))
     ]
-    check(Contexts(5, examples.MASKS[mask](), over), *given)
+    check_contexts(additive_contexts(5, examples.MASKS[mask](), over), *given)
 
 
 def test_not_contiguous():
     query, keys, values = arguments("heads")
     wide = [each.repeat_interleave(2, -1)[..., ::2].transpose(0, 1) for each in (query, keys, values)]
-    check(Contexts(SIZES["heads"][-1]), *wide)
-    check(Contexts(SIZES["heads"][-1]), query, keys[:1, :1].expand_as(keys), values)
+    check_contexts(additive_contexts(SIZES["heads"][-1]), *wide)
+    check_contexts(additive_contexts(SIZES["heads"][-1]), query, keys[:1, :1].expand_as(keys), values)
 
 
 def test_draws_stand_in_front():
     query, keys, values = arguments("batch")
-    check(Contexts(SIZES["batch"][-1]), torch.stack((query, 2 * query, -query)), keys, values)
+    check_contexts(additive_contexts(SIZES["batch"][-1]), torch.stack((query, 2 * query, -query)), keys, values)
 
 
 def test_the_buffers_may_hold_anything():
     torch.use_deterministic_algorithms(True)
     try:
         assert torch.empty(3).isnan().all()
-        check(Contexts(SIZES["batch"][-1]), *arguments("batch"))
+        check_contexts(additive_contexts(SIZES["batch"][-1]), *arguments("batch"))
     finally:
         torch.use_deterministic_algorithms(False)
 
 
 def test_a_large_sum_is_as_exact_as_the_plain_road_s():
-    check(Contexts(24), *(torch.randn(4, *shape) for shape in ((64, 24), (128, 25), (128, 3))))
+    check_contexts(additive_contexts(24), *(torch.randn(4, *shape) for shape in ((64, 24), (128, 25), (128, 3))))
 
 
 def test_the_tangent_is_within_a_millionth():
@@ -109,7 +92,7 @@ def test_the_tangent_is_within_a_millionth():
 def test_nan_stays_nan_where_it_is(what: str):
     query, keys, values = arguments("batch")
     (query if what == "query" else keys)[0, 1] = torch.nan
-    model = Contexts(SIZES["batch"][-1])
+    model = additive_contexts(SIZES["batch"][-1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("saccade.kernels.registry._ROADS", {})
         wanted = model(query, keys, values).isnan()
@@ -121,13 +104,13 @@ def test_nothing_to_do():
     query, keys, values = arguments("batch")
     for some in (query[:, :0], query[:0]):
         batch = len(some)
-        contexts, *grads = answers(Contexts(SIZES["batch"][-1]), some, keys[:batch], values[:batch])
+        contexts, *grads = answers(additive_contexts(SIZES["batch"][-1]), some, keys[:batch], values[:batch])
         assert contexts.shape == (batch, some.shape[1], 3) and all(grad.isfinite().all() for grad in grads)
 
 
 def test_the_second_gradient_is_that_of_the_plain_road():
     query, keys, values = arguments("batch")
-    model = Contexts(SIZES["batch"][-1])
+    model = additive_contexts(SIZES["batch"][-1])
 
     def slopes(*given: Tensor) -> Tensor:
         leaves = [each.requires_grad_() for each in given]
@@ -205,7 +188,7 @@ class TestMutants:
 
         monkeypatch.setattr(additive_numba, "_scores", scores)
         with pytest.raises(AssertionError):
-            check(Contexts(SIZES["batch"][-1]), *arguments("batch"))
+            check_contexts(additive_contexts(SIZES["batch"][-1]), *arguments("batch"))
 
 
 @pytest.mark.unchecked
@@ -214,7 +197,7 @@ class TestTransforms:
 
     def test_compile_and_its_gradient(self):
         torch._dynamo.reset()
-        model, given = Contexts(SIZES["batch"][-1]), arguments("batch")
+        model, given = additive_contexts(SIZES["batch"][-1]), arguments("batch")
         for fast, wanted in zip(
             answers(torch.compile(model, fullgraph=True, backend="aot_eager"), *given),
             answers(model, *given),
@@ -223,13 +206,13 @@ class TestTransforms:
             assert_close(fast, wanted)
 
     def test_export(self):
-        model, given = Contexts(SIZES["batch"][-1]), tuple(arguments("batch"))
+        model, given = additive_contexts(SIZES["batch"][-1]), tuple(arguments("batch"))
         program = torch.export.export(model, given)
         assert "additive_scores" in str(program.graph)
         assert_close(program.module()(*given), model(*given))
 
     def test_autocast(self):
-        model, given = Contexts(SIZES["batch"][-1]), arguments("batch")
+        model, given = additive_contexts(SIZES["batch"][-1]), arguments("batch")
         with torch.autocast("cpu", torch.bfloat16):
             contexts, *_ = answers(model, *given)
             plain, *_ = plain_answers(model, *given)
@@ -237,7 +220,7 @@ class TestTransforms:
         assert_close(contexts, plain, rtol=0.05, atol=0.05)
 
     def test_forward_derivatives(self):
-        model, (query, keys, values) = Contexts(SIZES["batch"][-1]), arguments("batch")
+        model, (query, keys, values) = additive_contexts(SIZES["batch"][-1]), arguments("batch")
         along = torch.func.jvp(lambda query: model(query, keys, values), (query,), (torch.ones_like(query),))[1]
         step = 1e-2
         difference = (model(query + step, keys, values) - model(query - step, keys, values)) / (2 * step)
@@ -249,7 +232,7 @@ class TestOtherWaysToDerive:
 
     def test_many_gradients_at_once(self):
         query, keys, values = arguments("batch")
-        model = Contexts(SIZES["batch"][-1])
+        model = additive_contexts(SIZES["batch"][-1])
         slow, fast = (
             torch.autograd.functional.jacobian(lambda query: model(query, keys, values), query, vectorize=many)
             for many in (False, True)
@@ -258,7 +241,7 @@ class TestOtherWaysToDerive:
 
     def test_forward_derivatives_outside_of_torch_func(self):
         query, keys, values = arguments("batch")
-        model = Contexts(SIZES["batch"][-1])
+        model = additive_contexts(SIZES["batch"][-1])
         with forward_ad.dual_level():
             along = forward_ad.unpack_dual(model(forward_ad.make_dual(query, torch.ones_like(query)), keys, values))
         wanted = torch.func.jvp(lambda query: model(query, keys, values), (query,), (torch.ones_like(query),))

@@ -7,7 +7,7 @@ import sys
 import examples
 import pytest
 import torch
-from roads import answers, check_road, plain_answers, taken
+from roads import Contexts, answers, check_contexts, plain_answers, taken
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -53,37 +53,20 @@ def arguments(size: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     return [torch.randn(*batch, *shape).to(dtype) for shape in ((queries, 6), (places, 7), (places, width))]
 
 
-class Contexts(nn.Module):
-    """query, keys and values to contexts; with its matrices as arguments, a function of them too."""
-
-    def __init__(self, hidden: int = 19, mask: Tensor | None = None, dims: tuple[int, int] = (6, 7)):
-        super().__init__()
-        self.attention = sc.Attention(sc.Additive(*dims, hidden))
-        self.mask = mask
-
-    def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        return self.attention(query, self.attention.prepare(keys, values, self.mask)).context
-
-    def of_all(self, query: Tensor, keys: Tensor, values: Tensor, *matrices: Tensor) -> Tensor:
-        names = [name for name, _ in self.named_parameters()]
-        return torch.func.functional_call(self, dict(zip(names, matrices, strict=True)), (query, keys, values))
-
-
-def check(model: Contexts, *given: Tensor) -> None:
-    matrices = [each.detach().to(given[0].dtype) for each in model.parameters()]
-    check_road(lambda dtype: model.to(dtype).of_all, *given, *matrices)
+def additive_contexts(hidden: int = 19, mask: Tensor | None = None, dims: tuple[int, int] = (6, 7)) -> Contexts:
+    return Contexts(sc.Additive(*dims, hidden), mask=mask)
 
 
 class TestAdditive:
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("size", SIZES)
     def test_values_and_gradients(self, size: str, dtype: torch.dtype):
-        check(Contexts(SIZES[size][-2]), *arguments(size, dtype))
+        check_contexts(additive_contexts(SIZES[size][-2]), *arguments(size, dtype))
 
     @pytest.mark.parametrize("queries", [2, 9])
     def test_one_key_is_read_whatever_its_score(self, queries: int):
         given = torch.randn(2, queries, 6), torch.randn(2, 1, 7), torch.randn(2, 1, 3)
-        contexts, of_query, of_keys, of_values = answers(Contexts(), *given)
+        contexts, of_query, of_keys, of_values = answers(additive_contexts(), *given)
         assert_close(contexts, given[2].expand_as(contexts))
         assert max(of_query.abs().max(), of_keys.abs().max()) < 1e-5
         assert_close(of_values, torch.linspace(-1, 1, contexts.numel()).view_as(contexts).sum(1, keepdim=True))
@@ -93,41 +76,41 @@ class TestAdditive:
     def test_masks(self, mask: str, draws: int):
         query, keys, values = (each.float() for each in examples.inputs())
         query = torch.stack([scale * query for scale in range(1, draws + 1)])
-        check(Contexts(9, examples.MASKS[mask](), (examples.D, examples.D)), query, keys, values)
+        check_contexts(additive_contexts(9, examples.MASKS[mask](), (examples.D, examples.D)), query, keys, values)
 
     @pytest.mark.parametrize("shape", [(2, 1, 1, 5), (1, 3, 8, 1), (2, 3, 1, 1), (8, 5)])
     def test_masks_of_heads(self, shape: tuple[int, ...]):
-        check(Contexts(6, torch.rand(shape) < 0.6), *arguments("heads"))
+        check_contexts(additive_contexts(6, torch.rand(shape) < 0.6), *arguments("heads"))
 
     def test_a_row_that_may_look_at_nothing_reads_zero_with_gradients_of_zero(self):
         for size in ("few queries", "tiles"):
             query, keys, values = arguments(size)
-            model = Contexts(19, torch.zeros(2, 1, keys.shape[1], dtype=torch.bool))
+            model = additive_contexts(19, torch.zeros(2, 1, keys.shape[1], dtype=torch.bool))
             contexts, *grads = answers(model, query, keys, values)
             assert (contexts == 0).all() and all((grad == 0).all() for grad in grads)
 
     def test_not_contiguous(self):
         query, keys, values = arguments("tiles")
         wide = [each.mT.repeat_interleave(2, -1)[..., ::2].mT for each in (query, keys, values)]
-        check(Contexts(), *wide)
-        check(Contexts(), query, keys[:1].expand_as(keys), values[:1].expand_as(values))
-        check(Contexts(), query[:, :1].expand(-1, 3, -1), keys, values[..., :1].expand_as(values))
+        check_contexts(additive_contexts(), *wide)
+        check_contexts(additive_contexts(), query, keys[:1].expand_as(keys), values[:1].expand_as(values))
+        check_contexts(additive_contexts(), query[:, :1].expand(-1, 3, -1), keys, values[..., :1].expand_as(values))
 
     def test_the_buffers_may_hold_anything(self):
         torch.use_deterministic_algorithms(True)
         try:
             assert torch.empty(3).isnan().all()
-            check(Contexts(), *arguments("tiles"))
-            check(Contexts(), *arguments("few queries"))
+            check_contexts(additive_contexts(), *arguments("tiles"))
+            check_contexts(additive_contexts(), *arguments("few queries"))
         finally:
             torch.use_deterministic_algorithms(False)
 
     def test_projections_without_finite_exponentials(self):
         query, keys, values = arguments("tiles")
         query[0], keys[0, :9] = 200 * query[0], 200 * keys[0, :9]
-        check(Contexts(), query, keys, values)
+        check_contexts(additive_contexts(), query, keys, values)
         query[1, 0, 0], keys[1, 0, 0] = INFINITY, 1e30
-        model = Contexts()
+        model = additive_contexts()
         assert_close(model(query, keys, values), plain_answers(model, query, keys, values)[0])
 
     @pytest.mark.parametrize("queries", [6, 60])
@@ -147,7 +130,7 @@ class TestAdditive:
     def test_nan_stays_nan_where_it_is(self, what: str, size: str):
         given = dict(zip(("query", "keys", "values"), arguments(size), strict=True))
         given[what][0, 1] = torch.nan
-        model = Contexts()
+        model = additive_contexts()
         wanted = plain_answers(model, *given.values())[0].isnan()
         assert_close(model(*given.values()).isnan(), wanted)
         assert wanted.any() and not wanted.all()
@@ -155,7 +138,7 @@ class TestAdditive:
     @pytest.mark.parametrize("mask", [None, torch.rand(2, 3, 37) < 0.6])
     def test_the_second_gradient_is_that_of_the_plain_road(self, mask: Tensor | None):
         given = arguments("few queries")
-        model = Contexts(9, None if mask is None else mask.to(DEVICE))
+        model = additive_contexts(9, None if mask is None else mask.to(DEVICE))
 
         def slopes(*given: Tensor) -> Tensor:
             leaves = [each.requires_grad_() for each in (given[0].expand(2, -1, -1, -1), *given[1:])]
@@ -167,11 +150,11 @@ class TestAdditive:
 
     def test_the_same_call_has_the_same_gradients(self):
         given = arguments("more queries than units")
-        model = Contexts(4)
+        model = additive_contexts(4)
         assert all((a == b).all() for a, b in zip(answers(model, *given), answers(model, *given), strict=True))
 
     def test_autocast(self):
-        model, given = Contexts(), arguments("tiles")
+        model, given = additive_contexts(), arguments("tiles")
         with torch.autocast(DEVICE, torch.bfloat16):
             fast, plain = answers(model, *given), plain_answers(model, *given)
         for one, other in zip(fast, plain, strict=True):
@@ -183,14 +166,14 @@ class TestAdditive:
     def test_compile_and_its_gradient(self, size: str, masked: bool):
         torch._dynamo.reset()
         query, keys, values = arguments(size)
-        model = Contexts(19, torch.rand(2, query.shape[1], keys.shape[1]) < 0.6 if masked else None)
+        model = additive_contexts(19, torch.rand(2, query.shape[1], keys.shape[1]) < 0.6 if masked else None)
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         fast, wanted = answers(compiled, query, keys, values), answers(model, query, keys, values)
         for one, other in zip(fast, wanted, strict=True):
             assert_close(one, other)
 
     def test_export(self):
-        model, given = Contexts(), tuple(arguments("tiles"))
+        model, given = additive_contexts(), tuple(arguments("tiles"))
         program = torch.export.export(model, given)
         assert "additive_contexts" in str(program.graph)
         assert_close(program.module()(*given), model(*given))
@@ -294,7 +277,7 @@ class TestMutants:
     def test_a_wrong_kernel(self, wrong: str, monkeypatch: pytest.MonkeyPatch):
         right = additive_triton._contexts
 
-        def contexts(*given: Tensor) -> Tensor:
+        def wrong_contexts(*given: Tensor) -> Tensor:
             names = dict(zip(("query", "keys", "energy", "values", "mask"), given, strict=True))
             if wrong == "mask":
                 names["mask"] = None
@@ -302,11 +285,11 @@ class TestMutants:
                 names[wrong] = names[wrong].detach() + 0.999 * (names[wrong] - names[wrong].detach())
             return right(*names.values()) * (1.0001 if wrong == "value" else 1)
 
-        model, given = Contexts(19, torch.rand(17, 18) < 0.8), arguments("tiles")
-        check(model, *given)
-        monkeypatch.setattr(additive_triton, "_contexts", contexts)
+        model, given = additive_contexts(19, torch.rand(17, 18) < 0.8), arguments("tiles")
+        check_contexts(model, *given)
+        monkeypatch.setattr(additive_triton, "_contexts", wrong_contexts)
         with pytest.raises(AssertionError):
-            check(model, *given)
+            check_contexts(model, *given)
 
     def test_exponentials_that_are_not_finite(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(additive_triton, "NARROW", INFINITY)

@@ -65,7 +65,7 @@ def check_answers(transformed, model: torch.nn.Module, *arguments: Tensor) -> No
 @triples
 def test_compile(triple: tuple[str, str, str]):
     torch._dynamo.reset()
-    model, arguments = module(*triple), examples.inputs()
+    model, arguments = module(*triple), examples.inputs(examples.queries(triple[1]))
     check_answers(torch.compile(model, fullgraph=True, backend="aot_eager"), model, *arguments)
 
 
@@ -77,7 +77,7 @@ def test_compile_with_the_default_backend():
 
 @triples
 def test_export(triple: tuple[str, str, str]):
-    model, arguments = module(*triple), examples.inputs()
+    model, arguments = module(*triple), examples.inputs(examples.queries(triple[1]))
     check_answers(torch.export.export(model, arguments).module(), model, *arguments)
 
 
@@ -95,7 +95,7 @@ def test_export_returns_what_attention_returns():
 
 @triples
 def test_vmap(triple: tuple[str, str, str]):
-    model, arguments = module(*triple), examples.inputs()
+    model, arguments = module(*triple), examples.inputs(examples.queries(triple[1]))
     if triple[2] in ("mean", "mode"):
         one_by_one = [answers(model, *each) for each in zip(*arguments, strict=True)]
         assert_close(
@@ -108,7 +108,7 @@ def test_vmap(triple: tuple[str, str, str]):
 
 @triples
 def test_grad(triple: tuple[str, str, str]):
-    model, (query, keys, values) = module(*triple), examples.inputs()
+    model, (query, keys, values) = module(*triple), examples.inputs(examples.queries(triple[1]))
 
     def total(query: Tensor) -> Tensor:
         torch.manual_seed(0)
@@ -122,7 +122,7 @@ def test_grad(triple: tuple[str, str, str]):
 
 @pytest.mark.parametrize("triple", [each for each in TRIPLES if each[2] in ("mean", "mode")], ids=", ".join)
 def test_jvp(triple: tuple[str, str, str]):
-    model, (query, keys, values) = module(*triple), examples.inputs()
+    model, (query, keys, values) = module(*triple), examples.inputs(examples.queries(triple[1]))
     function = lambda query: model(query, keys, values)[0]  # noqa: E731
     direction, step = torch.randn_like(query), 1e-6
     along = torch.func.jvp(function, (query,), (direction,))[1]
@@ -132,7 +132,7 @@ def test_jvp(triple: tuple[str, str, str]):
 
 @triples
 def test_inference_mode(triple: tuple[str, str, str]):
-    model, arguments = module(*triple), examples.inputs()
+    model, arguments = module(*triple), examples.inputs(examples.queries(triple[1]))
     wanted = answers(model, *arguments)
     with torch.inference_mode():
         assert_close(answers(model, *arguments), wanted)
@@ -140,7 +140,8 @@ def test_inference_mode(triple: tuple[str, str, str]):
 
 @triples
 def test_autocast(triple: tuple[str, str, str]):
-    model, arguments = module(*triple).float(), [each.float() for each in examples.inputs()]
+    model = module(*triple).float()
+    arguments = [each.float() for each in examples.inputs(examples.queries(triple[1]))]
     with torch.autocast("cpu", torch.bfloat16):
         context = answers(model, *arguments)[0]
     assert context.isfinite().all()
@@ -150,7 +151,7 @@ def test_autocast(triple: tuple[str, str, str]):
 
 @triples
 def test_copies(triple: tuple[str, str, str]):
-    model, arguments = module(*triple), examples.inputs()
+    model, arguments = module(*triple), examples.inputs(examples.queries(triple[1]))
     wanted = answers(model, *arguments)
     assert_close(answers(copy.deepcopy(model), *arguments), wanted)
     attention = pickle.loads(pickle.dumps(model.attention))
@@ -166,7 +167,8 @@ def test_copies(triple: tuple[str, str, str]):
 
 @pytest.mark.parametrize("over", examples.OVERS)
 def test_positions_are_pickled(over: str):
-    positions = examples.positions(examples.OVERS[over](), torch.randn(2, 3, 4, dtype=torch.float64))
+    scores = torch.randn(2, examples.queries(over), 4, dtype=torch.float64)
+    positions = examples.positions(examples.OVERS[over](), scores)
     assert_close(pickle.loads(pickle.dumps(positions)).mean, positions.mean)
 
 

@@ -14,6 +14,18 @@ import saccade as sc
 TRIPLES = [(score, "softmax") for score in examples.SCORES if score != "biased"]
 TRIPLES += [(score, over) for score in ("additive", "fatigue") for over in examples.OVERS]
 triples = pytest.mark.parametrize("triple", dict.fromkeys(TRIPLES), ids=", ".join)
+SPANNING = (sc.Chain, sc.SemiMarkov, sc.Tree)
+"""What is normalised over all queries of a call, which cannot be asked in turn."""
+
+
+def is_spanning(over: str) -> bool:
+    scores = examples.tensors(1, examples.queries(over), 4)[0]
+    return isinstance(examples.positions(examples.OVERS[over](), scores), SPANNING)
+
+
+in_turn = pytest.mark.parametrize(
+    "triple", [triple for triple in dict.fromkeys(TRIPLES) if not is_spanning(triple[1])], ids=", ".join
+)
 
 
 def attention(triple: tuple[str, str], read=sc.mean) -> sc.Attention:
@@ -37,7 +49,7 @@ def check_steps(model: sc.Attention, query: Tensor, memory: sc.Memory) -> None:
         assert_close(out.weights, weights)
 
 
-@triples
+@in_turn
 @pytest.mark.parametrize("read", ["mean", "online"])  # online is the mode, but of what spans the queries
 def test_queries_at_once_equal_queries_in_turn(triple: tuple[str, str], read: str):
     query, keys, values = examples.inputs()
@@ -45,7 +57,7 @@ def test_queries_at_once_equal_queries_in_turn(triple: tuple[str, str], read: st
     check_steps(model, query, model.prepare(keys, values, sc.padding(torch.tensor([2, 4]), 4)))
 
 
-@triples
+@in_turn
 def test_a_state_goes_on_where_it_left_off(triple: tuple[str, str]):
     query, keys, values = examples.inputs()
     model = attention(triple)
@@ -55,7 +67,18 @@ def test_a_state_goes_on_where_it_left_off(triple: tuple[str, str]):
     assert_close(torch.cat((first.context, second.context), 1), model(query, memory).context)
 
 
-@triples
+@pytest.mark.parametrize("over", [*filter(is_spanning, examples.OVERS)])
+def test_what_spans_all_queries_refuses_a_score_that_carries(over: str):
+    query, keys, values = examples.inputs(examples.queries(over))
+    model = attention(("fatigue", over))
+    with pytest.raises(TypeError, match=r"to carry nothing, as (Chain|SemiMarkov|Tree) spans all queries"):
+        model(query, model.prepare(keys, values))
+    plain = attention(("additive", over))
+    with pytest.raises((AssertionError, ValueError)):
+        check_steps(plain, query, plain.prepare(keys, values))
+
+
+@in_turn
 def test_rows_selected_before_equal_rows_selected_after(triple: tuple[str, str]):
     query, keys, values = examples.inputs()
     model = attention(triple)
@@ -78,7 +101,7 @@ def test_select_of_a_reader_is_refused():
         sc.select(memory, torch.tensor([0]))
 
 
-@triples
+@in_turn
 @pytest.mark.parametrize("read", examples.READS)
 def test_nothing_is_changed_or_kept(triple: tuple[str, str], read: str):
     arguments = examples.inputs()

@@ -61,6 +61,11 @@ def run(kernel: Any, tasks: Iterable[tuple]) -> None:
         each.result()
 
 
+def apart(function: Callable, *given: Any) -> Any:
+    """What the function gives in a thread of the pool, where no mode of torch is on: inside an op gradients are off."""
+    return _pool().submit(function, *given).result()
+
+
 @contextmanager
 def _announced(name: str):
     """Says so if it takes long, as where nothing is cached yet."""

@@ -57,6 +57,7 @@ def differentiable(
             return *grads, *(None,) * (count - len(grads))
 
     Fast.__name__ = name
+    Fast.forward.__signature__ = signature(forward)  # by which torch.compile sees that there is no context in front
     return lambda *inputs: Fast.apply(*inputs)[0]
 
 

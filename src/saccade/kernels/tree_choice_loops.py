@@ -8,6 +8,8 @@ import numpy as np
 from saccade.kernels.cpu import compiled
 
 NONE = -np.inf
+SMALLEST = 1e-150
+"""A chance below this is computed by its logarithm."""
 
 
 @compiled
@@ -29,12 +31,13 @@ def samples(first, last, scores, present, uniform, projective, single_root, out)
         words = np.flatnonzero(present[row])
         arcs = _packed(scores[row], words)
         charts = _charts(arcs, True) if projective else np.empty((0, 0, 0))
+        roots = _roots(arcs) if single_root and not projective else np.empty(0)
         heads = np.empty(len(words), np.int64)
         for draw in range(out.shape[1]):
             if projective:
                 drawn = _descended(arcs, charts, single_root, True, uniform[row, draw], heads)
             else:
-                drawn = _drawn(arcs, single_root, uniform[row, draw], heads)
+                drawn = _drawn(arcs, single_root, roots, uniform[row, draw], heads)
             if drawn:
                 out[row, draw, : len(words)] = heads
                 _unpack(words, out[row, draw])
@@ -365,7 +368,7 @@ def _contract(word, best, there, score, roots, child, parent, node, above, nodes
 
 
 @compiled
-def _drawn(arcs, single_root, uniform, heads):
+def _drawn(arcs, single_root, roots, uniform, heads):
     """Whether there is a tree of any shape, and the heads of a random one, drawn word after word.
 
     The head of a word is j in proportion to the weight of that arc times the chance that a walk along the arcs from j
@@ -375,9 +378,11 @@ def _drawn(arcs, single_root, uniform, heads):
     n = len(arcs)
     weights = arcs.copy()  # logarithms, to what each word has become one with
     goal = np.empty(n)
-    root = _root(arcs, uniform[n]) if single_root and n > 0 else -1
-    if single_root and root < 0:
-        return n == 0
+    if n == 0:
+        return True
+    root = _chosen(roots, n, True, uniform[n]) if single_root else 0
+    if single_root and roots[root] == NONE:
+        return False
     for i in range(n):
         goal[i] = arcs[i, root] if single_root else arcs[i, i]
     open_ = np.ones(n, np.bool_)
@@ -421,40 +426,82 @@ def _log_sum(one, other):
 @compiled
 def _chances(weights, goal, open_, word, chances):
     """The logarithm of the chance of each open word that a walk from it comes to the goal before it comes to the word,
-    the steps in proportion to the weights: by elimination, then back."""
+    the steps in proportion to the weights, whose logarithms are given."""
     words = np.flatnonzero(open_)
     m = len(words)
-    steps = np.empty((m, m + 2))  # to the open words, to the word, to the goal
+    steps, found = np.empty((m, m + 2)), np.empty(m)  # to the open words, to the word, to the goal
     for a in range(m):
         for b in range(m):
             steps[a, b] = weights[words[a], words[b]]
-        steps[a, m], steps[a, m + 1] = weights[words[a], word], goal[words[a]]
+        steps[a, a], steps[a, m], steps[a, m + 1] = NONE, weights[words[a], word], goal[words[a]]
+    if not _walked(steps, found):
+        _walked_slowly(steps, found)
+    for a in range(m):
+        chances[words[a]] = found[a]
+
+
+@compiled
+def _walked(logs, found):
+    """The chances by eliminating one word after another, then back; False where they are too small for numbers."""
+    m = len(logs)
+    steps = np.empty((m, m + 2))
+    for a in range(m):
+        best = logs[a].max()
+        for b in range(m + 2):
+            steps[a, b] = np.exp(logs[a, b] - best)
     for a in range(m - 1, -1, -1):
         row = steps[a]
-        row[a] = NONE
-        for b in range(a, m):
-            row[b] = NONE
+        total = row[m] + row[m + 1]
+        for b in range(a):
+            total += row[b]
+        if not total > SMALLEST:
+            return False
+        for b in range(m + 2):
+            row[b] /= total
+        for c in range(a):
+            via = steps[c, a]
+            for b in range(a):
+                steps[c, b] += via * row[b]
+            steps[c, m] += via * row[m]
+            steps[c, m + 1] += via * row[m + 1]
+    for a in range(m):
+        found[a] = steps[a, m + 1]
+        for b in range(a):
+            found[a] += steps[a, b] * found[b]
+        if not found[a] > SMALLEST:
+            return False
+    for a in range(m):
+        found[a] = np.log(found[a])
+    return True
+
+
+@compiled
+def _walked_slowly(steps, found):
+    """The same in logarithms, in place of the steps."""
+    m = len(steps)
+    terms = np.empty(m + 1)
+    for a in range(m - 1, -1, -1):
+        row = steps[a]
+        row[a:m] = NONE
         total = _total(row, m + 2, True)
         for b in range(m + 2):
             row[b] = row[b] - total if total > NONE else NONE
         for c in range(a):
             via = steps[c, a]
-            if via > NONE:
-                for b in range(m + 2):
-                    if row[b] > NONE and (b < a or b >= m):
-                        steps[c, b] = _log_sum(steps[c, b], via + row[b])
-    terms = np.empty(m + 1)
+            for b in range(m + 2):
+                if via > NONE and row[b] > NONE:
+                    steps[c, b] = _log_sum(steps[c, b], via + row[b])
     for a in range(m):
         for b in range(a):
-            terms[b] = steps[a, b] + chances[words[b]]
+            terms[b] = steps[a, b] + found[b]
         terms[a] = steps[a, m + 1]
-        chances[words[a]] = _total(terms, a + 1, True)
+        found[a] = _total(terms, a + 1, True)
 
 
 @compiled
-def _root(arcs, uniform):
-    """The only root, drawn, or -1: in proportion to its score times how long a walk along the arcs is at it (Leighton
-    and Rivest 1986), by elimination without a subtraction (Grassmann, Taksar and Heyman 1985)."""
+def _roots(arcs):
+    """The logarithm of how probable each word is as the only root, but for a constant: its score times how long a walk
+    along the arcs is at it (Leighton and Rivest 1986), by elimination without a subtraction (Grassmann et al. 1985)."""
     n = len(arcs)
     steps, totals = arcs.copy(), np.empty(n)
     last = 0  # the walk ends there or among those after it
@@ -475,5 +522,4 @@ def _root(arcs, uniform):
         stays[a] = 0.0 if a == last else _total(terms, a, True) - totals[a]
     for a in range(n):
         terms[a] = arcs[a, a] + stays[a]
-    root = _chosen(terms, n, True, uniform)
-    return root if n > 0 and terms[root] > NONE else -1
+    return terms

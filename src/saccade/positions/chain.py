@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saccade.kernels import chain_numba  # noqa: F401 - makes the fast roads known
 from saccade.positions import linear_chain
 from saccade.positions.base import Positions, exported, read_places
 from saccade.positions.several import check_enumerable
@@ -119,9 +120,7 @@ class Segments(Structure):
     @property
     def chain(self) -> Chain:
         """The same as a chain of the states 0 and 1."""
-        scores = torch.stack((torch.zeros_like(self.scores), self.scores), -1)  # (*B, Q, K, 2)
-        transitions = self.stay[..., None, None] * torch.eye(2, dtype=self.stay.dtype, device=self.stay.device)
-        return Chain(scores, transitions, self.present)
+        return Chain(*linear_chain.two_labels(self.scores, self.stay), self.present)
 
     @property
     def potentials(self) -> Float[Tensor, "*B Q P"]:
@@ -138,7 +137,7 @@ class Segments(Structure):
     @property
     def mean(self) -> Float[Tensor, "*B Q K"]:
         """The probability that each place is looked at."""
-        return self.chain.mean[..., 1]
+        return linear_chain.segment_means(wide(self.scores), wide(self.stay), self.present).to(self.scores.dtype)
 
     def features(self, z: Int[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q P"]:
         return self.chain.features(z)

@@ -2,9 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saccade.kernels import chain_events
 from saccade.kernels.registry import find_road
 from saccade.positions.base import INFINITY
 from saccade.positions.recurrence import NEVER
@@ -42,6 +43,63 @@ def marginals(
     return (find_road((marginals,), *given) or plain_marginals)(*given)
 
 
+def segment_means(
+    scores: Float[Tensor, "*B K"], stay: Float[Tensor, "*B"], present: Bool[Tensor, "*B K"]
+) -> Float[Tensor, "*B K"]:
+    """The marginals of label 1, of the labels 0 and 1, where label 1 has the scores and neighbours with the same label
+    score `stay`. Time and memory O(K).
+
+    >>> segment_means(torch.tensor([0.0, 9.0]), torch.tensor(9.0), torch.ones(2, dtype=torch.bool))
+    tensor([0.9998, 0.9999])
+    """
+    given = scores, stay, present
+    return (find_road((segment_means,), *given) or plain_segment_means)(*given)
+
+
+def two_labels(scores: Float[Tensor, "*B K"], stay: Float[Tensor, "*B"]) -> tuple[Tensor, Tensor]:
+    """The nodes (*B, K, 2) and transitions (*B, 2, 2) of the same."""
+    alike = torch.eye(2, dtype=torch.bool, device=stay.device)
+    return torch.stack((torch.zeros_like(scores), scores), -1), stay[..., None, None].where(alike, 0)
+
+
+def k_best(
+    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"], k: int
+) -> Int[Tensor, "k *B T"]:
+    """The k labellings with the highest scores, the best first, by Viterbi's algorithm with k candidates a state; -1 at
+    absent positions, and throughout where fewer are possible. Time O(T S^2 k), memory O(T S k) a row.
+
+    >>> k_best(torch.tensor([[0.0, 1.0], [0.0, 3.0]]), torch.zeros(2, 2), torch.ones(2, dtype=torch.bool), 2)
+    tensor([[1, 1],
+            [0, 1]])
+    """
+    return chain_events.best(*flat(nodes, transitions, present), k).movedim(1, 0).view(k, *present.shape)
+
+
+def sample(
+    nodes: Float[Tensor, "*B T S"],
+    transitions: Float[Tensor, "*B S S"],
+    present: Bool[Tensor, "*B T"],
+    shape: torch.Size,
+) -> Int[Tensor, "*SB T"]:
+    """Labellings drawn by their probabilities, from the last position to the first, each given the one after it
+    (forward filtering, backward sampling); -1 at absent positions, and throughout where none is possible.
+
+    Time O(T S^2) a row and O(T S) a draw.
+
+    >>> sample(torch.tensor([[0.0, -torch.inf]] * 3), torch.zeros(2, 2), torch.ones(3, dtype=torch.bool), torch.Size())
+    tensor([0, 0, 0])
+    """
+    given = flat(nodes, transitions, present)
+    noise = torch.rand(len(given[0]), shape.numel(), nodes.shape[-2], dtype=torch.float64, device=nodes.device)
+    return chain_events.drawn(*given, noise).movedim(1, 0).view(*shape, *present.shape)
+
+
+def flat(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with all batch dimensions as one."""
+    rows = nodes.shape[:-2].numel()
+    return tuple(each.reshape(rows, *each.shape[nodes.dim() - 2 :]) for each in (nodes, transitions, present))
+
+
 def plain_log_partition(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
     """The plain road: position after position, or, where there are few states, halving their number each time."""
     nodes, transitions = nodes.clamp(min=NEVER), transitions.clamp(min=NEVER)
@@ -65,6 +123,12 @@ def plain_marginals(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tens
     """The plain road: the gradient by automatic differentiation."""
     total = lambda *potentials: plain_log_partition(*potentials, present).sum()  # noqa: E731
     return torch.cat([each.flatten(-2) for each in torch.func.grad(total, (0, 1))(nodes, transitions)], -1)
+
+
+def plain_segment_means(scores: Tensor, stay: Tensor, present: Tensor) -> Tensor:
+    """The plain road: the marginals of the chain."""
+    found = plain_marginals(*two_labels(scores, stay), present)
+    return found[..., 1 : 2 * scores.shape[-1] : 2]
 
 
 def _combined(steps: Tensor) -> Tensor:

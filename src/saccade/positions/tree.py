@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saccade.kernels import tree_numba  # noqa: F401 - makes this fast road known
 from saccade.positions import trees
 from saccade.positions.base import Positions, exported, take
 from saccade.positions.chain import labellings, spanning
