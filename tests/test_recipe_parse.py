@@ -186,6 +186,8 @@ def test_words_are_known_from_twice_on_and_forgotten_in_training(splits: dataset
     once = datasets.Sentence(("Fox", "fox", "zyzzyva"), ("NOUN",) * 3, (0, 1, 1), ("root", "dep", "dep"))
     train = datasets.Trees([once])
     forms = parse.Forms(replace(SMALL, word_dropout=0.5), train)
+    assert (forms.word.weight == 0).all(), "what is rare does not begin as noise"
+    torch.nn.init.normal_(forms.word.weight)
     assert len(forms.known) == 2, "fox, whatever its capitals"
     given = train.batch(torch.zeros(400, dtype=torch.long))
     vectors = forms.eval()(given)[..., : SMALL.words]
@@ -268,7 +270,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_what_was_trained_is_measured_and_drawn(run: Path, tmp_path: Path):
+def test_what_was_trained_is_measured_and_drawn(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(looking, "SHOWN", 3)
     found = training.evaluate(run)
     assert 0.2 < found["test_uas"] < 1 and found["test_tree"] == 1
     again = looking.evaluate(run, "generated")

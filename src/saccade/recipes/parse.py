@@ -118,6 +118,7 @@ class Forms(nn.Module):
         self.known = Vocabulary(train.names[train.words], least=2)
         self.alphabet = Vocabulary(train.forms[train.forms > 0])
         self.word = nn.Embedding(len(self.known), config.words)
+        nn.init.zeros_(self.word.weight)  # or what is rare stays a random vector, which is worse than none
         self.letter = nn.Embedding(len(self.alphabet), config.letters)
         self.filters = nn.Linear(3 * config.letters, config.filters)
         self.forget = config.word_dropout
