@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from saccade import drawing, plots
 from saccade.images import Glimpses, grid
 from saccade.page import chart, page
-from saccade.report import Column, Look, Report, write_report
+from saccade.report import Column, Look, Picture, Report, write_report
 
 IMAGES, STEPS, SCALES, SIZE = 4, 6, 3, 12
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -81,7 +81,8 @@ def test_text_is_escaped():
     names = replace(look("hard"), classes=[evil] * 10)
     text = page(
         Report(evil, evil, evil, evil, {evil: evil}, [Column(evil, evil, evil)], {evil: [evil]},
-               {evil: [(1.0, 0.5)]}, evil, evil, {evil: names, "b": names}, {evil: names}, evil, evil)
+               {evil: [(1.0, 0.5)]}, evil, evil, {evil: names, "b": names}, {evil: names}, evil, evil,
+               {evil: [Picture(evil, evil, b"")]})
     )  # fmt: skip
     assert "<script" not in text
     assert text.count("&lt;script&gt;") > 20
@@ -106,6 +107,14 @@ def test_a_report_of_words_alone():
     text = page(Report("Title", "Question?", "Data."))
     assert "<h1>Title</h1>" in text
     assert "<h2" not in text
+
+
+def test_pictures_have_a_heading_a_title_and_words():
+    drawn = {"Trees": [Picture("Time flies.", "Time is below flies.", b"bytes")]}
+    text = page(Report("Title", "Question?", "Data.", pictures=drawn))
+    assert '<a href="#pictures-1">Trees</a>' in text and '<h2 id="pictures-1-title">Trees</h2>' in text
+    assert '<img src="data:image/png;base64,Ynl0ZXM=" alt="Time is below flies.">' in text
+    assert '<figcaption class="caption">Time flies.</figcaption>' in text
 
 
 def test_looks_without_boxes_or_patches_or_images():

@@ -199,6 +199,29 @@ class TestOrder:
     def test_a_batch_larger_than_the_split_is_the_split(self):
         assert [len(indices) for indices, _ in Order(5, 8, seed=0, shuffled=True)] == [5]
 
+    def test_a_batch_is_of_examples_about_as_long_as_each_other(self):
+        lengths = torch.randint(1, 100, (501,))
+        order, plain = Order(501, 8, seed=0, shuffled=True, lengths=lengths), Order(501, 8, seed=0, shuffled=True)
+        batches, again = ([indices for indices, _ in order] for _ in range(2))
+        assert len(batches) == len(plain) == 62
+        assert all(map(torch.equal, batches, again))
+        assert torch.cat(batches).unique().tolist() == torch.cat([indices for indices, _ in plain]).unique().tolist()
+
+        def padded(orders) -> float:
+            return sum(8 * int(lengths[indices].max()) for indices in orders) / int(lengths[torch.cat(batches)].sum())
+
+        assert padded(batches) < 1.2 < 1.5 < padded(indices for indices, _ in plain)
+        means = torch.tensor([lengths[indices].double().mean() for indices in batches])
+        assert (means.diff() > 0).sum() < 45, "and short batches do not come before long ones"
+        order.set_epoch(1)
+        together = {frozenset(indices.tolist()) for indices in batches}
+        assert not together & {frozenset(indices.tolist()) for indices, _ in order}
+
+    def test_evaluation_goes_by_length(self):
+        lengths = torch.tensor([3, 1, 2, 1, 9])
+        order = Order(5, 2, seed=0, shuffled=False, lengths=lengths)
+        assert [indices.tolist() for indices, _ in order] == [[1, 3], [2, 0], [4]]
+
     @pytest.mark.parametrize(("count", "batch"), [(51, 7), (1, 8)])
     def test_a_batch_that_cannot_be_shared_is_refused(self, count, batch):
         with pytest.raises(Failure, match=r"2 processes cannot share batches of \d examples equally"):
