@@ -1,6 +1,7 @@
 """What makes a differentiable function of PyTorch out of a kernel."""
 
 from collections.abc import Callable
+from functools import partial, wraps
 from inspect import signature
 from types import NoneType
 from typing import Any
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.nn import Parameter
+
+from saccade.kernels.registry import is_transformed
 
 
 def differentiable(
@@ -55,6 +58,44 @@ def differentiable(
 
     Fast.__name__ = name
     return lambda *inputs: Fast.apply(*inputs)[0]
+
+
+def discrete(name: str, kernel: Callable[..., Tensor], shape: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function of tensors whose answer is of integers, and so has no gradient, by a kernel for the CPU.
+
+    The kernel is given tensors on the CPU, which do not require a gradient, and perhaps numbers after them; each tensor
+    begins with the same number of rows, and so does its answer. `shape` is the same function for tensors without data.
+    It is an op of its own, which torch.compile, torch.export and vmap take as it is, but called directly where it can
+    be. The answer is where the first tensor is.
+    """
+
+    @wraps(kernel)
+    def on_cpu(*given: Any) -> Tensor:
+        return kernel(*(each.cpu() if isinstance(each, Tensor) else each for each in given)).to(given[0].device)
+
+    op = torch.library.custom_op(f"saccade::{name}", on_cpu, mutates_args=())
+    op.register_fake(shape)
+    op.register_vmap(partial(_rows_together, op))
+
+    def found(*given: Any) -> Tensor:
+        tensors = tuple(each for each in given if isinstance(each, Tensor))
+        call = getattr(torch.ops.saccade, name) if _is_traced(tensors) or is_transformed() else on_cpu
+        return call(*(each.detach() if isinstance(each, Tensor) else each for each in given))
+
+    return found
+
+
+def _rows_together(op: Callable[..., Tensor], info: Any, dims: tuple[int | None, ...], *given: Any) -> tuple:
+    """The op of a batch of calls: the rows of all of them are one call's."""
+
+    def rows(each: Any, dim: int | None) -> Any:
+        if not isinstance(each, Tensor):
+            return each
+        each = each.expand(info.batch_size, *each.shape) if dim is None else each.movedim(dim, 0)
+        return each.flatten(0, 1)
+
+    out = op(*map(rows, given, dims))
+    return out.unflatten(0, (info.batch_size, len(out) // info.batch_size)), 0
 
 
 def _is_traced(given: tuple[Tensor | None, ...]) -> bool:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saccade.kernels import chain_numba  # noqa: F401 - makes the fast roads known
 from saccade.positions import linear_chain
 from saccade.positions.base import Positions, exported, read_places
 from saccade.positions.several import check_enumerable

@@ -2,9 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from saccade.kernels import chain_events
 from saccade.kernels.registry import find_road
 from saccade.positions.base import INFINITY
 from saccade.positions.recurrence import NEVER
@@ -40,6 +41,41 @@ def marginals(
     """
     given = nodes, transitions, present
     return (find_road((marginals,), *given) or plain_marginals)(*given)
+
+
+def k_best(
+    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"], k: int
+) -> Int[Tensor, "k *B T"]:
+    """The k labellings with the highest scores, the best first, by Viterbi's algorithm with k candidates a state; -1 at
+    absent positions, and throughout where fewer are possible. Time O(T S^2 k), memory O(T S k) a row.
+
+    >>> k_best(torch.tensor([[0.0, 1.0], [0.0, 3.0]]), torch.zeros(2, 2), torch.ones(2, dtype=torch.bool), 2)
+    tensor([[1, 1],
+            [0, 1]])
+    """
+    return chain_events.best(*flat(nodes, transitions, present), k).movedim(1, 0).view(k, *present.shape)
+
+
+def sample(
+    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"], shape: torch.Size
+) -> Int[Tensor, "*SB T"]:
+    """Labellings drawn by their probabilities, from the last position to the first, each given the one after it
+    (forward filtering, backward sampling); -1 at absent positions, and throughout where none is possible.
+
+    Time O(T S^2) a row and O(T S) a draw.
+
+    >>> sample(torch.tensor([[0.0, -torch.inf]] * 3), torch.zeros(2, 2), torch.ones(3, dtype=torch.bool), torch.Size())
+    tensor([0, 0, 0])
+    """
+    given = flat(nodes, transitions, present)
+    noise = torch.rand(len(given[0]), shape.numel(), nodes.shape[-2], dtype=torch.float64, device=nodes.device)
+    return chain_events.drawn(*given, noise).movedim(1, 0).view(*shape, *present.shape)
+
+
+def flat(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with all batch dimensions as one."""
+    rows = nodes.shape[:-2].numel()
+    return tuple(each.reshape(rows, *each.shape[nodes.dim() - 2 :]) for each in (nodes, transitions, present))
 
 
 def plain_log_partition(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
