@@ -53,6 +53,7 @@ from .positions import Positions as Positions
 from .positions import Segments as Segments
 from .positions import SemiMarkov as SemiMarkov
 from .positions import Subset as Subset
+from .positions import Tree as Tree
 from .positions import WithoutReplacement as WithoutReplacement
 from .reads import hard as hard
 from .reads import mean as mean
@@ -75,6 +76,7 @@ from .seen import coverage_loss as coverage_loss
 from .structures import chain as chain
 from .structures import segments as segments
 from .structures import semi_markov as semi_markov
+from .structures import tree as tree
 from .summaries import Summary as Summary
 
 __all__: list[str]

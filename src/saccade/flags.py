@@ -95,9 +95,9 @@ def build(dataclass: type, options: Any) -> Any:
 
 
 def name_of(config: Any) -> str:
-    """What a run is called unless the user says so: its attention, if it has one, and its seed."""
-    seed = f"seed{config.seed}"
-    return f"{config.attention}-{seed}" if hasattr(config, "attention") else seed
+    """What a run is called unless the user says so: its attention, or what it is over, if it has one, and its seed."""
+    kinds = [getattr(config, name) for name in ("attention", "over") if hasattr(config, name)]
+    return "-".join([*kinds, f"seed{config.seed}"])
 
 
 def name_of_comparison(config: Any, usual: Any, quick: bool = False) -> str:

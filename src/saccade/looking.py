@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from saccade import runs
-from saccade.report import Look, Report, write_report
+from saccade.report import Look, Picture, Report, write_report
 
-SHOWN = 12  # images on a page
+SHOWN = 12  # images or sentences on a page
+
+Seen = Look | list[Picture]
 
 
 def open_run(run: Path, data: str = "") -> tuple[ModuleType, Any, nn.Module, Any]:
@@ -52,14 +54,14 @@ def averages(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> di
 
 
 @torch.no_grad()
-def look(recipe: ModuleType, model: nn.Module, split: Any, indices: Tensor) -> Look:
+def look(recipe: ModuleType, model: nn.Module, split: Any, indices: Tensor) -> Seen:
     """Where the model looked on these examples."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return recipe.look(model.eval(), split.batch(indices, None))
 
 
-def failures(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Look | None:
+def failures(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Seen | None:
     """Where it looked on the first examples that it answered wrongly; None if there are none."""
     errors = (values["error"] for values in results(recipe, model, split, batch))
     wrong = (n * batch + int(i) for n, values in enumerate(errors) for i in values.nonzero())
@@ -68,7 +70,8 @@ def failures(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Lo
 
 
 def show(run: Path, folder: Path, data: str = "") -> list[Path]:
-    """Writes the pictures of a run and its report.html to a folder, on the first test images; returns what it wrote."""
+    """Writes the pictures of a run and its report.html to a folder, on the first of the test split; returns what it
+    wrote."""
     recipe, config, model, splits = open_run(run, data)
     seen = look(recipe, model, splits.test, torch.arange(min(SHOWN, len(splits.test))))
     failed = failures(recipe, model, splits.test, config.batch)
@@ -78,12 +81,19 @@ def show(run: Path, folder: Path, data: str = "") -> list[Path]:
         data=splits.describe,
         curves={run.name: points} if (points := curve(run, recipe)) else {},
         curves_x="epoch",
-        looks={run.name: seen},
-        failures={run.name: failed} if failed else {},
+        curves_y=getattr(recipe, "ERROR", Report.curves_y),
+        **_shown(run.name, seen, failed),
         command=f"saccade look {run}",
         config=runs.files(run)[0].read_text(encoding="utf-8"),
     )
     return [*draw(folder / "pictures", seen, run.name), write_report(folder / "report.html", page)]
+
+
+def _shown(name: str, seen: Seen, failed: Seen | None) -> dict[str, Any]:
+    """Where it looked and where it failed, as fields of a report."""
+    if isinstance(seen, Look):
+        return {"looks": {name: seen}, "failures": {name: failed} if failed else {}}
+    return {"pictures": {"Where it looked": seen} | ({"Where it failed": failed} if failed else {})}
 
 
 def sentence(recipe: ModuleType) -> str:
@@ -92,15 +102,26 @@ def sentence(recipe: ModuleType) -> str:
 
 
 def curve(run: Path, recipe: ModuleType) -> list[tuple[float, float]]:
-    """What the recipe watches, after each epoch."""
-    return [(float(row["epoch"]), row[recipe.WATCH[0]]) for row in runs.read_metrics(run)]
+    """What the recipe watches, after each epoch: an error, or what a share of right answers lacks to one."""
+    name, order = recipe.WATCH
+    best, sign = (0.0, 1) if order == "min" else (1.0, -1)
+    return [(float(row["epoch"]), best + sign * row[name]) for row in runs.read_metrics(run)]
 
 
-def draw(folder: Path, seen: Look, model: str) -> list[Path]:
-    """Draws all images of a look on one sheet, and each by itself with what was seen there."""
+def draw(folder: Path, seen: Seen, model: str) -> list[Path]:
+    """Draws all images of a look on one sheet, and each by itself with what was seen there; or writes the pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(seen, Look):
+        return _draw(folder, seen, model)
+    paths = [folder / f"{n}.png" for n in range(1, len(seen) + 1)]
+    for path, picture in zip(paths, seen, strict=True):
+        runs.write(path, picture.png)
+    return paths
+
+
+def _draw(folder: Path, seen: Look, model: str) -> list[Path]:
     from saccade import plots
 
-    folder.mkdir(parents=True, exist_ok=True)
     figures = {"gallery": plots.gallery(seen, model)}
     for n, image in enumerate(seen.images):
         box = None if seen.boxes is None else seen.boxes[n]

@@ -12,6 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from saccade.failure import Failure
 
+SPREAD = 0.2
+"""How much longer or shorter, as a share, an example of a batch may be than another so that batches differ."""
+
 
 def mix(*parts: object) -> int:
     """64 bits that depend on all the parts and on nothing else, to seed generators with.
@@ -38,7 +41,8 @@ class Order:
     """The batches of an epoch, as (indices, seed): this process's share of each, from step `start` on.
 
     In training the examples are in a new order each epoch, and those that fill no batch wait for another; else they
-    are in their own order, in batches as equal as can be, the same in every epoch.
+    are in their own order, in batches as equal as can be, the same in every epoch. Where `lengths` (count,) are given,
+    a batch in training is of examples about as long as each other, so that little of it is padding.
 
     Raises Failure if the processes cannot share a batch equally.
 
@@ -46,12 +50,21 @@ class Order:
     [[0, 1], [2, 3], [4]]
     """
 
-    def __init__(self, count: int, batch: int, seed: int, shuffled: bool, rank: int = 0, world: int = 1):
+    def __init__(
+        self,
+        count: int,
+        batch: int,
+        seed: int,
+        shuffled: bool,
+        rank: int = 0,
+        world: int = 1,
+        lengths: Tensor | None = None,
+    ):
         batch = min(batch, count - count % world)
         if batch == 0 or batch % world:
             raise Failure(f"{world} processes cannot share batches of {batch} examples equally.")
         self.count, self.batch, self.seed, self.shuffled = count, batch, seed, shuffled
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.lengths = rank, world, lengths
         self.epoch, self.start = 0, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -72,7 +85,12 @@ class Order:
         if not self.shuffled:
             return torch.arange(self.count)
         generator = torch.Generator().manual_seed(mix(self.seed, "order", self.epoch))
-        return torch.randperm(self.count, generator=generator)[: len(self) * self.batch]
+        examples = torch.randperm(self.count, generator=generator)[: len(self) * self.batch]
+        if self.lengths is None:
+            return examples
+        about = self.lengths[examples] * (1 + SPREAD * torch.rand(len(examples), generator=generator))
+        batches = examples[about.argsort()].view(len(self), self.batch)
+        return batches[torch.randperm(len(self), generator=generator)].flatten()
 
 
 class Built(Dataset):

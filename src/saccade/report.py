@@ -5,6 +5,7 @@ It has no script, asks for no network, and every picture on it has words beside 
 drawn by `saccade.plots`.
 """
 
+import base64
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,6 +91,24 @@ def _check(look: Look) -> None:
 
 
 @dataclass
+class Picture:
+    """A picture as the bytes of a PNG, with a title and what it shows in words: of what a `Look` cannot hold.
+
+    >>> Picture("Time flies.", "The head of time is flies.", png=b"").title
+    'Time flies.'
+    """
+
+    title: str
+    text: str
+    png: bytes
+
+    @property
+    def uri(self) -> str:
+        """The picture as an address that holds it."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+@dataclass
 class Column:
     """A column of the table: its name, the unit (or nothing), what it means and how it was measured.
 
@@ -118,6 +137,7 @@ class Report:
         curves_x, curves_y: what the axes of the curves are.
         looks: {model: where it looked}, all on the same images.
         failures: {model: images that it answered wrongly}.
+        pictures: {heading: pictures}, of models that look at something else than images.
         command, config: how to run this again.
 
     Raises:
@@ -142,6 +162,7 @@ class Report:
     curves_y: str = "error on the validation images"
     looks: Mapping[str, Look] = field(default_factory=dict)
     failures: Mapping[str, Look] = field(default_factory=dict)
+    pictures: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
     command: str = ""
     config: str = ""
 

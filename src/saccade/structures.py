@@ -4,12 +4,14 @@ Every one is an over, (scores, mask) -> positions. A position that the mask leav
 structure with its rows, its columns, and the transitions that touch it.
 """
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from saccade.over import masked
-from saccade.positions import Chain, Segments, SemiMarkov
+from saccade.positions import Chain, Segments, SemiMarkov, Tree
 
 Number = float | Float[Tensor, "..."]
 Mask = Bool[Tensor, "..."] | None
@@ -118,6 +120,34 @@ class semi_markov(nn.Module):
 
     def extra_repr(self) -> str:
         return f"max_width={self.max_width}"
+
+
+@dataclass(frozen=True)
+class tree:
+    """A head for every word, a dependency tree: the score of a tree z is the sum of scores_{i, z_i}, where entry (i, j)
+    of the scores (*B, K, K) is that of word j being the head of word i, and the diagonal that of i being a root (Kim et
+    al. 2017, section 3.2; Koo et al. 2007, section 2).
+
+    Trees are `projective`, without arcs that cross, or of any shape, and have a `single_root` or at least one. A word
+    is absent if the mask leaves nothing of its row or of its column: `padding(lengths, K)` is the mask of lengths. As
+    an over, the words are the queries and the keys. `positions.log_prob(heads)` trains a parser, `positions.mode` is
+    the best tree. Time O(K^3).
+
+    Raises ValueError unless the scores are square.
+
+    >>> scores = torch.tensor([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
+    >>> tree()(scores).mode
+    tensor([0, 0, 1])
+    """
+
+    projective: bool = True
+    single_root: bool = True
+
+    def __call__(self, scores: Float[Tensor, "*B K K"], mask: Mask = None) -> Tree:
+        if scores.shape[-1] != scores.shape[-2]:
+            raise ValueError(f"tree expected scores of as many words as heads, but got {tuple(scores.shape)}.")
+        allowed = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask.expand(scores.shape)
+        return Tree(masked(scores, allowed), allowed.any(-1) & allowed.any(-2), self.projective, self.single_root)
 
 
 def hold(module: nn.Module, name: str, value: Number | None) -> None:

@@ -81,7 +81,8 @@ class Fit:
 
 
 class Batches(pl.LightningDataModule):
-    """The splits of a recipe in batches (batch, seed), `batch` examples a step over all processes together.
+    """The splits of a recipe in batches (batch, seed), `batch` examples a step over all processes together, of about
+    the same length where a split says what its `lengths` are.
 
     `position` is the epoch and the step in it where training goes on; it is saved with a checkpoint.
     """
@@ -94,7 +95,7 @@ class Batches(pl.LightningDataModule):
     def order(self, split: Any, shuffled: bool = False) -> Order:
         """This process's share of a split."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return Order(len(split), self.batch, self.seed, shuffled, rank, world)
+        return Order(len(split), self.batch, self.seed, shuffled, rank, world, getattr(split, "lengths", None))
 
     def train_dataloader(self) -> Loader:
         order = self.order(self.splits.train, shuffled=True)

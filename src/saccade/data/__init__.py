@@ -1,5 +1,6 @@
-"""Where examples come from: real digits, scattered or plain, and folders of pictures."""
+"""Where examples come from: real digits, scattered or plain, folders of pictures, and sentences with their trees."""
 
+from saccade.data.conllu import treebank as treebank
 from saccade.data.folder import Pictures as Pictures
 from saccade.data.folder import pictures as pictures
 from saccade.data.load import load as load
@@ -8,3 +9,5 @@ from saccade.data.scatter import Scattered as Scattered
 from saccade.data.splits import Split as Split
 from saccade.data.splits import Splits as Splits
 from saccade.data.splits import hold_out as hold_out
+from saccade.data.trees import Sentence as Sentence
+from saccade.data.trees import Trees as Trees

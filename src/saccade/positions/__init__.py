@@ -10,6 +10,7 @@ from saccade.positions.independent import Independent
 from saccade.positions.onehot import OneHot
 from saccade.positions.replacement import WithoutReplacement
 from saccade.positions.subset import Subset
+from saccade.positions.tree import Tree
 
 __all__ = [
     "Alignment",
@@ -23,5 +24,6 @@ __all__ = [
     "Segments",
     "SemiMarkov",
     "Subset",
+    "Tree",
     "WithoutReplacement",
 ]

@@ -1,0 +1,177 @@
+"""Trees over words and spans of words, as matplotlib figures: where a structure over a sentence looked.
+
+Every function gives a `Figure` of its own, free of pyplot's global state: `figure.savefig("tree.png", dpi=200)`.
+"""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+from torch import Tensor
+
+from saccade.drawing import COLOURS, opacity
+
+FONT = {"family": "monospace", "fontsize": 10}
+CHARACTER, LINE = 0.086, 0.25  # inches of a character, and from line to line
+SEEN = 0.05  # the smallest probability of an arc that is drawn
+THICK = 3.0  # points of a line whose probability is one
+RIGHT, WRONG, MISSED, OTHER = COLOURS[1][0], COLOURS[0][0], "black", COLOURS[4][0]
+
+
+def arcs(
+    words: Sequence[str],
+    heads: Int[Tensor, " K"],
+    gold: Int[Tensor, " K"] | None = None,
+    weights: Float[Tensor, "K K"] | None = None,
+    relations: Sequence[str] = (),
+) -> Figure:
+    """The arcs of a tree above its words, each from a head to the word below it, or from above if that is the root.
+
+    Right arcs are blue, wrong ones orange, and true ones that were missed dashed; a line is as thick as its arc is
+    probable, and other arcs that are probable are grey.
+
+    Args:
+        words: K of them.
+        heads: the head of each word, its own place where it is the root: an event of `sc.tree`.
+        gold: the true heads, those above if not given.
+        weights: the probability of word j being the head of word i, as `positions.mean` of `sc.tree`; 1 if not given.
+        relations: names written on the arcs of `heads`.
+
+    >>> import torch
+    >>> figure = arcs(["Time", "flies", "."], torch.tensor([1, 1, 1]), relations=["nsubj", "root", "punct"])
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['Time', 'flies', '.', 'nsubj', 'root', 'punct']
+    """
+    found, true = heads.tolist(), (heads if gold is None else gold).tolist()
+    lefts = _lefts(words, gap=3)
+    middles = [left + len(word) / 2 for left, word in zip(lefts[:-1], words, strict=True)]
+    highest = max((_height(middles[i], middles[head]) for i, head in [*enumerate(found), *enumerate(true)]), default=1)
+    axes = _axes(lefts[-1], -1.2, highest + 2.2)
+    for left, word in zip(lefts[:-1], words, strict=True):
+        axes.text(left, -0.9, word, **FONT)
+    if weights is not None:
+        for i, head in (weights >= SEEN).nonzero().tolist():
+            if head not in (found[i], true[i]):
+                _arc(axes, middles, i, head, highest, OTHER, float(weights[i, head]))
+    for i, (head, truth) in enumerate(zip(found, true, strict=True)):
+        if head != truth:
+            _arc(axes, middles, i, truth, highest, MISSED, _weight(weights, i, truth), dashed=True)
+        _arc(axes, middles, i, head, highest, RIGHT if head == truth else WRONG, _weight(weights, i, head))
+    for i, relation in enumerate(relations):
+        x, y = (middles[i] + middles[found[i]]) / 2, _height(middles[i], middles[found[i]]) or highest + 1
+        axes.text(x, y + 0.1, relation, ha="center", **{**FONT, "fontsize": 7})
+    return axes.figure  # pyright: ignore[reportReturnType]
+
+
+def spans(
+    words: Sequence[str],
+    weights: Float[Tensor, "Q K"],
+    marked: Bool[Tensor, " K"] | None = None,
+    names: Sequence[str] = (),
+    width: int = 100,
+) -> Figure:
+    """The words once for each query, on a ground that is the darker the larger a word's weight: words that are looked
+    at together are spans of one colour.
+
+    Args:
+        words: K of them, or whole sentences.
+        weights: from 0 to 1, as `positions.mean` of `sc.segments`, or 0 and 1, as an indicator.
+        marked: which words are underlined, as those that should be looked at.
+        names: of the queries, written above each.
+        width: characters of a line.
+
+    >>> import torch
+    >>> figure = spans(["Mary", "went", "home"], torch.tensor([[0.0, 0.9, 0.9]]), names=["where?"])
+    >>> [text.get_text() for text in figure.axes[0].texts], len(figure.axes[0].patches)
+    (['where?', 'Mary', 'went', 'home'], 3)
+    """
+    places = _lines(words, width)
+    deep = places[-1][0] + 2 + bool(names)
+    axes = _axes(
+        max(left + len(word) for (_, left), word in zip(places, words, strict=True)) + 2, -deep * len(weights), 0
+    )
+    for query, row in enumerate(weights.detach().cpu()):
+        top = -deep * query - 1
+        if names:
+            axes.text(1, top, names[query], color=OTHER, **FONT)
+            top -= 1
+        for k, ((line, left), word) in enumerate(zip(places, words, strict=True)):
+            colour, shade = COLOURS[query % len(COLOURS)][0], float(opacity(row[k]))
+            ground = (left - 1, top - line - 0.3), len(word) + 2, 0.95
+            axes.add_patch(Rectangle(*ground, facecolor=colour, alpha=shade * 0.6, linewidth=0))
+            axes.text(left, top - line, word, **FONT)
+            if marked is not None and marked[k]:
+                axes.plot([left, left + len(word)], [top - line - 0.2] * 2, color="black", linewidth=1)
+    return axes.figure  # pyright: ignore[reportReturnType]
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a small PNG.
+
+    >>> png(spans(["home"], Tensor([[1.0]])))[1:4]
+    b'PNG'
+    """
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, dpi=120)
+    Image.open(drawn).convert("RGB").quantize(64).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def _lefts(words: Sequence[str], gap: int) -> list[int]:
+    """Where each word begins, in characters, and where the next would."""
+    ends = np.cumsum([1, *(len(word) + gap for word in words)])
+    return ends.tolist()
+
+
+def _lines(words: Sequence[str], width: int) -> list[tuple[int, int]]:
+    """The line and the character at which each word begins, two characters apart."""
+    places, line, left = [], 0, 1
+    for word in words:
+        if left > 1 and left + len(word) > width:
+            line, left = line + 1, 1
+        places.append((line, left))
+        left += len(word) + 2
+    return places
+
+
+def _axes(width: float, low: float, high: float) -> Axes:
+    """Axes over a whole figure in characters from 0 to `width`, and in lines from `low` to `high`."""
+    figure = Figure((width * CHARACTER, (high - low) * LINE))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(low, high))
+    axes.axis("off")
+    return axes
+
+
+def _weight(weights: Tensor | None, i: int, head: int) -> float:
+    return 1.0 if weights is None else float(weights[i, head])
+
+
+def _height(x: float, y: float) -> float:
+    """How high an arc is above the words, in lines."""
+    return abs(x - y) ** 0.6 / 1.5
+
+
+def _arc(
+    axes: Axes,
+    middles: list[float],
+    i: int,
+    head: int,
+    highest: float,
+    colour: str,
+    weight: float,
+    dashed: bool = False,
+) -> None:
+    """An arc from the head to word i, or a line from the top to it, with a point at its end."""
+    start, end = middles[head], middles[i]
+    around = np.linspace(0, np.pi, 60)
+    x, y = (start + end) / 2 + (start - end) / 2 * np.cos(around), _height(start, end) * np.sin(around)
+    if head == i:
+        x, y = np.array([end, end]), np.array([highest + 1, 0])
+    axes.plot(x, y, color=colour, linewidth=0.4 + (THICK - 0.4) * weight, linestyle="--" if dashed else "-")
+    axes.plot([end], [0.08], marker="v", color=colour, markersize=4, linewidth=0)
