@@ -5,80 +5,23 @@ Weston et al. 2015, "Towards AI-Complete Question Answering: A Set of Prerequisi
 """
 
 import tarfile
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
+from saccade.data.house import generated
 from saccade.data.splits import Splits
-from saccade.data.stories import Question, generated
+from saccade.data.stories import Question, Stories, split
 
 PARTS = ("train", "test")
 COUNTS = (1000, 1000)  # generated questions of each part
 
 
-class Stories:
-    """Questions about stories as a split: words and answers as numbers, what is absent as zero or -1.
-
-    `words` are those that the numbers 1, 2, ... stand for, `answers` those of 0, 1, ...
-    """
-
-    def __init__(self, questions: Sequence[Question], words: Sequence[str], answers: Sequence[str]):
-        self.words = tuple(words)
-        numbers = {word: number for number, word in enumerate(words, 1)}
-        facts = [[[numbers.get(word, 0) for word in split(fact)] for fact in each.facts] for each in questions]
-        asked = [[numbers.get(word, 0) for word in split(each.text)] for each in questions]
-        widest, longest = max(len(fact) for each in facts for fact in each), max(map(len, facts))
-        self.facts = torch.zeros(len(questions), longest, widest, dtype=torch.long)
-        for n, each in enumerate(facts):
-            for ago, fact in enumerate(reversed(each), 1):
-                self.facts[n, -ago, : len(fact)] = torch.tensor(fact)
-        self.questions = _table(asked, 0)
-        self.supporting = _table([each.supporting for each in questions], -1)
-        known = {answer: number for number, answer in enumerate(answers)}
-        self.answers = torch.tensor([known.get(each.answer, -1) for each in questions])
-
-    def __len__(self) -> int:
-        return len(self.answers)
-
-    def batch(self, indices: Int[Tensor, " B"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """The questions at `indices`: `facts` (B, N, W) of at most W words, the latest fact last, so that shorter
-        stories begin later; `question` (B, V), `answer` (B,), -1 for one that is not in training, and `supporting`
-        (B, M), how many facts came after each that is marked, then -1. Nothing in them is random."""
-        facts = self.facts[indices]
-        longest = int((facts[..., 0] > 0).sum(-1).amax())
-        return {
-            "facts": facts[:, -longest:],
-            "question": self.questions[indices],
-            "answer": self.answers[indices],
-            "supporting": self.supporting[indices],
-        }
-
-
-def split(sentence: str) -> list[str]:
-    """Its words, without capitals and the mark at the end.
-
-    >>> split("Where is Mary? ")
-    ['where', 'is', 'mary']
-    """
-    return sentence.lower().strip(" .?").split()
-
-
-def _table(rows: Iterable[Sequence[int]], absent: int) -> Int[Tensor, "N M"]:
-    """Rows of different lengths, filled up at their ends."""
-    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
-    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=absent)
-
-
-def babi(data: str | Path = "generated", task: int = 2) -> Splits:
+def questions(data: str | Path = "generated", task: int = 2) -> Splits:
     """The questions of one bAbI task, 1 to 20, from a folder with its files or with their archive, or "generated".
 
     The last tenth of the training questions is for validation. Raises ValueError where the data are missing, damaged
-    or not bAbI's.
+    or not bAbI's, or there are fewer than ten training questions.
 
-    >>> splits = babi("generated", task=1)
+    >>> splits = questions("generated", task=1)
     >>> len(splits.train), len(splits.valid), len(splits.test), splits.classes[:2]
     (900, 100, 1000, ('attic', 'bathroom'))
     """
@@ -86,10 +29,12 @@ def babi(data: str | Path = "generated", task: int = 2) -> Splits:
     train, test = found
     answers = sorted({each.answer for each in train})
     words = sorted({word for each in train for text in (*each.facts, each.text) for word in split(text)}.union(answers))
+    if len(train) < 10:
+        raise ValueError(f"{source} has {len(train)} training questions; expected ten, as a tenth is for validation")
     kept = len(train) - len(train) // 10
-    parts = [Stories(part, words, answers) for part in (train[:kept], train[kept:], test)]
-    counts = "{:,} training, {:,} validation and {:,} test questions".format(*map(len, parts))
-    return Splits(*parts, f"{source}: {counts}", tuple(answers))
+    learned, valid, test = (Stories(part, words, answers) for part in (train[:kept], train[kept:], test))
+    counts = f"{len(learned):,} training, {len(valid):,} validation and {len(test):,} test questions"
+    return Splits(learned, valid, test, f"{source}: {counts}", tuple(answers))
 
 
 def _find(data: str | Path, task: int) -> tuple[list[list[Question]], str]:
@@ -145,6 +90,8 @@ def _take_in(line: str, facts: dict[int, str], questions: list[Question]) -> Non
         facts[int(start)] = text
         return
     asked, answer, marked = text.split("\t")
+    if not marked.strip():
+        raise ValueError("no supporting facts")
     later = {line: ago for ago, line in enumerate(reversed(facts))}
     supporting = tuple(later[int(line)] for line in marked.split())
     questions.append(Question(tuple(facts.values()), asked.strip(), answer, supporting))

@@ -1,17 +1,12 @@
-"""Stories that are generated: people walk about a house, take things and drop them, and one asks where they are.
+"""Stories with questions about them, as the tensors of a batch."""
 
-Of the kind of the first two tasks of Weston et al. 2015, "Towards AI-Complete Question Answering".
-"""
-
-import random
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-PEOPLE = ("Anna", "Ben", "Carla", "David")
-ROOMS = ("attic", "bathroom", "bedroom", "cellar", "garden", "kitchen")
-THINGS = ("apple", "book", "lamp")
-WALKS = ("went to", "moved to", "walked to")
-QUESTIONS = 5  # about a story
-BETWEEN = {1: 2, 2: 3}  # facts from one question of a task to the next
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 class Question(NamedTuple):
@@ -26,89 +21,56 @@ class Question(NamedTuple):
     supporting: tuple[int, ...]
 
 
-class House:
-    """Who is where and what, as far as the facts of a story say: a place is a room and the fact that says so."""
+class Stories:
+    """Questions about stories as a split: words and answers as numbers.
 
-    def __init__(self, chance: random.Random):
-        self.chance = chance
-        self.facts: list[str] = []
-        self.people: dict[str, tuple[str, int]] = {}
-        self.holders: dict[str, tuple[str, int]] = {}
-        self.things: dict[str, tuple[str, tuple[int, int]]] = {}
-
-    def walk(self) -> None:
-        """Somebody goes to another room."""
-        person = self.chance.choice(PEOPLE)
-        room = self.chance.choice([room for room in ROOMS if room != self.people.get(person, ("",))[0]])
-        self.people[person] = room, len(self.facts)
-        self.facts.append(f"{person} {self.chance.choice(WALKS)} the {room}.")
-
-    def handle(self) -> None:
-        """Somebody whose room is known drops what they hold or takes what is free there; else somebody walks."""
-        thing = self.chance.choice(THINGS)
-        if thing in self.holders:
-            self.drop(thing)
-            return
-        room = self.things[thing][0] if thing in self.things else None
-        near = [person for person, (place, _) in self.people.items() if room in (None, place)]
-        if not near:
-            self.walk()
-            return
-        person = self.chance.choice(near)
-        self.holders[thing] = person, len(self.facts)
-        self.facts.append(f"{person} took the {thing}.")
-
-    def drop(self, thing: str) -> None:
-        """The holder of a thing leaves it in the room."""
-        person, _ = self.holders.pop(thing)
-        room, walked = self.people[person]
-        self.things[thing] = room, (len(self.facts), walked)
-        self.facts.append(f"{person} dropped the {thing}.")
-
-    def where(self, thing: str) -> tuple[str, tuple[int, int]] | None:
-        """The room of a thing and the facts that say so; None if nobody has touched it."""
-        if thing not in self.holders:
-            return self.things.get(thing)
-        person, took = self.holders[thing]
-        room, walked = self.people[person]
-        return room, (took, walked)
-
-    def question(self, task: int) -> Question | None:
-        """About a person (task 1) or a thing (task 2); None as long as nothing can be asked."""
-        known = {person: (room, (walked,)) for person, (room, walked) in self.people.items()}
-        if task == 2:
-            known = {thing: place for thing in THINGS if (place := self.where(thing))}
-        if not known:
-            return None
-        what = self.chance.choice(list(known))
-        room, lines = known[what]
-        text = f"Where is {what if task == 1 else f'the {what}'}?"
-        return Question(tuple(self.facts), text, room, tuple(len(self.facts) - 1 - line for line in lines))
-
-
-def generated(task: int, count: int, seed: int) -> list[Question]:
-    """So many questions about generated stories, five a story: task 1 needs one supporting fact, task 2 needs two.
-
-    Raises ValueError for other tasks.
-
-    >>> generated(task=2, count=1, seed=0)[0].text
-    'Where is the lamp?'
+    `words` are those that the numbers 1, 2, ... stand for, `answers` those of 0, 1, ...
     """
-    if task not in BETWEEN:
-        raise ValueError(f"--task expected 1 or 2 for generated stories, but got {task}; --data DIR names bAbI's files")
-    chance = random.Random(seed)
-    questions: list[Question] = []
-    while len(questions) < count:
-        questions += story(task, chance)
-    return questions[:count]
+
+    def __init__(self, questions: Sequence[Question], words: Sequence[str], answers: Sequence[str]):
+        self.words = tuple(words)
+        numbers = {word: number for number, word in enumerate(words, 1)}
+        known = {answer: number for number, answer in enumerate(answers)}
+        stories = [[_numbered(fact, numbers) for fact in each.facts] for each in questions]
+        widest = max(len(fact) for facts in stories for fact in facts)
+        self.facts = torch.zeros(len(questions), max(map(len, stories)), widest, dtype=torch.long)
+        for facts, row in zip(stories, self.facts, strict=True):
+            row[len(row) - len(facts) :, : max(map(len, facts))] = pad_sequence(facts, batch_first=True)
+        self.questions = pad_sequence([_numbered(each.text, numbers) for each in questions], batch_first=True)
+        supporting = [torch.tensor(each.supporting) for each in questions]
+        self.supporting = pad_sequence(supporting, batch_first=True, padding_value=-1)
+        self.labels = torch.tensor([known.get(each.answer, -1) for each in questions])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Int[Tensor, " B"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """The questions at `indices`; nothing in them is random. Of B questions, the longest of V words, about stories
+        of at most N facts of at most W words:
+
+            facts (B, N, W)       the number of each word, the latest fact last; 0 where there is none or it is unknown
+            question (B, V)       the same of the question
+            label (B,)            the number of the answer; -1 if it is unknown
+            supporting (B, M)     how many facts came after each that supports the answer; -1 where there is none
+        """
+        facts = self.facts[indices]
+        longest = int((facts > 0).any(-1).any(0).sum())
+        return {
+            "facts": facts[:, -longest:],
+            "question": self.questions[indices],
+            "label": self.labels[indices],
+            "supporting": self.supporting[indices],
+        }
 
 
-def story(task: int, chance: random.Random) -> list[Question]:
-    """The questions about one story."""
-    house, questions = House(chance), []
-    while len(questions) < QUESTIONS:
-        for _ in range(BETWEEN[task]):
-            house.handle() if task == 2 and chance.random() < 0.4 else house.walk()
-        if question := house.question(task):
-            questions.append(question)
-    return questions
+def split(sentence: str) -> list[str]:
+    """Its words, without capitals and the mark at the end.
+
+    >>> split("Where is Mary? ")
+    ['where', 'is', 'mary']
+    """
+    return sentence.lower().strip(" .?").split()
+
+
+def _numbered(sentence: str, numbers: Mapping[str, int]) -> Int[Tensor, " W"]:
+    return torch.tensor([numbers.get(word, 0) for word in split(sentence)], dtype=torch.long)
