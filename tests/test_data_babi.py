@@ -87,7 +87,9 @@ def test_a_folder_without_the_task(folder: str, tmp_path: Path):
         questions(tmp_path / folder, task=1)
 
 
-@pytest.mark.parametrize("line", ["hello", "x Mary slept.", "2 Who?\tMary", "2 Who?\tMary\t7", "2 Who?\tMary\tx", "2 Who?\tMary\t"])
+@pytest.mark.parametrize(
+    "line", ["hello", "x Mary slept.", "2 Who?\tMary", "2 Who?\tMary\t7", "2 Who?\tMary\tx", "2 Who?\tMary\t"]
+)
 def test_a_line_that_is_not_babi_s(line: str):
     with pytest.raises(ValueError, match=r"^f\.txt is not a file of bAbI: line 2 is "):
         babi.read(f"1 Mary slept.\n{line}", "f.txt")

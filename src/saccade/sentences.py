@@ -172,7 +172,7 @@ def _lines(words: Sequence[str], width: int) -> list[tuple[int, int]]:
     return places
 
 
-def _axes(width: float, low: float, high: float) -> Axes:
+def _axes(width: float | int, low: float | int, high: float | int) -> Axes:
     """Axes over a whole figure in characters from 0 to `width`, and in lines from `low` to `high`."""
     figure = Figure((width * CHARACTER, (high - low) * LINE))
     axes = figure.add_axes((0, 0, 1, 1))

@@ -81,7 +81,7 @@ def generated(task: int, count: int, seed: int) -> list[Question]:
     Raises ValueError for other tasks.
 
     >>> generated(task=2, count=1, seed=0)[0].text
-    'Where is the lamp?'
+    'Where is the book?'
     """
     if task not in BETWEEN:
         raise ValueError(f"--task expected 1 or 2 for generated stories, but got {task}; --data DIR names bAbI's files")
