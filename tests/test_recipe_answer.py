@@ -147,15 +147,15 @@ class Fixed(answer.Model):
 
 def test_which_facts_count_as_found():
     questions = {
-        "label": torch.tensor([0, 1, -1, 0, 0]),
-        "supporting": torch.tensor([[3, 0], [3, 0], [3, 0], [9, 0], [0, -1]]),
+        "label": torch.tensor([0, 1, -1, 0, 0, 0]),
+        "supporting": torch.tensor([[3, 0], [3, 0], [3, 0], [9, 0], [0, -1], [0, -1]]),
     }
-    chosen = [[0, 3], [3, 0], [0, 1], [0, 3], [3, 3]]  # of four facts, the last of which is the latest
+    chosen = [[0, 3], [3, 0], [0, 1], [0, 3], [3, 3], [3, 0]]  # of four facts, the last of which is the latest
     values = answer.evaluate(Fixed(chosen, facts=4), questions)
-    assert values["error"].tolist() == [0, 1, 1, 0, 0]
-    assert values["facts"].tolist() == [1, 1, 0, 0, 1]
-    assert values["sequence"].tolist() == [1, 0, 0, 0, 0]
-    assert values["recall"].tolist() == [1, 1, 0.5, 0.5, 1]
+    assert values["error"].tolist() == [0, 1, 1, 0, 0, 0]
+    assert values["facts"].tolist() == [1, 1, 0, 0, 1, 0], "the last looks at one more"
+    assert values["sequence"].tolist() == [1, 0, 0, 0, 0, 0]
+    assert values["recall"].tolist() == [1, 1, 0.5, 0.5, 1, 1]
 
 
 @pytest.mark.parametrize("over", OVERS)
