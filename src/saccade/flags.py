@@ -95,14 +95,16 @@ def build(dataclass: type, options: Any) -> Any:
 
 
 def name_of(config: Any) -> str:
-    """What a run is called unless the user says so: its attention, or what it is over, if it has one, and its seed.
+    """What a run is called unless the user says so: its task, its attention or what it is over, as far as it has them,
+    and its seed.
 
     >>> from types import SimpleNamespace as Config
-    >>> name_of(Config(over="softmax", seed=3)), name_of(Config(seed=0))
-    ('softmax-seed3', 'seed0')
+    >>> name_of(Config(task=2, over="softmax", seed=3)), name_of(Config(seed=0))
+    ('task2-softmax-seed3', 'seed0')
     """
     kinds = [getattr(config, name) for name in ("attention", "over") if hasattr(config, name)]
-    return "-".join([*kinds, f"seed{config.seed}"])
+    task = [f"task{config.task}"] if hasattr(config, "task") else []
+    return "-".join([*task, *kinds, f"seed{config.seed}"])
 
 
 def name_of_comparison(config: Any, usual: Any, quick: bool = False) -> str:

@@ -19,6 +19,7 @@ from saccade.report import Number
 
 FONT = {"family": "monospace", "fontsize": 10}
 CHARACTER, LINE = 0.086, 0.25  # inches of a character, and from line to line
+CELL, GRID = 4, "#d0d0d0"  # characters of a weight's cell, and the colour of its edges
 SEEN = 0.05  # the smallest probability of an arc that is drawn
 THICK = 3.0  # points of a line whose probability is one
 RIGHT, WRONG, MISSED, OTHER = COLOURS[1][0], COLOURS[0][0], "black", COLOURS[4][0]
@@ -108,6 +109,38 @@ def spans(
             axes.text(left, top - line, word, **FONT)
             if marked is not None and marked[k]:
                 axes.plot([left, left + len(word)], [top - line - 0.2] * 2, color="black", linewidth=1)
+    return axes.figure  # pyright: ignore[reportReturnType]
+
+
+def choices(
+    sentences: Sequence[str],
+    weights: Float[Tensor, "T N"],
+    marked: Bool[Tensor, " N"] | None = None,
+) -> Figure:
+    """The sentences of a text below each other, and before each a column for every hop, the darker the larger the
+    weight that the hop gives it.
+
+    Args:
+        sentences: N of them.
+        weights: from 0 to 1, of T hops.
+        marked: which sentences have a point and heavy letters, as those that should be looked at.
+
+    >>> import torch
+    >>> figure = choices(["mary went home", "john slept"], torch.eye(2), torch.tensor([True, False]))
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['1', '2', '● mary went home', 'john slept']
+    """
+    left = 1 + CELL * len(weights)
+    axes = _axes(left + 4 + max(map(len, sentences)), -len(sentences) - 0.3, 1)
+    for hop, row in enumerate(weights.detach().cpu()):
+        axes.text(1 + CELL * (hop + 0.5), 0.2, str(hop + 1), ha="center", color=OTHER, **FONT)
+        for n, shade in enumerate(opacity(row).tolist()):
+            colour = COLOURS[hop % len(COLOURS)][0]
+            axes.add_patch(Rectangle((1 + CELL * hop, -n - 1), CELL, 1, facecolor=(colour, shade), edgecolor=GRID))
+    for n, sentence in enumerate(sentences):
+        needed = marked is not None and bool(marked[n])
+        text, weight = (f"● {sentence}", "bold") if needed else (sentence, "normal")
+        axes.text(left + (1 if needed else 3), -n - 0.75, text, weight=weight, **FONT)
     return axes.figure  # pyright: ignore[reportReturnType]
 
 

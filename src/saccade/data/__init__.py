@@ -1,5 +1,7 @@
-"""Where examples come from: real digits, scattered or plain, folders of pictures, and sentences with their trees."""
+"""Where examples come from: real digits, scattered or plain, folders of pictures, sentences with their trees, and
+questions about stories."""
 
+from saccade.data.babi import questions as questions
 from saccade.data.conllu import treebank as treebank
 from saccade.data.folder import Pictures as Pictures
 from saccade.data.folder import pictures as pictures
@@ -9,5 +11,7 @@ from saccade.data.scatter import Scattered as Scattered
 from saccade.data.splits import Split as Split
 from saccade.data.splits import Splits as Splits
 from saccade.data.splits import hold_out as hold_out
+from saccade.data.stories import Question as Question
+from saccade.data.stories import Stories as Stories
 from saccade.data.trees import Sentence as Sentence
 from saccade.data.trees import Trees as Trees
