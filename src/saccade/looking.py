@@ -54,14 +54,14 @@ def averages(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> di
 
 
 @torch.no_grad()
-def look(recipe: ModuleType, model: nn.Module, split: Any, indices: Tensor) -> Seen:
+def look(recipe: ModuleType, model: nn.Module, split: Any, indices: Tensor) -> Any:
     """Where the model looked on these examples."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return recipe.look(model.eval(), split.batch(indices, None))
 
 
-def failures(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Seen | None:
+def failures(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Any:
     """Where it looked on the first examples that it answered wrongly; None if there are none."""
     errors = (values["error"] for values in results(recipe, model, split, batch))
     wrong = (n * batch + int(i) for n, values in enumerate(errors) for i in values.nonzero())
