@@ -1,4 +1,4 @@
-"""Trees over words and spans of words, as matplotlib figures: where a structure over a sentence looked.
+"""Trees over words, spans of words, words against words, as matplotlib figures: where a model looked in sentences.
 
 Every function gives a `Figure` of its own, free of pyplot's global state: `figure.savefig("tree.png", dpi=200)`.
 """
@@ -15,13 +15,15 @@ from PIL import Image
 from torch import Tensor
 
 from saccade.drawing import COLOURS, opacity
+from saccade.matrix import INK, LEAST, Matrix
 from saccade.report import Number
 
-FONT = {"family": "monospace", "fontsize": 10}
+FONT = {"family": "monospace", "fontsize": 10, "parse_math": False}
 CHARACTER, LINE = 0.086, 0.25  # inches of a character, and from line to line
 CELL, GRID = 4, "#d0d0d0"  # characters of a weight's cell, and the colour of its edges
 SEEN = 0.05  # the smallest probability of an arc that is drawn
 THICK = 3.0  # points of a line whose probability is one
+WRITTEN = 0.1  # the smallest weight whose per cent are written on its square
 RIGHT, WRONG, MISSED, OTHER = COLOURS[1][0], COLOURS[0][0], "black", COLOURS[4][0]
 
 
@@ -141,6 +143,33 @@ def choices(
         needed = marked is not None and bool(marked[n])
         text, weight = (f"● {sentence}", "bold") if needed else (sentence, "normal")
         axes.text(left + (1 if needed else 3), -n - 0.75, text, weight=weight, **FONT)
+    return axes.figure  # pyright: ignore[reportReturnType]
+
+
+def squares(matrix: Matrix) -> Figure:
+    """A square for every target and source word, the darker the larger the weight, which is written on it in per cent
+    if it is large; target words are on the left, source words above.
+
+    >>> import torch
+    >>> figure = squares(Matrix(["die", "Katze"], ["cat"], torch.tensor([[0.03, 0.97]])))
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['die', 'Katze', 'cat', '97']
+    """
+    rows, columns, side, shown = len(matrix.target), len(matrix.source), LINE / CHARACTER, matrix.squares
+    left, above = (2 + max(map(len, words), default=0) for words in (matrix.target, matrix.source))
+    axes = _axes(left + columns * side + 1, -rows - 0.3, above / side)
+    axes.hlines(range(-rows, 1), left, left + columns * side, color=GRID, linewidth=0.5)
+    axes.vlines([left + k * side for k in range(columns + 1)], -rows, 0, color=GRID, linewidth=0.5)
+    for k, word in enumerate(matrix.source):
+        axes.text(left + (k + 0.5) * side, 0.3, word, rotation=90, ha="center", va="bottom", **FONT)
+    for q, word in enumerate(matrix.target):
+        axes.text(left - 1, -q - 0.5, word, ha="right", va="center_baseline", **FONT)
+    for q, k in (matrix.weights >= LEAST).nonzero().tolist():
+        square, place = shown[q][k], (left + k * side, -q - 1)
+        axes.add_patch(Rectangle(place, side, 1, facecolor=(INK[0], square.opacity), edgecolor=GRID))
+        if matrix.weights[q, k] >= WRITTEN:
+            number = {**FONT, "fontsize": 7, "color": "white" if square.deep else "black"}
+            axes.text(place[0] + side / 2, -q - 0.5, square.number, ha="center", va="center_baseline", **number)
     return axes.figure  # pyright: ignore[reportReturnType]
 
 
