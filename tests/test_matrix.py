@@ -194,15 +194,15 @@ def visible(tab) -> list[str]:
 
 def numbers(tab) -> list[str]:
     """The numbers that are seen."""
-    return tab.locator(".matrix tbody td").evaluate_all(
-        "all => all.filter(d => getComputedStyle(d).color != 'rgba(0, 0, 0, 0)').map(d => d.textContent).filter(Boolean)"
+    return tab.locator(".matrix tbody td:not(:empty)").evaluate_all(
+        "all => all.filter(d => getComputedStyle(d).color != 'rgba(0, 0, 0, 0)').map(d => d.textContent)"
     )
 
 
 def chosen(tab) -> list[str]:
     """The words that stand out."""
     return tab.locator(".matrix label").evaluate_all(
-        "all => all.filter(l => getComputedStyle(l).backgroundColor != 'rgba(0, 0, 0, 0)').map(l => l.textContent.trim())"
+        "all => all.filter(l => getComputedStyle(l).backgroundColor != 'rgba(0, 0, 0, 0)').map(l => l.innerText.trim())"
     )
 
 
