@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from saccade.drawing import COLOURS, opacity
-from saccade.matrix import INK, LEAST, Matrix
+from saccade.matrix import INK, Matrix, Square
 from saccade.report import Number
 
 FONT = {"family": "monospace", "fontsize": 10, "parse_math": False}
@@ -155,7 +155,7 @@ def squares(matrix: Matrix) -> Figure:
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['die', 'Katze', 'cat', '97']
     """
-    rows, columns, side, shown = len(matrix.target), len(matrix.source), LINE / CHARACTER, matrix.squares
+    rows, columns, side = len(matrix.target), len(matrix.source), LINE / CHARACTER
     left, above = (2 + max(map(len, words), default=0) for words in (matrix.target, matrix.source))
     axes = _axes(left + columns * side + 1, -rows - 0.3, above / side)
     axes.hlines(range(-rows, 1), left, left + columns * side, color=GRID, linewidth=0.5)
@@ -164,12 +164,10 @@ def squares(matrix: Matrix) -> Figure:
         axes.text(left + (k + 0.5) * side, 0.3, word, rotation=90, ha="center", va="bottom", **FONT)
     for q, word in enumerate(matrix.target):
         axes.text(left - 1, -q - 0.5, word, ha="right", va="center_baseline", **FONT)
-    for q, k in (matrix.weights >= LEAST).nonzero().tolist():
-        square, place = shown[q][k], (left + k * side, -q - 1)
-        axes.add_patch(Rectangle(place, side, 1, facecolor=(INK[0], square.opacity), edgecolor=GRID))
-        if matrix.weights[q, k] >= WRITTEN:
-            number = {**FONT, "fontsize": 7, "color": "white" if square.deep else "black"}
-            axes.text(place[0] + side / 2, -q - 0.5, square.number, ha="center", va="center_baseline", **number)
+    for q, row in enumerate(matrix.squares):
+        for k, square in enumerate(row):
+            if square.number:
+                _square(axes, square, left + k * side, -q - 1, bool(matrix.weights[q, k] >= WRITTEN))
     return axes.figure  # pyright: ignore[reportReturnType]
 
 
@@ -209,6 +207,17 @@ def _axes(width: Number, low: Number, high: Number) -> Axes:
     axes.set(xlim=(0, width), ylim=(low, high))
     axes.axis("off")
     return axes
+
+
+def _square(axes: Axes, square: Square, left: Number, bottom: Number, written: bool) -> None:
+    """One weight, and its number if that is to be written."""
+    side = LINE / CHARACTER
+    axes.add_patch(
+        Rectangle((left, bottom), side, 1, facecolor=(INK[0], square.opacity), edgecolor=GRID, linewidth=0.5)
+    )
+    if written:
+        font = {**FONT, "fontsize": 7, "color": "white" if square.deep else "black"}
+        axes.text(left + side / 2, bottom + 0.5, square.number, ha="center", va="center_baseline", **font)
 
 
 def _weight(weights: Tensor | None, i: int, head: int) -> float:
