@@ -213,6 +213,22 @@ def look(words: list[str]) -> None:
         print(path)
 
 
+def translate(words: list[str]) -> None:
+    """`saccade translate RUN`: standard input, line by line, to standard output."""
+    parser = _parser("translate", run="a folder such as runs/translate/additive-seed0, or a file of weights")
+    parser.add_argument("--beam", type=int, default=5, help="beginnings that are kept at each word; 1 is greedy")
+    options = flags.parse(parser, words)
+    if options.beam < 1:
+        raise Wrong(f"--beam expected at least 1, but got {options.beam}")
+    run = _find_run(options.run)
+    from saccade import translating
+    from saccade.data.pairs import lines
+
+    model = translating.restored(run)
+    for line in translating.translated(model, lines(sys.stdin.buffer.read(), "standard input"), options.beam):
+        print(line)
+
+
 def _find_run(text: str) -> Path:
     """The folder of a run, a path or its name below runs/; or a file of weights with its configuration beside it."""
     from saccade.runs import files
@@ -254,6 +270,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int | None], str, str]] = {
     "evaluate": (evaluate, "RUN", "the test error of a run"),
     "compare": (compare, "[RECIPE]", "soft and hard attention side by side, with a report"),
     "look": (look, "RUN", "pictures of where a run looked"),
+    "translate": (translate, "RUN", "standard input to standard output, line by line"),
     "bench": (bench, "NAME", "how fast, beside a plain implementation"),
     "cite": (cite, "NAME", "the BibTeX of a mechanism"),
 }

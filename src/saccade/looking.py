@@ -1,7 +1,7 @@
 """Where a trained model looked and where it failed: pictures and a page for one run, and the parts for a comparison."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -50,7 +50,20 @@ def evaluate(run: Path, data: str) -> dict[str, float]:
 def averages(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> dict[str, float]:
     """The averages over a split of what the recipe says of each example."""
     parts = list(results(recipe, model, split, batch))
-    return {name: torch.cat([part[name].double() for part in parts]).mean().item() for name in parts[0]}
+    values = {name: torch.cat([part[name].double() for part in parts]) for name in parts[0]}
+    return concluded(recipe, {name: (each.sum().item(), len(each)) for name, each in values.items()})
+
+
+def concluded(recipe: ModuleType, sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """What the sums over a split and the numbers of what was summed say: means, unless the recipe has a `conclude` of
+    its own, as for a figure that is no mean.
+
+    >>> concluded(ModuleType("recipe"), {"error": (2.0, 8)})
+    {'error': 0.25}
+    """
+    if hasattr(recipe, "conclude"):
+        return recipe.conclude(sums)
+    return {name: total / count for name, (total, count) in sums.items()}
 
 
 @torch.no_grad()
@@ -102,10 +115,11 @@ def sentence(recipe: ModuleType) -> str:
 
 
 def curve(run: Path, recipe: ModuleType) -> list[tuple[float, float]]:
-    """What the recipe watches, after each epoch: an error, or what a share of right answers lacks to one."""
-    name, order = recipe.WATCH
-    best, sign = (0.0, 1) if order == "min" else (1.0, -1)
-    return [(float(row["epoch"]), best + sign * row[name]) for row in runs.read_metrics(run)]
+    """What the recipe watches, after each epoch: an error, or as a share of the recipe's `BEST`, which is one unless it
+    says so, what a share of right answers lacks to that."""
+    (name, order), best = recipe.WATCH, getattr(recipe, "BEST", 1.0)
+    rows = runs.read_metrics(run)
+    return [(float(row["epoch"]), (row[name] if order == "min" else best - row[name]) / best) for row in rows]
 
 
 def draw(folder: Path, seen: Seen, model: str) -> list[Path]:
