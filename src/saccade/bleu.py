@@ -26,7 +26,7 @@ def counts(words: Sequence[str], reference: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def bleu(sums: Mapping[str, float]) -> float:
+def bleu(sums: Mapping[str, float | int]) -> float:
     """BLEU from 0 to 100 of the sums of `counts`, 100 min(1, exp(1 - r / c)) (p_1 p_2 p_3 p_4)^(1/4) (section 2.3).
 
     Where no n-gram of an order matches, half of one does, then a quarter, and so on (Chen and Cherry 2014, "A

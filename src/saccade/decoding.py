@@ -25,8 +25,8 @@ def greedy(
     `longest` number of words.
 
     >>> following = torch.tensor([[0.1, 0.0, 0.2, 0.7], [0.6, 0.0, 0.3, 0.1], [0.0] * 4, [0.4, 0.0, 0.6, 0.0]]).log()
-    >>> greedy(lambda words, state: (following[words], state), (), torch.tensor([5, 2]))
-    [tensor([0, 3]), tensor([0, 3])]
+    >>> greedy(lambda words, state: (following[words], state), (), torch.tensor([5, 1]))
+    [tensor([0, 3]), tensor([0])]
     """
     rows = torch.arange(len(longest), device=longest.device)
     words, found = torch.full_like(rows, begin), torch.full((len(rows), int(longest.max())), end, device=rows.device)
@@ -49,16 +49,15 @@ def _until(words: Int[Tensor, " T"], end: int) -> Int[Tensor, " length"]:
 
 
 class Beam(NamedTuple):
-    """What a beam search knows of N sequences that go on, each as `width` beginnings of t words."""
+    """N sequences that go on, each with some beginnings of t words."""
 
-    rows: Tensor
-    """Which of the sequences that were asked for, (N,)."""
-    words: Tensor
-    """(N, width, t)."""
-    scores: Tensor
-    """The log-probability of each beginning, (N, width)."""
-    finished: Tensor
-    """How many continuations have ended, (N,)."""
+    rows: Int[Tensor, " N"]
+    """Which of the sequences that were asked for."""
+    words: Int[Tensor, "N width t"]
+    scores: Float[Tensor, "N width"]
+    """The log-probability of each beginning; -inf for one that is none."""
+    finished: Int[Tensor, " N"]
+    """How many continuations have ended."""
 
 
 def beam(
@@ -71,7 +70,7 @@ def beam(
     end: int = 2,
 ) -> list[Int[Tensor, " length"]]:
     """Of each of B sequences the best that a beam search finds, by log p(words) / length^normalise, where the length
-    counts `end` (Wu et al. 2016, "Google's Neural Machine Translation System", section 7, with |Y|^a for its penalty).
+    counts `end` (as Wu et al. 2016, "Google's Neural Machine Translation System", section 7, with a simpler penalty).
 
     At every word the `size` most probable beginnings are kept; those that end are set aside, and the search is over
     when as many have ended, or at the `longest` number of words, where all are taken as they are. A size of one is
@@ -84,46 +83,52 @@ def beam(
     if size < 1:
         raise ValueError(f"beam expected a size of at least 1, but got {size}.")
     rows = torch.arange(len(longest), device=longest.device)
-    best = Best([rows[:0]] * len(rows), torch.full((len(rows),), -torch.inf, device=rows.device))
-    live = Beam(rows, torch.full((len(rows), 1, 1), begin, device=rows.device), torch.zeros(len(rows), 1), rows * 0)
-    live = live._replace(scores=live.scores.to(rows.device))
+    best = Best([rows[:0]] * len(rows), torch.full_like(rows, -torch.inf, dtype=torch.float64))
+    live = Beam(rows, torch.full_like(rows, begin).view(-1, 1, 1), torch.zeros_like(rows).view(-1, 1), 0 * rows)
     while len(live.rows):
         log_probs, state = step(live.words[..., -1].flatten(), state)
-        live, state = _advance(live, log_probs, state, best, longest, size, normalise, end)
+        candidates, parents = _continued(live, log_probs, 2 * size)
+        length = candidates.words.shape[-1] - 1
+        last, ended = longest[live.rows] <= length, candidates.words[..., -1] == end
+        taken = (ended | last.unsqueeze(-1)) & (torch.arange(ended.shape[1], device=rows.device) < size)
+        scores = (candidates.scores / length**normalise).masked_fill(~taken, -torch.inf)
+        best.offer(live.rows, candidates.words[..., 1:], scores, end)
+        live, kept = _kept(candidates, ended, taken, size)
+        going = (live.finished < size) & ~last & (live.scores[:, 0] > -torch.inf)
+        live, state = select(live, going), select(state, parents.gather(1, kept)[going].flatten())
     return best.words
 
 
 class Best(NamedTuple):
-    """The best of each sequence that has ended so far, without `begin` and `end`."""
+    """The best of each of B sequences that has ended so far, without `begin` and `end`."""
 
     words: list[Tensor]
-    scores: Tensor
-    """(B,)."""
+    scores: Float[Tensor, " B"]
 
-    def offer(self, rows: Tensor, words: Tensor, scores: Tensor, end: int) -> None:
-        """Takes what is better: candidates (N, C, t) of these rows, with their scores (N, C)."""
+    def offer(
+        self, rows: Int[Tensor, " N"], words: Int[Tensor, "N C t"], scores: Float[Tensor, "N C"], end: int
+    ) -> None:
+        """Takes what is better."""
         top, place = scores.max(-1)
         for n in (top > self.scores[rows]).nonzero().flatten().tolist():
             self.words[int(rows[n])] = _until(words[n, place[n]], end)
-        self.scores[rows] = torch.maximum(self.scores[rows], top)
+        self.scores[rows] = torch.maximum(self.scores[rows], top.double())
 
 
-def _advance(
-    live: Beam, log_probs: Tensor, state: Any, best: Best, longest: Tensor, size: int, normalise: float, end: int
-) -> tuple[Beam, Any]:
-    """The beam one word later, and the state for it; what has ended is offered to the best."""
-    (count, width), vocabulary, length = live.scores.shape, log_probs.shape[-1], live.words.shape[-1]
-    total = live.scores.unsqueeze(-1) + log_probs.view(count, width, vocabulary)
-    scores, place = total.flatten(1).topk(min(2 * size, width * vocabulary))  # (N, C)
-    parents, words = place // vocabulary, place % vocabulary
-    words = torch.cat((live.words.take_along_dim(parents.unsqueeze(-1), 1), words.unsqueeze(-1)), -1)  # (N, C, t + 1)
-    last = (longest[live.rows] <= length).unsqueeze(-1)
-    ended = (words[..., -1] == end) & (scores > -torch.inf)
-    over = (ended | last) & (torch.arange(scores.shape[1], device=scores.device) < size)
-    best.offer(live.rows, words[..., 1:], (scores / length**normalise).masked_fill(~over, -torch.inf), end)
-    finished = live.finished + (over & ended).sum(-1)
-    scores, kept = scores.masked_fill(ended, -torch.inf).topk(min(size, scores.shape[1]))
-    going = (finished < size) & ~last.squeeze(-1) & (scores[:, 0] > -torch.inf)
-    from_rows = (torch.arange(count, device=scores.device).unsqueeze(-1) * width + parents.gather(1, kept))[going]
-    words = words.take_along_dim(kept.unsqueeze(-1), 1)
-    return Beam(live.rows[going], words[going], scores[going], finished[going]), select(state, from_rows.flatten())
+def _continued(live: Beam, log_probs: Tensor, count: int) -> tuple[Beam, Tensor]:
+    """The most probable beginnings that are one word longer, (N, count), and which rows of the state they continue."""
+    rows, width = live.scores.shape
+    total = live.scores.unsqueeze(-1) + log_probs.unflatten(0, (rows, width))  # (N, width, V)
+    scores, place = total.flatten(1).topk(min(count, total[0].numel()))
+    parents, words = place // log_probs.shape[-1], place % log_probs.shape[-1]
+    words = torch.cat((live.words.take_along_dim(parents.unsqueeze(-1), 1), words.unsqueeze(-1)), -1)
+    parents = parents + width * torch.arange(rows, device=parents.device).unsqueeze(-1)
+    return Beam(live.rows, words, scores, live.finished), parents
+
+
+def _kept(candidates: Beam, ended: Tensor, taken: Tensor, size: int) -> tuple[Beam, Tensor]:
+    """The best candidates that have not ended, and which they are."""
+    scores, kept = candidates.scores.masked_fill(ended, -torch.inf).topk(min(size, ended.shape[1]))
+    words = candidates.words.take_along_dim(kept.unsqueeze(-1), 1)
+    finished = candidates.finished + (ended & taken & (candidates.scores > -torch.inf)).sum(-1)
+    return Beam(candidates.rows, words, scores, finished), kept

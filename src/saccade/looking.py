@@ -51,14 +51,14 @@ def averages(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> di
     """The averages over a split of what the recipe says of each example."""
     parts = list(results(recipe, model, split, batch))
     values = {name: torch.cat([part[name].double() for part in parts]) for name in parts[0]}
-    return concluded(recipe, {name: (each.sum().item(), len(each)) for name, each in values.items()})
+    return concluded(recipe, {name: (each.sum().item(), float(len(each))) for name, each in values.items()})
 
 
 def concluded(recipe: ModuleType, sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """What the sums over a split and the numbers of what was summed say: means, unless the recipe has a `conclude` of
     its own, as for a figure that is no mean.
 
-    >>> concluded(ModuleType("recipe"), {"error": (2.0, 8)})
+    >>> concluded(ModuleType("recipe"), {"error": (2.0, 8.0)})
     {'error': 0.25}
     """
     if hasattr(recipe, "conclude"):
