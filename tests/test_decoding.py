@@ -134,5 +134,5 @@ def test_no_rows():
 
 
 def test_a_beam_of_none_is_refused():
-    with pytest.raises(ValueError, match="^beam expected a size of at least 1, but got 0.$"):
+    with pytest.raises(ValueError, match=r"^beam expected a size of at least 1, but got 0\.$"):
         beam(Toy(1).step, (), torch.tensor([1]), size=0)

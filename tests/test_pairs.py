@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from saccade.data import pairs
+from saccade.data import translations
 from saccade.data.dates import dates
 from saccade.data.pairs import Pairs, lines
 from saccade.data.vocabulary import END, SPECIAL, UNKNOWN, Characters, subwords, vocabulary
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_becomes_splits(folder: Path):
-    splits = pairs(folder, "de", "en", count=60)
+    splits = translations(folder, "de", "en", count=60)
     assert splits.describe == f"the files of {folder}, de to en: 4 training, 2 validation and 1 test pairs"
     assert (splits.train.sources, splits.train.targets) == (GERMAN, ENGLISH)
     assert splits.valid.targets == ENGLISH[:2] and splits.test.sources == GERMAN[:1]
@@ -43,7 +43,7 @@ def test_a_folder_becomes_splits(folder: Path):
 
 
 def test_either_language_may_be_the_source(folder: Path):
-    assert pairs(folder, "en", "de", count=60).train.sources == ENGLISH
+    assert translations(folder, "en", "de", count=60).train.sources == ENGLISH
 
 
 @pytest.mark.parametrize(("place", "tokenised"), [("tok", True), ("raw", False)])
@@ -51,13 +51,13 @@ def test_parts_may_lie_in_a_folder_below(folder: Path, place: str, tokenised: bo
     (folder / place).mkdir()
     for file in list(folder.glob("*.*")):
         file.rename(folder / place / (file.name.replace(".", ".lc.norm.tok.", 1) if tokenised else file.name))
-    splits = pairs(folder, count=60)
+    splits = translations(folder, count=60)
     assert splits.train.tokenised == tokenised and str(folder / place) in splits.describe
 
 
 def refused(folder: Path, sentence: str, source: str = "de", target: str = "en") -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        pairs(folder, source, target)
+        translations(folder, source, target)
 
 
 def test_files_of_different_lengths_are_refused(folder: Path):
@@ -103,7 +103,7 @@ def test_a_damaged_archive_is_named(folder: Path):
     file = folder / "train.de.gz"
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(ValueError, match=f"^{re.escape(str(file))} is not a whole gzip file: "):
-        pairs(folder)
+        translations(folder)
 
 
 def test_without_the_extra_one_is_told_which(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -116,7 +116,7 @@ def test_without_the_extra_one_is_told_which(folder: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(builtins, "__import__", absent)
     refused(folder, "sentences from files need the extra text: pip install 'saccade[text]'")
-    assert len(pairs().train) == 4000, "dates do not"
+    assert len(translations().train) == 4000, "dates do not"
 
 
 def test_lines_end_where_files_end_them():
@@ -125,7 +125,7 @@ def test_lines_end_where_files_end_them():
 
 
 def test_a_batch(folder: Path):
-    split = pairs(folder, count=60).train
+    split = translations(folder, count=60).train
     batch = split.batch(torch.tensor([2, 0]))
     assert batch["source"].shape == (2, len(split.source[2])) and batch["target"].shape == (2, len(split.target[2]))
     for key, texts in (("source", GERMAN), ("target", ENGLISH)):
@@ -181,7 +181,7 @@ class TestVocabularies:
 
     @pytest.mark.parametrize("text", ["", "[]", "{", "null", json.dumps({"model": 3}), "3"])
     def test_what_is_none_is_refused(self, text: str):
-        with pytest.raises(ValueError, match="^the vocabulary of the run is damaged: "):
+        with pytest.raises(ValueError, match=r"^the vocabulary of the run is damaged: "):
             vocabulary(text)
 
 
@@ -196,7 +196,7 @@ def test_dates_are_what_they_say():
 
 
 def test_multi30k(data_dir: Path):
-    splits = pairs(data_dir / "multi30k", "de", "en", count=4000)
+    splits = translations(data_dir / "multi30k", "de", "en", count=4000)
     assert [len(split) for split in splits[:3]] == [29000, 1014, 1000]
     assert splits.train.tokenised and len(splits.train.vocabulary) == 4000
     assert splits.test.targets[0] == "a man in an orange hat starring at something ."

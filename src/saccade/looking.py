@@ -26,7 +26,8 @@ def open_run(run: Path, data: str = "") -> tuple[ModuleType, Any, nn.Module, Any
         return recipe, config, model, splits
     recipe, config, model = runs.load(run)
     config = replace(config, data=data)
-    return recipe, config, model, recipe.data(config)
+    splits = recipe.data(config)
+    return recipe, config, model, recipe.fitted(splits, model) if hasattr(recipe, "fitted") else splits
 
 
 @torch.no_grad()

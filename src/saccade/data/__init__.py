@@ -8,7 +8,7 @@ from saccade.data.folder import pictures as pictures
 from saccade.data.load import load as load
 from saccade.data.mnist import digits as digits
 from saccade.data.pairs import Pairs as Pairs
-from saccade.data.pairs import pairs as pairs
+from saccade.data.pairs import translations as translations
 from saccade.data.scatter import Scattered as Scattered
 from saccade.data.splits import Split as Split
 from saccade.data.splits import Splits as Splits

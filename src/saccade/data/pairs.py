@@ -68,7 +68,7 @@ def _numbered(texts: Sequence[str], vocabulary: Vocabulary) -> list[Int[Tensor, 
     return [torch.tensor([*numbers, END]) for numbers in vocabulary.encode(texts)]
 
 
-def pairs(data: str | Path = "generated", source: str = "de", target: str = "en", count: int = 4000) -> Splits:
+def translations(data: str | Path = "generated", source: str = "de", target: str = "en", count: int = 4000) -> Splits:
     """Sentences with their translations: "generated" dates, or those of a folder.
 
     The folder, or its folder tok or else raw, holds two files for each part, `train*.LANGUAGE`, `val*.LANGUAGE` and
@@ -78,7 +78,7 @@ def pairs(data: str | Path = "generated", source: str = "de", target: str = "en"
     Raises ValueError where the folder, a language or a file is missing, a file is damaged, empty or not in UTF-8, two
     files differ in length, or the extra `text` is not installed.
 
-    >>> splits = pairs()
+    >>> splits = translations()
     >>> splits.describe
     'dates in words and in figures, made by saccade: 4,000 training, 400 validation and 400 test pairs'
     """

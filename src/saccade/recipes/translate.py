@@ -96,6 +96,8 @@ class Config:
         for name in ("hidden", "layers", "heads", "epochs", "patience", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} expected at least 1, but got {getattr(self, name)}")
+        if self.subwords < 5:
+            raise ValueError(f"--subwords expected at least 5, but got {self.subwords}")
         for name in ("dropout", "smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name} expected a share from 0 up to 1, but got {getattr(self, name)}")
@@ -107,7 +109,13 @@ class Config:
 
 def data(config: Config) -> datasets.Splits:
     """The sentences and their translations."""
-    return datasets.pairs(config.data, config.source, config.target, config.subwords)
+    return datasets.translations(config.data, config.source, config.target, config.subwords)
+
+
+def fitted(splits: datasets.Splits, model: Any) -> datasets.Splits:
+    """Other sentences in the vocabulary of a model."""
+    train, valid, test = (split.spelled_by(model.vocabulary) for split in splits[:3])  # pyright: ignore
+    return splits._replace(train=train, valid=valid, test=test)
 
 
 class Seen(NamedTuple):
@@ -171,7 +179,7 @@ class Recurrent(nn.Module):
             keys, present = summary.unsqueeze(-2), present[:, :1]
         keys = dropped(keys[:, :PLACES], self.drop, self.training)
         memory = self.attention.prepare(keys, self.seen(keys), present[:, None, :PLACES])
-        hidden, cell = self.start(summary).float().tanh().chunk(2, -1)
+        hidden, cell = wide(self.start(summary)).tanh().chunk(2, -1)
         return State(memory, hidden, cell, torch.zeros_like(hidden))
 
     def forward(self, words: Tensor, state: State) -> tuple[Seen, State]:
@@ -226,6 +234,11 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         steps = torch.stack(ctx.before, 1).flatten(0, 1).to(grad.dtype)  # (B T, D)
         return grad, (grad.flatten(0, 1).mT @ steps).to(ctx.dtype), None
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32 at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def dropped(vectors: Tensor, share: float, training: bool) -> Tensor:
@@ -362,7 +375,7 @@ class Model(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """The scores of all words from features (*B, D), (*B, words)."""
-        return nn.functional.linear(features, self.words.weight, self.bias).float()
+        return wide(nn.functional.linear(features, self.words.weight, self.bias))
 
     def cost(self, features: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
         """The cross-entropy of each word of translations (B, T) by features (*S, B, T, D): (*S, B, T), 0 after END."""
