@@ -2,13 +2,14 @@
 
     saccade bench translate --data DIR                                             every run: many hours
     saccade bench translate --data DIR --pair de-en --attention hard --seed 0      some of them
-    saccade bench translate --figure docs/length.png                               what is finished, and its figure
+    saccade bench translate --figure docs/pictures/length.png                      what is finished, and its figure
 
 DIR holds the folders `multi30k` and `word_alignments`. What is trained is `translate/SIZE.yaml` beside this script, and
 over it `translate/SIZE-ATTENTION.yaml` if there is one: of comparison size 12 minutes on one core, of full size at most
 45 on two. Runs are kept in `runs/translate` and are resumed; several of these commands may run at once, each takes runs
 that no other has. What is finished is in `results/translate.json`, and is not trained again: take its run out first.
-The weights of the full size that are best on validation, if below 20 MB, are `weights/translate-ATTENTION.safetensors`.
+The weights of the full size that are best on validation are kept in half precision, if then below 20 MB, in
+`weights/translate-ATTENTION.safetensors`.
 
 The best epoch is that of the highest BLEU on the validation sentences; the test sentences are seen once, by the
 finished run. `bleu` is sacrebleu's of a beam of 5, `bleu_greedy` that of the most probable word each time, both of
@@ -37,6 +38,7 @@ import yaml
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import save
 
 from saccade import looking, runs, translating
 from saccade.failure import Failure, Interrupted
@@ -202,21 +204,26 @@ def keep_weights(folder: Path, found: Sequence[dict[str, Any]]) -> None:
 
 
 def _copy(run: Path, name: str) -> None:
-    """Copies the weights of a run if it is here and they are small, with a configuration that names no folder."""
-    weights, kept = run / "model.safetensors", WEIGHTS / f"{name}.safetensors"
-    if weights.exists() and weights.stat().st_size < LARGEST:
-        recipe, config = runs.read_config(run)
-        fields = {"recipe": runs.recipe_name(recipe), **asdict(replace(config, data="generated"))}
-        WEIGHTS.mkdir(exist_ok=True)
-        runs.write(kept.with_suffix(".yaml"), yaml.safe_dump(fields, sort_keys=False).encode())
-        runs.write(kept, weights.read_bytes())
+    """Keeps the weights of a run if it is here and they are small, in half precision, with a configuration that names
+    no folder."""
+    if (run / "model.safetensors").exists():
+        weights = {
+            key: each.half() if each.is_floating_point() else each for key, each in runs.read_weights(run).items()
+        }
+        data, (recipe, config) = save(weights), runs.read_config(run)
+        if len(data) < LARGEST:
+            fields = {"recipe": runs.recipe_name(recipe), **asdict(replace(config, data="generated"))}
+            WEIGHTS.mkdir(exist_ok=True)
+            runs.write(WEIGHTS / f"{name}.yaml", yaml.safe_dump(fields, sort_keys=False).encode())
+            runs.write(WEIGHTS / f"{name}.safetensors", data)
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     """The figure: BLEU by the length of the source, of the comparison size; with the spread of several seeds."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
-    found = {row["attention"]: row["bleu_by_length"] for row in rows if row["size"] == "comparison"}
+    drawn = [row for row in rows if (row["pair"], row["size"]) == ("de-en", "comparison")]
+    found = {row["attention"]: row["bleu_by_length"] for row in drawn}
     for colour, attention in zip(("#000000", "#0072b2", "#d55e00", "#009e73"), DRAWN, strict=True):
         lengths = found.get(attention, {})
         means = [statistics.fmean(values) for values in lengths.values()]

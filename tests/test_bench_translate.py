@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from saccade import translating
 from saccade.data.dates import dates
 from saccade.data.vocabulary import subwords
 from saccade.recipes import translate
@@ -77,8 +78,10 @@ def test_a_row_of_three_seeds_and_cased_text_and_its_weights(bench, monkeypatch,
     assert row["alignment_error_rate"] == [] and row["bleu_by_length"]
     weights = tmp_path / "weights" / "translate-additive.safetensors"
     best = max(range(3), key=lambda seed: row["valid_bleu"][seed])
-    model = tmp_path / "runs" / f"de-en-full-additive-tok-seed{best}" / "model.safetensors"
-    assert weights.read_bytes() == model.read_bytes()
+    model = translating.restored(tmp_path / "runs" / f"de-en-full-additive-tok-seed{best}")
+    for name, each in translating.restored(weights).state_dict().items():
+        torch.testing.assert_close(each, model.state_dict()[name], rtol=1e-3, atol=1e-6)
+    assert translating.translated(translating.restored(weights), ["the 5th of December 2050"])[0]
     assert str(tmp_path) not in weights.with_suffix(".yaml").read_text(), "a configuration names no folder"
     capsys.readouterr()
     monkeypatch.setattr(bench, "train", None)
@@ -125,6 +128,20 @@ def test_bleu_is_that_of_all_sentences_and_of_buckets_by_length(bench, tokenised
     assert found["18-"] < whole["bleu"] < 100 and f"tok:{'none' if tokenised else '13a'}" in whole["signature"]
     same = judging.bleu(["there is a dog here."], ["there is a dog here ."], tokenised)["bleu"]
     assert same < 99 if tokenised else same == pytest.approx(100)
+
+
+def test_the_figure_has_a_line_for_each_that_is_finished(bench):
+    lengths = {"1-8": [30.0, 32.0, 34.0], "9-10": [20.0, 20.0, 20.0]}
+    row = {"pair": "de-en", "size": "comparison", "attention": "none", "bleu_by_length": lengths}
+    others = [
+        {**row, name: value, "bleu_by_length": {"1-8": [1.0]}} for name, value in (("pair", "en-fr"), ("size", "full"))
+    ]
+    (axes,) = bench.draw([row, *others]).axes
+    lines = {line.get_label(): line for line in axes.containers}
+    assert list(lines) == list(bench.DRAWN)
+    line, caps, _ = lines["none"].lines
+    assert list(line.get_ydata()) == [32, 20] and list(caps[0].get_ydata()) == [30, 20]
+    assert not len(lines["self"].lines[0].get_ydata())
 
 
 def test_every_length_is_in_one_bucket(bench):
