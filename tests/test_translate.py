@@ -144,6 +144,7 @@ def test_the_gradient_of_recurring_weights_is_that_of_each_step():
 def latent(attention: str) -> tuple[Model, dict[str, Tensor], translate.Seen, translate.State]:
     """A model without dropout in float64, and what it made of a batch."""
     model, pairs = made(attention, dropout=0.0).double(), batch(3)
+    model.network.seen.weight.data *= 20  # or it hardly matters where a word looks
     seen, state = model(pairs)
     return model, pairs, seen, state
 
@@ -171,13 +172,13 @@ def test_the_bound_is_above_the_exact_cost_and_equal_for_the_true_posterior(monk
     model, pairs, seen, state = latent("variational")
     prior, likelihood = each_place(model, pairs, seen, state)
     present, exact = pairs["target"] > 0, -(prior + likelihood).logsumexp(0)
-    model.config.draws = 400
+    model.config.draws = 1500
     bound = translate.by_posterior(model, seen, state, pairs["target"], 0.0)
-    assert (bound - exact)[present].mean() > 0.001
+    assert (bound - exact)[present].mean() > 0.02
     true = sc.OneHot(scores=(prior + likelihood).permute(1, 2, 0))
     monkeypatch.setattr(type(model.posterior), "forward", lambda *_: sc.Attended(seen.features, formed=true))
     tight = translate.by_posterior(model, seen, state, pairs["target"], 0.0)
-    assert_close(tight[present].mean(), exact[present].mean(), rtol=1e-3, atol=0)
+    assert_close(tight[present].mean(), exact[present].mean(), rtol=3e-3, atol=0)
 
 
 def test_draws_are_compared_with_each_other_word_by_word(monkeypatch: pytest.MonkeyPatch):
@@ -290,7 +291,7 @@ def spoken(monkeypatch: pytest.MonkeyPatch, capsys, words: list[str], text: byte
     return status, *capsys.readouterr()
 
 
-LINES = ["1 April 2038", "", "Thursday, 日本 1", "on " * 700, "   ", "2nd"]
+LINES = ["1 April 2038", "", "Thursday, 日本 1", "on " * 100, "   ", "2nd"]
 
 
 @pytest.mark.unchecked
@@ -312,9 +313,10 @@ def test_nothing_is_translated_as_nothing(run: Path, monkeypatch, capsys):
 
 
 @attentions
-def test_any_sentence_is_translated_by_any_attention(attention: str):
+def test_any_sentence_is_translated_by_any_attention(attention: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(translate, "PLACES", 150)
     model = made(attention).eval()
-    found = translated(model, ["x" * 1500, "", "日", "1 April 2038"], beam=1)
+    found = translated(model, ["x" * 200, "", "日", "1 April 2038"], beam=1)
     assert found[1] == "" and len(found) == 4
     assert translated(model, ["1 April 2038"], beam=1) == found[3:]
 
@@ -437,15 +439,18 @@ def test_other_sentences_are_evaluated_in_the_vocabulary_of_the_run(files: Path,
     assert ours == pytest.approx(same)
 
 
-def test_bleu_of_a_split_is_that_of_its_greedy_translations(run: Path):
+def test_bleu_of_a_split_is_that_of_its_greedy_translations(run: Path, monkeypatch: pytest.MonkeyPatch):
     from sacrebleu.metrics.bleu import BLEU
 
     recipe, _, splits, model = runs.open_run(run)
+    nearly = [numbers[1:-1] if n % 3 else numbers[:-1] for n, numbers in enumerate(splits.train.target)]
+    words = iter(nearly)
+    monkeypatch.setattr(Model, "greedy", lambda model, source: [next(words) for _ in source])
     means = averages(recipe, model, splits.train, 16)
-    found = translated(restored(run), splits.train.sources, beam=1)
+    found = [model.vocabulary.decode(numbers.tolist()) for numbers in nearly]
     theirs = BLEU(tokenize="13a").corpus_score(found, [splits.train.targets])
-    assert means["bleu"] == pytest.approx(theirs.score, abs=1e-9) and theirs.score > 0
-    assert means["error"] == sum(map(str.__ne__, found, splits.train.targets)) / len(found)
+    assert means["bleu"] == pytest.approx(theirs.score, abs=1e-9) and 0 < theirs.score < 100
+    assert means["error"] == sum(n % 3 > 0 for n in range(64)) / 64
     assert means["perplexity"] == pytest.approx(torch.tensor(means["loss"]).exp().item())
 
 
@@ -491,7 +496,7 @@ def final_error(attention: str, steps: int, shuffled: bool = False) -> float:
     splits = made_of(3000)
     other = Pairs(*dates(100, seed=5), splits.train.vocabulary)
     torch.manual_seed(0)
-    config = Config(attention=attention, hidden=64, learning_rate=8e-3, heads=4, dropout=0.0)
+    config = Config(attention=attention, hidden=64, learning_rate=8e-3, dropout=0.0)
     model = Model(config, splits)
     optimizer, scheduler = translate.optimiser(model, config, steps)
     for _ in range(steps):
@@ -505,10 +510,9 @@ def final_error(attention: str, steps: int, shuffled: bool = False) -> float:
     return averages(translate, model, other, 100)["error"]
 
 
-@pytest.mark.parametrize("attention", ["additive", "self"])
-def test_it_learns(attention: str):
-    assert final_error(attention, steps=120) < 0.3
+def test_it_learns():
+    assert final_error("dot", steps=120) < 0.2
 
 
 def test_it_does_not_learn_what_is_not_there():
-    assert final_error("additive", steps=30, shuffled=True) > 0.95
+    assert final_error("dot", steps=60, shuffled=True) > 0.95

@@ -127,6 +127,8 @@ class Seen(NamedTuple):
     """The decoder's states, which looked, (B, T, D)."""
     looks: Sequence[sc.Attended]
     """Where they looked: of each word, or of all together."""
+    kept: Tensor | float = 1.0
+    """Zero for features that are dropped, (B, 1, D): the same whatever a word looked at."""
 
     @property
     def weights(self) -> Tensor:
@@ -371,17 +373,18 @@ class Model(nn.Module):
         """What is made of every word of the translation, given those before it; and the state."""
         target = batch["target"]
         before = torch.cat((torch.full_like(target[:, :1], BEGIN), target[:, :-1]), 1)
-        return self.network(self.vectors(before), self.begin(batch["source"]))
+        seen, state = self.network(self.vectors(before), self.begin(batch["source"]))
+        ones = torch.ones_like(seen.features[:, :1])
+        return seen._replace(kept=dropout(ones, self.config.dropout, self.training)), state
 
     def logits(self, features: Tensor) -> Tensor:
         """The scores of all words from features (*B, D), (*B, words)."""
         return wide(nn.functional.linear(features, self.words.weight, self.bias))
 
-    def cost(self, features: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+    def cost(self, seen: Seen, features: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
         """The cross-entropy of each word of translations (B, T) by features (*S, B, T, D): (*S, B, T), 0 after END."""
         present = target > 0
-        features = dropped(features, self.config.dropout, self.training)
-        logits = self.logits(features[..., present, :])  # (*S, W, words)
+        logits = self.logits((features * seen.kept)[..., present, :])  # (*S, W, words)
         labels = target[present].expand(logits.shape[:-1])
         found = cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=smoothing)
         costs = found.new_zeros(features.shape[:-1])
@@ -424,14 +427,14 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
 
 def by_mean(model: Model, seen: Seen, state: Any, target: Tensor, smoothing: float) -> Tensor:
     """The cost of each word (B, T) by what was read."""
-    return model.cost(seen.features, target, smoothing)
+    return model.cost(seen, seen.features, target, smoothing)
 
 
 def by_draws(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
     """The mean cost of each word (B, T) under several places, one of which was read and fed to the next word."""
     read = torch.cat([look.z for look in seen.looks], -1)  # (B, T)
     z = torch.cat((read.unsqueeze(0), seen.positions.sample((model.config.draws - 1,))))
-    costs = model.cost(model.network.given(z, seen, state.memory), target, smoothing)
+    costs = model.cost(seen, model.network.given(z, seen, state.memory), target, smoothing)
     return (costs + sc.leave_one_out(seen.positions.log_prob(z), costs)).mean(0)
 
 
@@ -441,7 +444,7 @@ def by_posterior(model: Model, seen: Seen, state: State, target: Tensor, smoothi
     query = torch.cat((seen.hidden, model.vectors(target)), -1)  # (B, T, 2 D)
     posterior = model.posterior(query, model.posterior.prepare(values, values, mask)).positions
     z = posterior.sample((model.config.draws,))
-    costs = model.cost(model.network.given(z, seen, state.memory), target, smoothing)
+    costs = model.cost(seen, model.network.given(z, seen, state.memory), target, smoothing)
     cost = (costs + sc.leave_one_out(posterior.log_prob(z), costs)).mean(0)
     return sc.variational(cost, posterior, seen.positions).masked_fill(target == 0, 0)
 
@@ -453,7 +456,7 @@ def by_all_places(model: Model, seen: Seen, state: State, target: Tensor, smooth
         return torch.stack([checkpoint(of, z, use_reentrant=False) for z in places])  # pyright: ignore
 
     def of(z: Tensor) -> Tensor:
-        return (-model.cost(model.network.given(z, seen, state.memory), target, smoothing)).exp()
+        return (-model.cost(seen, model.network.given(z, seen, state.memory), target, smoothing)).exp()
 
     return -sc.enumerate_exactly(seen.positions, likelihood).log()
 
@@ -570,7 +573,7 @@ def alignment(source: Sequence[str], target: Sequence[str], weights: Tensor) -> 
     """A picture of the weights (T, K) with which T words look at K words, the darker the larger."""
     figure = Figure((1.5 + 0.25 * len(source), 1.5 + 0.25 * len(target)), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(weights.cpu(), cmap="Greys", vmin=0, vmax=1)
+    axes.imshow(weights.cpu().numpy(), cmap="Greys", vmin=0, vmax=1)
     axes.set_xticks(range(len(source)), source, rotation=90)
     axes.set_yticks(range(len(target)), target)
     axes.xaxis.tick_top()
