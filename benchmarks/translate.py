@@ -204,15 +204,15 @@ def keep_weights(folder: Path, found: Sequence[dict[str, Any]]) -> None:
 
 
 def _copy(run: Path, name: str) -> None:
-    """Keeps the weights of a run if it is here and they are small, in half precision, with a configuration that names
-    no folder."""
+    """Keeps the weights of a run if it is here and they are small, in half precision, with a configuration that does
+    not say where the data lie."""
     if (run / "model.safetensors").exists():
         weights = {
             key: each.half() if each.is_floating_point() else each for key, each in runs.read_weights(run).items()
         }
         data, (recipe, config) = save(weights), runs.read_config(run)
         if len(data) < LARGEST:
-            fields = {"recipe": runs.recipe_name(recipe), **asdict(replace(config, data="generated"))}
+            fields = {"recipe": runs.recipe_name(recipe), **asdict(replace(config, data="multi30k/tok"))}
             WEIGHTS.mkdir(exist_ok=True)
             runs.write(WEIGHTS / f"{name}.yaml", yaml.safe_dump(fields, sort_keys=False).encode())
             runs.write(WEIGHTS / f"{name}.safetensors", data)

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from saccade import translating
+from saccade.cli import main
 from saccade.data.dates import dates
 from saccade.data.vocabulary import subwords
 from saccade.recipes import translate
@@ -82,7 +83,11 @@ def test_a_row_of_three_seeds_and_cased_text_and_its_weights(bench, monkeypatch,
     for name, each in translating.restored(weights).state_dict().items():
         torch.testing.assert_close(each, model.state_dict()[name], rtol=1e-3, atol=1e-6)
     assert translating.translated(translating.restored(weights), ["the 5th of December 2050"])[0]
-    assert str(tmp_path) not in weights.with_suffix(".yaml").read_text(), "a configuration names no folder"
+    assert str(tmp_path) not in weights.with_suffix(".yaml").read_text()
+    capsys.readouterr()
+    assert main(["evaluate", str(weights), "--data", str(tmp_path / "data" / "multi30k" / "tok"), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["test_perplexity"] == pytest.approx(row["perplexity"][best], rel=0.01)
     capsys.readouterr()
     monkeypatch.setattr(bench, "train", None)
     run(bench, monkeypatch, tmp_path, "--size", "full", "--attention", "additive")

@@ -20,14 +20,18 @@ Seen = Look | list[Picture]
 
 
 def open_run(run: Path, data: str = "") -> tuple[ModuleType, Any, nn.Module, Any]:
-    """(recipe, config, model, splits) of a run; of other data than it was trained on, if that is given."""
+    """(recipe, config, model, splits) of a run; of other data than it was trained on, if that is given: if the recipe
+    has a `fitted`, which makes splits fit the weights, the run's own data need not be there."""
     if not data:
         recipe, config, splits, model = runs.open_run(run)
         return recipe, config, model, splits
-    recipe, config, model = runs.load(run)
+    recipe, config = runs.read_config(run)
     config = replace(config, data=data)
-    splits = recipe.data(config)
-    return recipe, config, model, recipe.fitted(splits, model) if hasattr(recipe, "fitted") else splits
+    if not hasattr(recipe, "fitted"):
+        return recipe, config, runs.load(run)[2], recipe.data(config)
+    weights = runs.read_weights(run)
+    splits = recipe.fitted(recipe.data(config), weights)
+    return recipe, config, runs.filled(recipe.Model(config, splits), weights, run), splits
 
 
 @torch.no_grad()

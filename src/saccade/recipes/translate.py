@@ -37,7 +37,7 @@ import saccade as sc
 from saccade import bleu as scoring
 from saccade import data as datasets
 from saccade import decoding
-from saccade.data.vocabulary import BEGIN, END, SPECIAL, START
+from saccade.data.vocabulary import BEGIN, END, SPECIAL, START, vocabulary
 from saccade.failure import Failure
 from saccade.report import Picture
 from saccade.sentences import png
@@ -112,9 +112,10 @@ def data(config: Config) -> datasets.Splits:
     return datasets.translations(config.data, config.source, config.target, config.subwords)
 
 
-def fitted(splits: datasets.Splits, model: Any) -> datasets.Splits:
-    """Other sentences in the vocabulary of a model."""
-    train, valid, test = (split.spelled_by(model.vocabulary) for split in splits[:3])  # pyright: ignore
+def fitted(splits: datasets.Splits, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """Other sentences in the vocabulary of a run, which its weights come with."""
+    spelling = vocabulary(bytes(weights["spelling"].tolist()).decode(errors="replace"))
+    train, valid, test = (split.spelled_by(spelling) for split in splits[:3])  # pyright: ignore
     return splits._replace(train=train, valid=valid, test=test)
 
 
