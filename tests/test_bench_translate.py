@@ -15,8 +15,8 @@ from saccade import translating
 from saccade.cli import main
 from saccade.data.dates import dates
 from saccade.data.vocabulary import subwords
+from saccade.matrix import Matrix
 from saccade.recipes import translate
-from saccade.recipes.translate import Aligned
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TINY = {"hidden": 8, "subwords": 60, "epochs": 1, "batch": 20, "learning_rate": 0.01, "heads": 2}
@@ -162,7 +162,7 @@ def test_links_are_of_words_and_none_is_to_the_end(bench, monkeypatch):
         asked.extend(model.vocabulary.pieces(numbers[0].tolist()) for numbers in (source, target))
         weights = torch.eye(4)
         weights[2] = torch.tensor([0.1, 0.1, 0.2, 0.6])
-        return [Aligned(["w"] * 4, ["w"] * 4, weights)]
+        return [Matrix(["w"] * 4, ["w"] * 4, weights)]
 
     monkeypatch.setattr(translate, "alignments", alignments)
     pair = bench.judging.alignments.Pair(["it", "'s", "&"], ["c'", "est", "&"], {(0, 0)}, {(0, 0)})

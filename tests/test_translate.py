@@ -1,7 +1,9 @@
 """The translate recipe: each attention reads, writes and learns; what is decoded; a run at work; what is refused."""
 
+import html
 import io
 import os
+import re
 import signal
 import sys
 from dataclasses import replace
@@ -18,7 +20,7 @@ import saccade as sc
 from saccade import cli, runs, training
 from saccade.data import Pairs, Splits
 from saccade.data.dates import dates
-from saccade.data.vocabulary import Characters, subwords
+from saccade.data.vocabulary import END, Characters, subwords
 from saccade.failure import Interrupted
 from saccade.looking import averages
 from saccade.recipes import translate
@@ -482,13 +484,42 @@ def test_the_weights_of_words_are_those_of_their_subwords():
     assert_close(found.weights[1], (weights[1] + weights[2]) / 2)
 
 
-@pytest.mark.parametrize("attention", ["additive", "hard", "none", "self"])
+@pytest.mark.parametrize("attention", ["additive", "hard", "segments", "none", "self"])
 def test_pictures_say_where_each_word_looked(attention: str):
-    pictures = translate.look(made(attention).eval(), batch())
+    model, pairs = made(attention).eval(), batch()
+    pictures = translate.look(model, pairs)
     assert len(pictures) == 6 and all(picture.png[1:4] == b"PNG" for picture in pictures)
-    for picture in pictures:
-        assert picture.text.startswith("Translated as “") and " looked at " in picture.text
-        assert "where the data have “" in picture.text
+    for picture, source, written in zip(pictures, pairs["source"], model.greedy(pairs["source"]), strict=True):
+        assert picture.title == model.vocabulary.decode(source.tolist())
+        text = model.vocabulary.decode(written.tolist())
+        assert picture.text.startswith(f"Translated as “{text}”, where the data have “")
+        assert len(picture.matrix.target) == len(written) + 1
+        ended = torch.cat((written, torch.tensor([END]))).unsqueeze(0)
+        (alone,) = translate.alignments(model, source[source > 0].unsqueeze(0), ended)
+        assert_close(picture.matrix.weights, alone.weights)
+        assert picture.matrix.source == alone.source
+
+
+class TestTextOfTheCommandLine:
+    """`saccade look RUN --text SENTENCE`."""
+
+    def test_it_is_translated_and_drawn_without_the_data(self, run: Path, monkeypatch, capsys):
+        monkeypatch.setattr(translate, "data", lambda config: pytest.fail("it needs no data"))
+        assert cli.main(["look", str(run), "--text", "the 5th of May 日"]) == 0
+        drawn, page = map(Path, capsys.readouterr().out.splitlines())
+        assert drawn.read_bytes()[1:4] == b"PNG" and {drawn.parent, page.parent} == {run / "text"}
+        text = page.read_text()
+        (found,) = translated(restored(run), ["the 5th of May 日"], beam=1)
+        assert f"Translated as “{found}”." in html.unescape(text) and "the data have" not in text
+        headings = re.findall(r'<th scope="col"><label><input [^>]*><span>(.*?)</span>', text)
+        assert headings == ["the", "5th", "of", "May", "&lt;unknown&gt;", "&lt;end&gt;"]
+
+    @pytest.mark.unchecked
+    @pytest.mark.parametrize("words", [["--text", " "], ["--text", ""], ["--text", "rot", "--data", "generated"]])
+    def test_it_must_be_a_sentence_alone(self, words: list[str], run: Path, capsys):
+        assert cli.main(["look", str(run), *words]) == 2
+        sentence = f"saccade: --text expected a sentence and no --data beside it, but got {words[1]!r}\n"
+        assert capsys.readouterr().err == sentence
 
 
 def final_error(attention: str, steps: int, shuffled: bool = False) -> float:

@@ -204,13 +204,16 @@ def look(words: list[str]) -> None:
     """`saccade look RUN`."""
     parser = _parser("look", run="a folder such as runs/glimpse/hard-seed0, or a file of weights, shown in runs/look")
     parser.add_argument("--data", default="", metavar="DIR", help="other data than it was trained on")
+    parser.add_argument("--text", metavar="SENTENCE", help="translate this, and show where each word looked")
     options = flags.parse(parser, words)
+    if options.text is not None and (options.data or not options.text.strip()):
+        raise Wrong(f"--text expected a sentence and no --data beside it, but got {options.text!r}")
     run = _find_run(options.run)
-    from saccade import looking
+    from saccade import looking, translating
 
     folder = run if run.is_dir() else RUNS / "look" / run.stem
-    for path in looking.show(run, folder, options.data):
-        print(path)
+    shown = translating.look(run, folder, options.text) if options.text else looking.show(run, folder, options.data)
+    print("\n".join(map(str, shown)))
 
 
 def translate(words: list[str]) -> None:

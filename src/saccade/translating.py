@@ -1,5 +1,6 @@
 """A trained translator at work: from a run alone, without the data that it was trained on."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from saccade import decoding, runs
+from saccade import decoding, looking, runs
 from saccade.data import Pairs, Splits
 from saccade.data.vocabulary import END, vocabulary
 from saccade.failure import Failure
+from saccade.report import Report, write_report
 
 SUBWORDS = 10_000
 """Subwords of the sentences that are translated together."""
@@ -49,6 +51,26 @@ def translated(model: Any, texts: Sequence[str], beam: int = 5, normalise: float
         for n, each in zip(rows, words, strict=True):
             found[n] = model.vocabulary.decode(each.tolist())
     return found
+
+
+def look(run: Path, folder: Path, text: str) -> list[Path]:
+    """Writes how a run translates a text and where each word looked, as a picture and as a page; returns both.
+
+    Raises Failure and ValueError as `restored` does.
+    """
+    recipe, _ = runs.read_config(run)
+    model = restored(run)
+    seen = looking.look(recipe, model, Pairs([text], [""], model.vocabulary), torch.tensor([0]))
+    page = Report(
+        title=f"Where {run.name} looked",
+        question=looking.sentence(recipe),
+        data="a sentence of the command line",
+        pictures={"Where it looked": seen},
+        command=f"saccade look {run} --text {shlex.quote(text)}",
+        config=runs.files(run)[0].read_text(encoding="utf-8"),
+    )
+    (drawn,) = looking.draw(folder / "text", seen, run.name)
+    return [drawn, write_report(folder / "text" / "report.html", page)]
 
 
 def _together(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
@@ -39,8 +38,9 @@ from saccade import data as datasets
 from saccade import decoding
 from saccade.data.vocabulary import BEGIN, END, SPECIAL, START, vocabulary
 from saccade.failure import Failure
+from saccade.matrix import Matrix, merged
 from saccade.report import Picture
-from saccade.sentences import png
+from saccade.sentences import png, squares
 
 WATCH = ("valid_bleu", "max")
 
@@ -509,73 +509,46 @@ def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim
     return adam, torch.optim.lr_scheduler.LambdaLR(adam, rate)
 
 
-class Aligned(NamedTuple):
-    """Where each word of a translation looked."""
-
-    source: list[str]
-    target: list[str]
-    weights: Tensor
-    """(words of the target, words of the source)."""
-
-
 @torch.no_grad()
-def alignments(model: Model, source: Tensor, target: Tensor) -> list[Aligned]:
+def alignments(model: Model, source: Tensor, target: Tensor) -> list[Matrix]:
     """Where the words of translations (B, T) look in sentences (B, K), if the model has to write these: of whole words,
     which look as their subwords do on average, and are looked at as much as these together. END is a word."""
     seen, _ = model.eval()({"source": source, "target": target})
-    found = []
-    for read, written, weights in zip(source, target, seen.weights.float(), strict=True):
-        sources, of_source = whole_words(model, read[read > 0][: weights.shape[-1]])
-        targets, of_target = whole_words(model, written[written > 0])
-        if model.config.attention == "none":
-            sources = ["(the whole sentence)"]
-        weights = of_target.T @ weights[: len(of_target), : len(of_source)] @ of_source
-        found.append(Aligned(sources, targets, weights / of_target.sum(0).unsqueeze(-1)))
-    return found
+    return [_aligned(model, *each) for each in zip(source, target, seen.weights.float(), strict=True)]
 
 
-def whole_words(model: Model, numbers: Tensor) -> tuple[list[str], Tensor]:
-    """The words that subwords make, and which is part of which, (subwords, words)."""
-    pieces = model.vocabulary.pieces(numbers.tolist())
-    begins = torch.tensor(
-        [n == 0 or piece.startswith(START) or piece == SPECIAL[END] for n, piece in enumerate(pieces)]
-    )
-    number = begins.cumsum(0) - 1
-    words = [""] * int(number[-1] + 1)
-    for n, piece in zip(number.tolist(), pieces, strict=True):
-        words[n] += piece.removeprefix(START)
-    return words, nn.functional.one_hot(number).float()
+def _aligned(model: Model, read: Tensor, written: Tensor, weights: Tensor) -> Matrix:
+    """Where the words of one translation look, by the weights of its subwords."""
+    sources, of_source = whole_words(model, read[read > 0][: weights.shape[-1]])
+    targets, of_target = whole_words(model, written[written > 0])
+    if model.config.attention == "none":
+        sources = ["(the whole sentence)"]
+    return Matrix(sources, targets, merged(weights[: len(of_target), : len(of_source)], of_source, of_target))
+
+
+def whole_words(model: Model, numbers: Tensor) -> tuple[list[str], list[int]]:
+    """The words that subwords make, and which of them each is a part of."""
+    words: list[str] = []
+    groups = []
+    for piece in model.vocabulary.pieces(numbers.tolist()):
+        if not words or piece.startswith(START) or piece == SPECIAL[END]:
+            words.append("")
+        words[-1] += piece.removeprefix(START)
+        groups.append(len(words) - 1)
+    return words, groups
 
 
 def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
     """The greedy translation of each sentence, and where each of its words looked."""
     written = model.greedy(batch["source"])
     ended = [nn.functional.pad(words, (0, 1), value=END) for words in written]
-    wanted = [bytes(row[row > 0].tolist()).decode() for row in batch["text"]]
     aligned = alignments(model, batch["source"], pad_sequence(ended, batch_first=True))
-    return [
-        _picture(each, model.vocabulary.decode(words.tolist()), right)
-        for each, words, right in zip(aligned, written, wanted, strict=True)
-    ]
+    texts = [[model.vocabulary.decode(words.tolist()) for words in each] for each in (batch["source"], written)]
+    wanted = [bytes(row[row > 0].tolist()).decode() for row in batch["text"]]
+    return [_picture(*each) for each in zip(aligned, *texts, wanted, strict=True)]
 
 
-def _picture(aligned: Aligned, written: str, wanted: str) -> Picture:
-    """A sentence and its translation, with in words where each word looked most."""
-    looked = [
-        f"{word} looked at {aligned.source[int(row.argmax())]} ({row.max():.0%})"
-        for word, row in zip(aligned.target, aligned.weights, strict=True)
-    ]
-    verdict = "as in the data" if written == wanted else f"where the data have “{wanted}”"
-    drawn = alignment(*aligned)
-    return Picture(drawn.title, f"Translated as “{written}”, {verdict}: {', '.join(looked)}.", drawn.png)
-
-
-def alignment(source: Sequence[str], target: Sequence[str], weights: Tensor) -> Picture:
-    """A picture of the weights (T, K) with which T words look at K words, the darker the larger."""
-    figure = Figure((1.5 + 0.25 * len(source), 1.5 + 0.25 * len(target)), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(weights.cpu().numpy(), cmap="Greys", vmin=0, vmax=1)
-    axes.set_xticks(range(len(source)), source, rotation=90)
-    axes.set_yticks(range(len(target)), target)
-    axes.xaxis.tick_top()
-    return Picture(" ".join(source), f"{len(target)} words that look at {len(source)} words", png(figure))
+def _picture(aligned: Matrix, read: str, written: str, wanted: str) -> Picture:
+    """A sentence, its translation beside the wanted one if that is known, and where each word looked."""
+    known = ", as in the data" if written == wanted else f", where the data have “{wanted}”"
+    return Picture(read, f"Translated as “{written}”{known if wanted else ''}.", png(squares(aligned)), aligned)
