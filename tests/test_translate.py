@@ -2,6 +2,7 @@
 
 import html
 import io
+import json
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import saccade as sc
-from saccade import cli, runs, training
+from saccade import cli, looking, parallel, runs, training
 from saccade.data import Pairs, Splits
 from saccade.data.dates import dates
 from saccade.data.vocabulary import END, Characters, subwords
@@ -547,3 +548,38 @@ def test_it_learns():
 
 def test_it_does_not_learn_what_is_not_there():
     assert final_error("dot", steps=60, shuffled=True) > 0.95
+
+
+class TestComparison:
+    """`saccade compare translate --attentions ...`."""
+
+    @pytest.fixture(autouse=True)
+    def here(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+        """An empty current directory; what is trained is trained in this process, and what is timed, briefly."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(translate, "data", lambda config: made_of(24))
+        monkeypatch.setattr(looking, "SHOWN", 2)
+        alone = lambda expected, *_: [parallel._train(each, lambda *_: None) for each in expected]  # noqa: E731
+        monkeypatch.setattr(parallel, "train_all", alone)
+
+    def test_one_table_and_one_report(self, capsys):
+        words = ["--attentions", "hard,none,hard", "--hidden", "16", "--epochs", "1", "--batch", "12", "--json"]
+        assert cli.main(["compare", "translate", *words]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [row["model"] for row in found["rows"]] == ["hard", "none"]
+        assert all(row["test_bleu"] >= 0 and row["test_perplexity"] > 1 for row in found["rows"])
+        page = Path(found["report"]).read_text()
+        for heading in (
+            "Where hard looked",
+            "Where none looked",
+            "Where hard failed",
+            "sentences/s",
+            "for each sentence",
+        ):
+            assert heading in page
+        assert page.count('<figure class="matrix"') == 8, "two sentences that are seen, two that are wrong, of two"
+
+    @pytest.mark.unchecked
+    def test_there_must_be_such_an_attention(self, capsys):
+        assert cli.main(["compare", "translate", "--attentions", "none,entmaxx"]) == 2
+        assert capsys.readouterr().err == "saccade: unknown attention 'entmaxx': did you mean 'entmax'?\n"

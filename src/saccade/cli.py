@@ -177,7 +177,8 @@ def compare(words: list[str]) -> None:
     from saccade import table
     from saccade.runs import write
 
-    plan = comparison.Plan(recipe, config, options.seeds, RUNS / "compare" / name / folder)
+    only = _chosen(options.attentions, comparison.kinds(recipe))
+    plan = comparison.Plan(recipe, config, options.seeds, RUNS / "compare" / name / folder, only)
     results = comparison.compare(plan, " ".join(["saccade compare", *words]))
     as_json = json.dumps(results, indent=2)
     if options.out:
@@ -185,13 +186,23 @@ def compare(words: list[str]) -> None:
     if options.json:
         print(as_json)
     else:
-        table.show(results["rows"], results["data"], results["error_spread"])
+        table.show(results["rows"], results["data"], results["error_spread"], results["example"])
         print(results["report"])
+
+
+def _chosen(text: str, kinds: Sequence[str]) -> tuple[str, ...]:
+    """Some kinds of attention, with commas between. Raises Wrong where there is no such kind."""
+    chosen = tuple(dict.fromkeys(filter(None, text.split(","))))
+    for kind in chosen:
+        if kind not in kinds:
+            raise Wrong(unknown("attention", kind, kinds))
+    return chosen
 
 
 def _compare_parser(name: str, config: type, shorter: dict[str, Any]) -> argparse.ArgumentParser:
     parser = flags.typed_parser("compare", name, config, skip=("attention", "seed"))
     parser.add_argument("--seeds", type=int, default=1, help="How many of each are trained; three show the spread.")
+    parser.add_argument("--attentions", type=str, default="", metavar="KINDS", help="Some of them, such as none,hard.")
     parser.add_argument("--quick", action="store_true", help="In a minute: large errors, but all else holds.")
     parser.add_argument("--name", type=str, default="", help="Of the comparison; by default what is not as usual.")
     parser.add_argument("--json", action="store_true", help="Print the results as JSON.")

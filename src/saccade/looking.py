@@ -100,18 +100,21 @@ def show(run: Path, folder: Path, data: str = "") -> list[Path]:
         curves={run.name: points} if (points := curve(run, recipe)) else {},
         curves_x="epoch",
         curves_y=getattr(recipe, "ERROR", Report.curves_y),
-        **_shown(run.name, seen, failed),
+        **shown({run.name: seen}, {run.name: failed}),
         command=f"saccade look {run}",
         config=runs.files(run)[0].read_text(encoding="utf-8"),
     )
     return [*draw(folder / "pictures", seen, run.name), write_report(folder / "report.html", page)]
 
 
-def _shown(name: str, seen: Seen, failed: Seen | None) -> dict[str, Any]:
-    """Where it looked and where it failed, as fields of a report."""
-    if isinstance(seen, Look):
-        return {"looks": {name: seen}, "failures": {name: failed} if failed else {}}
-    return {"pictures": {"Where it looked": seen} | ({"Where it failed": failed} if failed else {})}
+def shown(seen: Mapping[str, Seen], failed: Mapping[str, Seen | None]) -> dict[str, Any]:
+    """Where models looked and where they failed, if they did, as fields of a report."""
+    failed = {name: each for name, each in failed.items() if each}
+    if all(isinstance(each, Look) for each in seen.values()):
+        return {"looks": seen, "failures": failed}
+    names = {name: name if len(seen) > 1 else "it" for name in seen}
+    looked = {f"Where {names[name]} looked": each for name, each in seen.items()}
+    return {"pictures": looked | {f"Where {names[name]} failed": each for name, each in failed.items()}}
 
 
 def sentence(recipe: ModuleType) -> str:

@@ -46,6 +46,8 @@ WATCH = ("valid_bleu", "max")
 
 BEST, ERROR = 100.0, "what BLEU on the validation sentences lacks to 100"
 
+EXAMPLE, QUICK = "sentence", {"epochs": 2}
+
 PLACES = 1024
 """Subwords of a sentence that may be looked at, from its beginning; all are read."""
 
