@@ -1,6 +1,7 @@
 """The translate recipe: each attention reads, writes and learns; what is decoded; a run at work; what is refused."""
 
 import io
+import json
 import os
 import signal
 import sys
@@ -310,6 +311,17 @@ def test_lines_are_translated_in_their_order_without_the_data(beam: str, run: Pa
 @pytest.mark.unchecked
 def test_nothing_is_translated_as_nothing(run: Path, monkeypatch, capsys):
     assert spoken(monkeypatch, capsys, ["translate", str(run)], b"") == (0, "", "")
+
+
+@pytest.mark.unchecked
+def test_a_run_is_evaluated_and_looked_at(run: Path, few: Path, monkeypatch, capsys):
+    status, out, _ = spoken(monkeypatch, capsys, ["evaluate", str(run), "--json"], b"")
+    assert status == 0 and {"test_bleu", "test_perplexity", "test_error"} <= set(json.loads(out))
+    (few / "run").mkdir()
+    for name in ("config.yaml", "model.safetensors", "metrics.csv"):
+        (few / "run" / name).write_bytes((run / name).read_bytes())
+    status, out, _ = spoken(monkeypatch, capsys, ["look", "run"], b"")
+    assert status == 0 and out.split()[-1] == "run/report.html" and len(out.split()) == 1 + 8
 
 
 @attentions

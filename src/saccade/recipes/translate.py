@@ -523,7 +523,7 @@ def alignments(model: Model, source: Tensor, target: Tensor) -> list[Aligned]:
     which look as their subwords do on average, and are looked at as much as these together. END is a word."""
     seen, _ = model.eval()({"source": source, "target": target})
     found = []
-    for read, written, weights in zip(source, target, seen.weights.float(), strict=True):
+    for read, written, weights in zip(source, target, seen.weights.float().cpu(), strict=True):
         sources, of_source = whole_words(model, read[read > 0][: weights.shape[-1]])
         targets, of_target = whole_words(model, written[written > 0])
         if model.config.attention == "none":
@@ -571,7 +571,8 @@ def _picture(aligned: Aligned, written: str, wanted: str) -> Picture:
 
 def alignment(source: Sequence[str], target: Sequence[str], weights: Tensor) -> Picture:
     """A picture of the weights (T, K) with which T words look at K words, the darker the larger."""
-    figure = Figure((1.5 + 0.25 * len(source), 1.5 + 0.25 * len(target)), layout="constrained")
+    left, above = (0.5 + 0.1 * max(map(len, words)) for words in (target, source))
+    figure = Figure((left + 0.25 * len(source), above + 0.25 * len(target)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(weights.cpu().numpy(), cmap="Greys", vmin=0, vmax=1)
     axes.set_xticks(range(len(source)), source, rotation=90)
