@@ -142,6 +142,15 @@ def test_the_gradient_of_recurring_weights_is_that_of_each_step():
     assert results[0][2].abs().sum() > 0
 
 
+def test_recurring_weights_have_no_second_gradient_rather_than_a_wrong_one():
+    linear = translate.Recurring(2, 2, bias=False)
+    added, before = linear.begin(torch.randn(1, 2, 2, requires_grad=True))
+    last = (added[:, 1] + linear((added[:, 0] + linear(torch.ones(1, 2), before)).sin(), before)).sin().sum()
+    (gradient,) = torch.autograd.grad(last, linear.weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def latent(attention: str) -> tuple[Model, dict[str, Tensor], translate.Seen, translate.State]:
     """A model without dropout in float64, and what it made of a batch."""
     model, pairs = made(attention, dropout=0.0).double(), batch(3)

@@ -20,7 +20,8 @@ Seen = Look | list[Picture]
 
 
 def open_run(run: Path, data: str = "") -> tuple[ModuleType, Any, nn.Module, Any]:
-    """(recipe, config, model, splits) of a run; of other data than it was trained on, if that is given."""
+    """(recipe, config, model, splits) of a run; of other data than it was trained on, if that is given, which a
+    recipe's `fitted(splits, model)` may have to put as the model reads them."""
     if not data:
         recipe, config, splits, model = runs.open_run(run)
         return recipe, config, model, splits
