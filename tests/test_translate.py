@@ -144,6 +144,15 @@ def test_the_gradient_of_recurring_weights_is_that_of_each_step():
     assert results[0][2].abs().sum() > 0
 
 
+def test_recurring_weights_have_no_second_gradient_rather_than_a_wrong_one():
+    linear = translate.Recurring(2, 2, bias=False)
+    added, before = linear.begin(torch.randn(1, 2, 2, requires_grad=True))
+    last = (added[:, 1] + linear((added[:, 0] + linear(torch.ones(1, 2), before)).sin(), before)).sin().sum()
+    (gradient,) = torch.autograd.grad(last, linear.weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def latent(attention: str) -> tuple[Model, dict[str, Tensor], translate.Seen, translate.State]:
     """A model without dropout in float64, and what it made of a batch."""
     model, pairs = made(attention, dropout=0.0).double(), batch(3)
@@ -313,6 +322,17 @@ def test_lines_are_translated_in_their_order_without_the_data(beam: str, run: Pa
 @pytest.mark.unchecked
 def test_nothing_is_translated_as_nothing(run: Path, monkeypatch, capsys):
     assert spoken(monkeypatch, capsys, ["translate", str(run)], b"") == (0, "", "")
+
+
+@pytest.mark.unchecked
+def test_a_run_is_evaluated_and_looked_at(run: Path, few: Path, monkeypatch, capsys):
+    status, out, _ = spoken(monkeypatch, capsys, ["evaluate", str(run), "--json"], b"")
+    assert status == 0 and {"test_bleu", "test_perplexity", "test_error"} <= set(json.loads(out))
+    (few / "run").mkdir()
+    for name in ("config.yaml", "model.safetensors", "metrics.csv"):
+        (few / "run" / name).write_bytes((run / name).read_bytes())
+    status, out, _ = spoken(monkeypatch, capsys, ["look", "run"], b"")
+    assert status == 0 and out.split()[-1] == "run/report.html" and len(out.split()) == 1 + 8
 
 
 @attentions

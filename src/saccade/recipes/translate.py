@@ -28,6 +28,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy, dropout
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 from torch.utils.checkpoint import checkpoint
@@ -236,6 +237,7 @@ class _Product(torch.autograd.Function):
         return added.view_as(added)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         steps = torch.stack(ctx.before, 1).flatten(0, 1).to(grad.dtype)  # (B T, D)
         return grad, (grad.flatten(0, 1).mT @ steps).to(ctx.dtype), None
