@@ -39,8 +39,8 @@ docs: .venv/.docs
 setup: .venv/.setup
 
 .venv/.demo: EXTRAS =
-.venv/.test: EXTRAS = [dev,hub,logging,oracles]
-.venv/.triton: EXTRAS = [dev,hub,logging,oracles,triton]
+.venv/.test: EXTRAS = [dev,hub,logging,oracles,text]
+.venv/.triton: EXTRAS = [dev,hub,logging,oracles,text,triton]
 .venv/.docs: EXTRAS = [docs]
 .venv/.setup: EXTRAS = [dev,docs,export,hub,logging,oracles,slides,speech,text]
 

@@ -146,6 +146,37 @@ def answer(results: Mapping[str, Any]) -> str:
     return markdown(head, [[*line, *[""] * (len(head) - len(line))] for line in lines])
 
 
+def translate(results: Mapping[str, Any]) -> str:
+    """Translators, German to English: BLEU in three ways."""
+    names = ("bleu", "bleu_greedy", "bleu_cased", "perplexity")
+    rows = [row for row in results["rows"] if row["pair"] == "de-en"]
+    lines = [
+        [
+            f"{row['attention']}, {row['size']}",
+            str(len(row["seeds"])),
+            *(_errors(row[name]) for name in names),
+            f"{statistics.fmean(row['seconds'] or [0]) / 60:.0f}",
+        ]
+        for row in sorted(rows, key=lambda row: (row["size"], -statistics.fmean(row["bleu"] or [0])))
+    ]
+    head = ["attention, size", "seeds", "BLEU", "greedy", "cased", "perplexity", "minutes"]
+    signatures = dict.fromkeys(each for row in results["rows"] for each in row["signatures"])
+    return markdown(head, lines) + "".join(f"\n`{each}`\n" for each in signatures)
+
+
+def links(results: Mapping[str, Any]) -> str:
+    """Alignment error rates, English to French: attentions and what they are compared with."""
+    rows = [row for row in results["rows"] if row["pair"] == "en-fr"]
+    found = [(row["attention"], row["alignment_error_rate"], row["bleu"]) for row in rows]
+    others = [(row["aligner"], [row["alignment_error_rate"]], []) for row in results["aligners"]]
+    lines = [[name, _errors(rates), _errors(bleu)] for name, rates, bleu in sorted([*found, *others], key=_rate)]
+    return markdown(["what links", "alignment error rate, %", "BLEU, Multi30k"], lines)
+
+
+def _rate(line: tuple[str, Sequence[float], Sequence[float]]) -> float:
+    return statistics.fmean(line[1])
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
@@ -158,6 +189,8 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "structured": ("docs/structured.md", "structured.json", bench),
     "parse": ("docs/structured.md", "parse.json", parse),
     "answer": ("docs/structured.md", "answer.json", answer),
+    "translate": ("docs/translate.md", "translate.json", translate),
+    "links": ("docs/translate.md", "translate.json", links),
 }
 """{name: (page, its results, what writes it)}."""
 

@@ -177,7 +177,8 @@ def compare(words: list[str]) -> None:
     from saccade import table
     from saccade.runs import write
 
-    plan = comparison.Plan(recipe, config, options.seeds, RUNS / "compare" / name / folder)
+    only = _chosen(options.attentions, comparison.kinds(recipe))
+    plan = comparison.Plan(recipe, config, options.seeds, RUNS / "compare" / name / folder, only)
     results = comparison.compare(plan, " ".join(["saccade compare", *words]))
     as_json = json.dumps(results, indent=2)
     if options.out:
@@ -185,13 +186,23 @@ def compare(words: list[str]) -> None:
     if options.json:
         print(as_json)
     else:
-        table.show(results["rows"], results["data"], results["error_spread"])
+        table.show(results["rows"], results["data"], results["error_spread"], results["example"])
         print(results["report"])
+
+
+def _chosen(text: str, kinds: Sequence[str]) -> tuple[str, ...]:
+    """Some kinds of attention, with commas between. Raises Wrong where there is no such kind."""
+    chosen = tuple(dict.fromkeys(filter(None, text.split(","))))
+    for kind in chosen:
+        if kind not in kinds:
+            raise Wrong(unknown("attention", kind, kinds))
+    return chosen
 
 
 def _compare_parser(name: str, config: type, shorter: dict[str, Any]) -> argparse.ArgumentParser:
     parser = flags.typed_parser("compare", name, config, skip=("attention", "seed"))
     parser.add_argument("--seeds", type=int, default=1, help="How many of each are trained; three show the spread.")
+    parser.add_argument("--attentions", type=str, default="", metavar="KINDS", help="Some of them, such as none,hard.")
     parser.add_argument("--quick", action="store_true", help="In a minute: large errors, but all else holds.")
     parser.add_argument("--name", type=str, default="", help="Of the comparison; by default what is not as usual.")
     parser.add_argument("--json", action="store_true", help="Print the results as JSON.")
@@ -204,13 +215,32 @@ def look(words: list[str]) -> None:
     """`saccade look RUN`."""
     parser = _parser("look", run="a folder such as runs/glimpse/hard-seed0, or a file of weights, shown in runs/look")
     parser.add_argument("--data", default="", metavar="DIR", help="other data than it was trained on")
+    parser.add_argument("--text", metavar="SENTENCE", help="translate this, and show where each word looked")
     options = flags.parse(parser, words)
+    if options.text is not None and (options.data or not options.text.strip()):
+        raise Wrong(f"--text expected a sentence and no --data beside it, but got {options.text!r}")
     run = _find_run(options.run)
-    from saccade import looking
+    from saccade import looking, translating
 
     folder = run if run.is_dir() else RUNS / "look" / run.stem
-    for path in looking.show(run, folder, options.data):
-        print(path)
+    shown = translating.look(run, folder, options.text) if options.text else looking.show(run, folder, options.data)
+    print("\n".join(map(str, shown)))
+
+
+def translate(words: list[str]) -> None:
+    """`saccade translate RUN`: standard input, line by line, to standard output."""
+    parser = _parser("translate", run="a folder such as runs/translate/additive-seed0, or a file of weights")
+    parser.add_argument("--beam", type=int, default=5, help="beginnings that are kept at each word; 1 is greedy")
+    options = flags.parse(parser, words)
+    if options.beam < 1:
+        raise Wrong(f"--beam expected at least 1, but got {options.beam}")
+    run = _find_run(options.run)
+    from saccade import translating
+    from saccade.data.pairs import lines
+
+    model = translating.restored(run)
+    for line in translating.translated(model, lines(sys.stdin.buffer.read(), "standard input"), options.beam):
+        print(line)
 
 
 def _find_run(text: str) -> Path:
@@ -254,6 +284,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int | None], str, str]] = {
     "evaluate": (evaluate, "RUN", "the test error of a run"),
     "compare": (compare, "[RECIPE]", "soft and hard attention side by side, with a report"),
     "look": (look, "RUN", "pictures of where a run looked"),
+    "translate": (translate, "RUN", "standard input to standard output, line by line"),
     "bench": (bench, "NAME", "how fast, beside a plain implementation"),
     "cite": (cite, "NAME", "the BibTeX of a mechanism"),
 }

@@ -1,8 +1,9 @@
 """`saccade compare`: every kind of attention of a recipe trained on the same data, then measured in the same way.
 
 A recipe can be compared if its Config has a field `attention` whose type is a Literal of the kinds; it may say in KINDS
-what each is, and in QUICK what `--quick` makes of its Config. All runs of a comparison share a folder,
-`runs/compare/RECIPE/NAME`; a run that is finished there is not trained again. Everything is done on the CPU.
+what each is, in EXAMPLE what each of its data is, if no image, and in QUICK what `--quick` makes of its Config. All
+runs of a comparison share a folder, `runs/compare/RECIPE/NAME`; a run that is finished there is not trained again.
+Everything is done on the CPU.
 """
 
 import json
@@ -40,11 +41,18 @@ class Plan:
     config: Any
     seeds: int
     folder: Path
+    only: tuple[str, ...] = ()
+    """The kinds that are wanted; none for all."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of attention, in the order of the table."""
-        return kinds(self.recipe)
+        return self.only or kinds(self.recipe)
+
+    @property
+    def example(self) -> str:
+        """What each of the data is: an image, unless the recipe says so."""
+        return getattr(self.recipe, "EXAMPLE", "image")
 
     def run(self, kind: str, seed: int = 0) -> Path:
         """The folder of one run."""
@@ -72,6 +80,7 @@ def compare(plan: Plan, command: str = "saccade compare") -> dict[str, Any]:
         "config": {name: value for name, value in asdict(config).items() if name not in ("attention", "seed")},
         "seeds": plan.seeds,
         "error_spread": "standard deviation over the seeds" if plan.seeds > 1 else "binomial standard error",
+        "example": plan.example,
         "machine": machine(),
         "rows": [row(plan, kind, len(splits.test), measured[kind]) for kind in plan.kinds],
         "report": str(plan.folder / "report.html"),
@@ -148,19 +157,20 @@ def report(plan: Plan, splits: Any, results: Mapping[str, Any], command: str) ->
     models = {kind: runs.load(plan.run(kind))[2] for kind in plan.kinds}
     first = torch.arange(min(looking.SHOWN, len(splits.test)))
     batch = plan.config.batch
+    looks = {kind: looking.look(recipe, model, splits.test, first) for kind, model in models.items()}
     failures = {kind: looking.failures(recipe, model, splits.test, batch) for kind, model in models.items()}
     return Report(
         title="Soft and hard attention, side by side",
         question=f"{looking.sentence(recipe)} What does it bring to look everywhere, and what does it cost?",
         data=splits.describe,
-        answer=answer(rows),
+        answer=answer(rows, plan.example),
         models=getattr(recipe, "KINDS", {}),
-        columns=table.columns(rows, results["error_spread"]),
+        columns=table.columns(rows, results["error_spread"], plan.example),
         rows={row["model"]: table.cells(row, rows) for row in rows},
         curves={row["model"]: seconds_curve(plan, row, len(splits.train)) for row in rows},
         curves_x="seconds of training on one thread",
-        looks={kind: looking.look(recipe, model, splits.test, first) for kind, model in models.items()},
-        failures={kind: failed for kind, failed in failures.items() if failed},
+        curves_y=getattr(recipe, "ERROR", Report.curves_y),
+        **looking.shown(looks, failures),
         command=command,
         config=yaml.safe_dump(results["config"], sort_keys=False),
     )
@@ -172,15 +182,20 @@ def seconds_curve(plan: Plan, row: Mapping[str, Any], examples: int) -> list[tup
     return [(epoch * examples / row["training"], error) for epoch, error in curve]
 
 
-def answer(rows: Sequence[Mapping[str, Any]]) -> str:
+def answer(rows: Sequence[Mapping[str, Any]], example: str = "image") -> str:
     """What came out, in a sentence.
 
     >>> answer([{"model": "soft", "test_error": 0.05, "test_pixels": 7200.0}, {"model": "cnn", "test_error": 0.1}])
     'Wrong on the test images: soft 5.0 % (7,200 pixels read), cnn 10.0 %.'
+    >>> answer([{"model": "none", "test_error": 0.9, "test_bleu": 24.14}], "sentence")
+    'BLEU on the test sentences: none 24.1.'
     """
-    return f"Wrong on the test images: {', '.join(_result(row) for row in rows)}."
+    measure = "BLEU" if "test_bleu" in rows[0] else "Wrong"
+    return f"{measure} on the test {example}s: {', '.join(_result(row) for row in rows)}."
 
 
 def _result(row: Mapping[str, Any]) -> str:
+    if "test_bleu" in row:
+        return f"{row['model']} {row['test_bleu']:.1f}"
     read = f" ({row['test_pixels']:,.0f} pixels read)" if "test_pixels" in row else ""
     return f"{row['model']} {100 * row['test_error']:.1f} %{read}"

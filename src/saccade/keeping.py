@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saccade.failure import Failure, Interrupted, blaming_torchvision
 from saccade.progress import Tell, say
-from saccade.runs import Row, best_row, write, write_metrics
+from saccade.runs import Row, best_row, over, write, write_metrics
 
 with blaming_torchvision():
     import lightning.pytorch as pl
@@ -49,6 +49,8 @@ class Keeper(pl.Callback):
     after every tenth. The sums of an epoch and the rows so far go with the checkpoint. The rows are written by us, not
     by Lightning's CSVLogger, which writes the columns of training and of validation into rows of their own, and after a
     resume repeats or loses some.
+
+    Training ends before its last epoch where the configuration has a `patience` that is exhausted.
 
     Raises Failure if the loss or a weight is not finite (what was saved before stays) or a file cannot be written, and
     Interrupted once `stop` was called, and the step at hand is done, and everything is saved.
@@ -92,7 +94,8 @@ class Keeper(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(self.rows[-1], trainer.global_step)
         asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
-        if asked and trainer.current_epoch + 1 != trainer.max_epochs:
+        trainer.should_stop = over(self.rows, training.config, self.watch)
+        if asked and not trainer.should_stop:
             self._interrupt(trainer)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, training: Any, checkpoint: dict[str, Any]) -> None:

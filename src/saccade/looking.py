@@ -1,7 +1,7 @@
 """Where a trained model looked and where it failed: pictures and a page for one run, and the parts for a comparison."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -20,13 +20,18 @@ Seen = Look | list[Picture]
 
 
 def open_run(run: Path, data: str = "") -> tuple[ModuleType, Any, nn.Module, Any]:
-    """(recipe, config, model, splits) of a run; of other data than it was trained on, if that is given."""
+    """(recipe, config, model, splits) of a run; of other data than it was trained on, if that is given: if the recipe
+    has a `fitted`, which makes splits fit the weights, the run's own data need not be there."""
     if not data:
         recipe, config, splits, model = runs.open_run(run)
         return recipe, config, model, splits
-    recipe, config, model = runs.load(run)
+    recipe, config = runs.read_config(run)
     config = replace(config, data=data)
-    return recipe, config, model, recipe.data(config)
+    if not hasattr(recipe, "fitted"):
+        return recipe, config, runs.load(run)[2], recipe.data(config)
+    weights = runs.read_weights(run)
+    splits = recipe.fitted(recipe.data(config), weights)
+    return recipe, config, runs.filled(recipe.Model(config, splits), weights, run), splits
 
 
 @torch.no_grad()
@@ -50,7 +55,20 @@ def evaluate(run: Path, data: str) -> dict[str, float]:
 def averages(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> dict[str, float]:
     """The averages over a split of what the recipe says of each example."""
     parts = list(results(recipe, model, split, batch))
-    return {name: torch.cat([part[name].double() for part in parts]).mean().item() for name in parts[0]}
+    values = {name: torch.cat([part[name].double() for part in parts]) for name in parts[0]}
+    return concluded(recipe, {name: (each.sum().item(), float(len(each))) for name, each in values.items()})
+
+
+def concluded(recipe: ModuleType, sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """What the sums over a split and the numbers of what was summed say: means, unless the recipe has a `conclude` of
+    its own, as for a figure that is no mean.
+
+    >>> concluded(ModuleType("recipe"), {"error": (2.0, 8.0)})
+    {'error': 0.25}
+    """
+    if hasattr(recipe, "conclude"):
+        return recipe.conclude(sums)
+    return {name: total / count for name, (total, count) in sums.items()}
 
 
 @torch.no_grad()
@@ -82,18 +100,21 @@ def show(run: Path, folder: Path, data: str = "") -> list[Path]:
         curves={run.name: points} if (points := curve(run, recipe)) else {},
         curves_x="epoch",
         curves_y=getattr(recipe, "ERROR", Report.curves_y),
-        **_shown(run.name, seen, failed),
+        **shown({run.name: seen}, {run.name: failed}),
         command=f"saccade look {run}",
         config=runs.files(run)[0].read_text(encoding="utf-8"),
     )
     return [*draw(folder / "pictures", seen, run.name), write_report(folder / "report.html", page)]
 
 
-def _shown(name: str, seen: Seen, failed: Seen | None) -> dict[str, Any]:
-    """Where it looked and where it failed, as fields of a report."""
-    if isinstance(seen, Look):
-        return {"looks": {name: seen}, "failures": {name: failed} if failed else {}}
-    return {"pictures": {"Where it looked": seen} | ({"Where it failed": failed} if failed else {})}
+def shown(seen: Mapping[str, Seen], failed: Mapping[str, Seen | None]) -> dict[str, Any]:
+    """Where models looked and where they failed, if they did, as fields of a report."""
+    failed = {name: each for name, each in failed.items() if each}
+    if all(isinstance(each, Look) for each in seen.values()):
+        return {"looks": seen, "failures": failed}
+    names = {name: name if len(seen) > 1 else "it" for name in seen}
+    looked = {f"Where {names[name]} looked": each for name, each in seen.items()}
+    return {"pictures": looked | {f"Where {names[name]} failed": each for name, each in failed.items()}}
 
 
 def sentence(recipe: ModuleType) -> str:
@@ -102,10 +123,11 @@ def sentence(recipe: ModuleType) -> str:
 
 
 def curve(run: Path, recipe: ModuleType) -> list[tuple[float, float]]:
-    """What the recipe watches, after each epoch: an error, or what a share of right answers lacks to one."""
-    name, order = recipe.WATCH
-    best, sign = (0.0, 1) if order == "min" else (1.0, -1)
-    return [(float(row["epoch"]), best + sign * row[name]) for row in runs.read_metrics(run)]
+    """What the recipe watches, after each epoch: an error, or as a share of the recipe's `BEST`, which is one unless it
+    says so, what a share of right answers lacks to that."""
+    (name, order), best = recipe.WATCH, getattr(recipe, "BEST", 1.0)
+    rows = runs.read_metrics(run)
+    return [(float(row["epoch"]), (row[name] if order == "min" else best - row[name]) / best) for row in rows]
 
 
 def draw(folder: Path, seen: Seen, model: str) -> list[Path]:

@@ -44,17 +44,17 @@ class Part:
         return part(*(sizes[size] for size in self.sizes), **settings) if self.sizes or settings else part
 
 
-class Zeros(Part):
-    """A parameter that begins as zeros, of those sizes.
+class Learned(Part):
+    """A parameter of those sizes, all of which begins as the number `start`.
 
-    >>> print(Zeros("zeros", "places").make({"places": 2}).tolist())
+    >>> print(Learned("zeros", "places", start=0.0).make({"places": 2}).tolist())
     [0.0, 0.0]
     """
 
     def make(self, sizes: dict[str, int], **triple: Any) -> Any:
         import torch
 
-        return torch.nn.Parameter(torch.zeros([sizes[size] for size in self.sizes]))
+        return torch.nn.Parameter(torch.full([sizes[size] for size in self.sizes], self.settings["start"]))
 
 
 def _made(value: Any, sizes: dict[str, int]) -> Any:
@@ -160,7 +160,8 @@ ADDITIVE = Part("Additive", "query_dim", "key_dim", "hidden_dim")
 GENERAL = Part("Bilinear", "query_dim", "key_dim")
 SOFTMAX, MEAN, SAMPLE, HARD = Part("softmax"), Part("mean"), Part("sample"), Part("hard")
 MULTI_HEAD, LOOK = Part("MultiHead", "query_dim", "heads"), Part("look")
-LINKS = Zeros("zeros", "places", "places")
+LINKS = Learned("zeros", "places", "places", start=0.0)
+SHARPNESS = Learned("learned", start=8.0)
 PREDICTED = Part("Predicted", "query_dim", "hidden_dim")
 
 # One row each: name, score, over, read, paper, where in it, what it is.
@@ -168,6 +169,8 @@ PREDICTED = Part("Predicted", "query_dim", "hidden_dim")
 TABLE = (
     Named("content", Part("Cosine", sharpness=1.0), SOFTMAX, MEAN, "graves2014neural", "equations 5 and 6",
           "the places of a memory that resemble a key"),
+    Named("cosine", Part("Cosine", sharpness=SHARPNESS), SOFTMAX, MEAN, "graves2014neural", "equations 5 and 6",
+          "the same with a sharpness that is learned"),
     Named("additive", ADDITIVE, SOFTMAX, MEAN, "bahdanau2015neural", "equations 5 and 6",
           "a small network scores each pair: the first attention of translation"),
     Named("dot", DOT, SOFTMAX, MEAN, "luong2015effective", "equation 7, dot",

@@ -228,6 +228,18 @@ def best_row(rows: list[Row], watch: tuple[str, str]) -> Row | None:
     return {"min": min, "max": max}[order](known, key=lambda row: row[name], default=None)
 
 
+def over(rows: list[Row], config: Any, watch: tuple[str, str]) -> bool:
+    """Whether training is: all epochs are there, or as many since the best one as a `patience` allows.
+
+    >>> from types import SimpleNamespace as Config
+    >>> rows = [{"epoch": 1, "valid_bleu": 30.0}, {"epoch": 2, "valid_bleu": 29.0}]
+    >>> [over(rows, Config(epochs=8, patience=patience), ("valid_bleu", "max")) for patience in (1, 2)]
+    [True, False]
+    """
+    best, patience = best_row(rows, watch), getattr(config, "patience", config.epochs)
+    return len(rows) >= config.epochs or (best is not None and len(rows) - best["epoch"] >= patience)
+
+
 def load(run: str | Path, recipe: ModuleType | None = None) -> tuple[ModuleType, Any, Any]:
     """(recipe, config, model) of a run: the model with its best weights, in evaluation mode, on the CPU.
 
@@ -239,17 +251,29 @@ def load(run: str | Path, recipe: ModuleType | None = None) -> tuple[ModuleType,
 
 def open_run(run: Path, recipe: ModuleType | None = None) -> tuple[ModuleType, Any, Any, Any]:
     """(recipe, config, splits, model): `load`, with the data that the model was built for."""
+    recipe, config = read_config(run, recipe)
+    weights, splits = read_weights(run), recipe.data(config)
+    return recipe, config, splits, filled(recipe.Model(config, splits), weights, run)
+
+
+def read_weights(run: Path) -> dict[str, Any]:
+    """The tensors of a run by their names. Raises Failure if there are none yet, or they cannot be read."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    recipe, config = read_config(run, recipe)
     _, weights = files(run)
-    splits = recipe.data(config)
-    model = recipe.Model(config, splits)
     try:
-        model.load_state_dict(load_file(weights))
+        return load_file(weights)
     except FileNotFoundError as error:
         raise Failure(f"{run} has no {weights.name} yet: its first epoch has not ended.") from error
-    except (SafetensorError, OSError, RuntimeError) as error:
+    except (SafetensorError, OSError) as error:
         raise Failure(f"{weights} cannot be loaded: {reason(error)}.") from error
-    return recipe, config, splits, model.eval()
+
+
+def filled(model: Any, weights: dict[str, Any], run: Path) -> Any:
+    """The model with the weights of a run, in evaluation mode. Raises Failure if they do not fit."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise Failure(f"{files(run)[1]} cannot be loaded: {reason(error)}.") from error
+    return model.eval()

@@ -212,7 +212,7 @@ def _axes(width: Number, low: Number, high: Number) -> Axes:
 def _square(axes: Axes, square: Square, left: Number, bottom: Number, written: bool) -> None:
     """One weight, and its number if that is to be written."""
     side = LINE / CHARACTER
-    axes.add_patch(
+    axes.add_artist(  # add_patch would look, each time, whether the axes must be larger
         Rectangle((left, bottom), side, 1, facecolor=(INK[0], square.opacity), edgecolor=GRID, linewidth=0.5)
     )
     if written:

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from saccade.failure import Failure, blaming_torchvision, reason
 from saccade.keeping import Keeper, SafeCheckpoints, Teller, handle, heeding
+from saccade.looking import concluded
 from saccade.order import Loader, Order, mix, sow
 from saccade.progress import Tell, bar, say
-from saccade.runs import Row, best_row, claim, load, locked, open_run, read_metrics, recipe_name
+from saccade.runs import Row, best_row, claim, load, locked, open_run, over, read_metrics, recipe_name
 
 with blaming_torchvision():
     import lightning.pytorch as pl
@@ -154,9 +155,9 @@ class Training(pl.LightningModule):
             self._totals[name] = self._totals.get(name, 0) + share
 
     def on_validation_epoch_end(self) -> None:
-        for name, total in self._totals.items():
-            total, count = self.trainer.strategy.reduce(total.to(self.device), reduce_op="sum").tolist()
-            self.means[name] = total / count
+        reduce = self.trainer.strategy.reduce
+        sums = {name: reduce(each.to(self.device), reduce_op="sum").tolist() for name, each in self._totals.items()}
+        self.means = concluded(self.recipe, sums)
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
@@ -175,7 +176,7 @@ def train(recipe: ModuleType, config: Any, run: str | Path, fit: Fit | None = No
             stack.enter_context(locked(run))
             claim(run, recipe, config)
         rows = read_metrics(run)
-        if len(rows) < config.epochs:
+        if not over(rows, config, recipe.WATCH):
             rows = _train(recipe, config, run, fit)
         elif fit.progress == "bar":
             say(f"{run} is already finished.")

@@ -1,5 +1,5 @@
-"""Where examples come from: real digits, scattered or plain, folders of pictures, sentences with their trees, and
-questions about stories."""
+"""Where examples come from: real digits, scattered or plain, folders of pictures, sentences with their trees or their
+translations, and questions about stories."""
 
 from saccade.data.babi import questions as questions
 from saccade.data.conllu import treebank as treebank
@@ -7,6 +7,8 @@ from saccade.data.folder import Pictures as Pictures
 from saccade.data.folder import pictures as pictures
 from saccade.data.load import load as load
 from saccade.data.mnist import digits as digits
+from saccade.data.pairs import Pairs as Pairs
+from saccade.data.pairs import translations as translations
 from saccade.data.scatter import Scattered as Scattered
 from saccade.data.splits import Split as Split
 from saccade.data.splits import Splits as Splits

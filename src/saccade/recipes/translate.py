@@ -1,0 +1,558 @@
+"""Translate sentences: an encoder reads them, a decoder writes word by word and looks back at what was read.
+
+Bahdanau et al. 2015, "Neural Machine Translation by Jointly Learning to Align and Translate": the decoder attends to
+the encoder's states, where before all of a sentence had to fit into one vector (`--attention none`; Sutskever et al.
+2014, "Sequence to Sequence Learning with Neural Networks"). The decoder is that of Luong et al. 2015, "Effective
+Approaches to Attention-based Neural Machine Translation": it looks with its new state, and what came of that is fed to
+the next step (section 3.3). Any mechanism may do the looking; these are trained in a way of their own:
+
+- `hard` reads one place, drawn in training. The word's cost under several draws trains where to look, each draw
+  compared with the others (`leave_one_out`); that a draw also changes later words is left out.
+- `variational` and `exact` take the alignment for a latent variable of each word (Deng et al. 2018, "Latent Alignment
+  and Variational Attention"): p(word) = sum_z p(z) p(word | z). `exact` goes through all places; `variational` draws
+  them from a posterior that has seen the word, and bounds the same likelihood. Fed to the next step is the mean under
+  the prior, so that the likelihood of a sentence remains a product over its words.
+- `self` is a Transformer (Vaswani et al. 2017, "Attention Is All You Need").
+
+    saccade train translate                                               dates: a minute on one core
+    saccade train translate --data ../shared/data/multi30k --config benchmarks/translate/comparison.yaml
+    saccade translate RUN < source.txt > target.txt
+
+The number to reach on Multi30k, German to English, lower-cased and tokenised, test of 2016: BLEU 37.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import cross_entropy, dropout
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.utils.checkpoint import checkpoint
+
+import saccade as sc
+from saccade import bleu as scoring
+from saccade import data as datasets
+from saccade import decoding
+from saccade.data.vocabulary import BEGIN, END, SPECIAL, START, vocabulary
+from saccade.failure import Failure
+from saccade.matrix import Matrix, merged
+from saccade.report import Picture
+from saccade.sentences import png, squares
+
+WATCH = ("valid_bleu", "max")
+
+BEST, ERROR = 100.0, "what BLEU on the validation sentences lacks to 100"
+
+EXAMPLE, QUICK = "sentence", {"epochs": 2}
+
+PLACES = 1024
+"""Subwords of a sentence that may be looked at, from its beginning; all are read."""
+
+
+@dataclass
+class Config:
+    """What a run is a function of."""
+
+    seed: int = 0
+    """Of the weights, the order of the sentences, what is dropped and what is drawn."""
+    data: str = "generated"
+    """generated (dates in words and in figures), or a folder of sentences, train*.LANGUAGE, val*.LANGUAGE and
+    test*.LANGUAGE, gzipped or not."""
+    source: str = "de"
+    """The language to translate from, as the files are called."""
+    target: str = "en"
+    """The language to translate to."""
+    attention: Literal[
+        "additive", "dot", "general", "concat", "cosine", "location", "local-m", "local-p", "monotonic", "sparsemax",
+        "entmax", "segments", "hard", "variational", "exact", "none", "self",
+    ] = "additive"  # fmt: skip
+    """How the decoder looks at the sentence: a mechanism of `saccade list`; exact, as variational but going through all
+    alignments; none, one fixed vector; self, a Transformer."""
+    subwords: int = 4000
+    """Subwords of the two languages together."""
+    hidden: int = 128
+    """Size of a subword's vector, of the decoder's state, and of the encoder's two directions together."""
+    layers: int = 1
+    """Layers of the encoder; of a Transformer, of the decoder as well."""
+    heads: int = 4
+    """Attentions side by side in each layer of a Transformer."""
+    dropout: float = 0.2
+    """Share of the units that are dropped."""
+    smoothing: float = 0.1
+    """Share of the probability that is to be spread over all words instead of the right one."""
+    draws: int = 4
+    """Places that are drawn for each word, by hard and variational."""
+    epochs: int = 6
+    """Passes over the training sentences, at most."""
+    patience: int = 5
+    """Epochs without a better translation after which training stops."""
+    batch: int = 64
+    """Sentences of a step."""
+    learning_rate: float = 3e-3
+    """The highest, after a tenth of the steps; it then falls to zero by a cosine."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "layers", "heads", "epochs", "patience", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} expected at least 1, but got {getattr(self, name)}")
+        if self.subwords < 5:
+            raise ValueError(f"--subwords expected at least 5, but got {self.subwords}")
+        for name in ("dropout", "smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"--{name} expected a share from 0 up to 1, but got {getattr(self, name)}")
+        if self.hidden % 2 or self.hidden % self.heads:
+            raise ValueError(f"--hidden expected a multiple of 2 and of --heads {self.heads}, but got {self.hidden}")
+        if self.draws < 2:
+            raise ValueError(f"--draws expected at least 2, as draws are compared, but got {self.draws}")
+
+
+def data(config: Config) -> datasets.Splits:
+    """The sentences and their translations."""
+    return datasets.translations(config.data, config.source, config.target, config.subwords)
+
+
+def fitted(splits: datasets.Splits, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """Other sentences in the vocabulary of a run, which its weights come with."""
+    spelling = vocabulary(bytes(weights["spelling"].tolist()).decode(errors="replace"))
+    train, valid, test = (split.spelled_by(spelling) for split in splits[:3])  # pyright: ignore
+    return splits._replace(train=train, valid=valid, test=test)
+
+
+class Seen(NamedTuple):
+    """What a decoder made of T words, of B sentences."""
+
+    features: Tensor
+    """What the next word is told from, (B, T, D)."""
+    hidden: Tensor
+    """The decoder's states, which looked, (B, T, D)."""
+    looks: Sequence[sc.Attended]
+    """Where they looked: of each word, or of all together."""
+    kept: Tensor | float = 1.0
+    """Zero for features that are dropped, (B, 1, D): the same whatever a word looked at."""
+
+    @property
+    def weights(self) -> Tensor:
+        """Where each word looked, (B, T, K): of several attentions side by side, their mean."""
+        weights = torch.cat([look.weights for look in self.looks], -2)
+        return weights.mean(1) if weights.dim() == 4 else weights
+
+    @property
+    def positions(self) -> Any:
+        """The distribution over where all words look."""
+        first, *later = (look.positions for look in self.looks)
+        return first.then(*later)
+
+
+class State(NamedTuple):
+    """What a recurrent decoder goes on from."""
+
+    memory: sc.Memory
+    hidden: Tensor
+    """(B, D)."""
+    cell: Tensor
+    """(B, D)."""
+    fed: Tensor
+    """The features of the word before, (B, D)."""
+    attention: sc.State | None = None
+    """What the attention carries from word to word."""
+
+
+class Recurrent(nn.Module):
+    """An LSTM in both directions over the sentence, and one that writes, looks, and is fed what it saw."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        size, between = config.hidden, config.dropout if config.layers > 1 else 0.0
+        self.fixed, self.drop = config.attention == "none", config.dropout
+        self.encoder = nn.LSTM(size, size // 2, config.layers, batch_first=True, bidirectional=True, dropout=between)
+        self.start = nn.Linear(size, 2 * size)
+        self.word, self.carried = nn.Linear(size, 4 * size), Recurring(2 * size, 4 * size, bias=False)
+        row = {"none": "dot", "variational": "additive", "exact": "additive"}.get(config.attention, config.attention)
+        self.attention: Any = sc.named.find(row).make(query_dim=size, key_dim=size, hidden_dim=size, places=PLACES)
+        self.seen, self.own = nn.Linear(size, size, bias=False), nn.Linear(size, size)
+
+    def begin(self, words: Tensor, present: Tensor) -> State:
+        """The state before the first word, from a sentence's vectors (B, K, D)."""
+        packed = pack_padded_sequence(words, present.sum(-1).cpu(), batch_first=True, enforce_sorted=False)
+        states, (last, _) = self.encoder(packed)
+        summary = torch.cat((last[-2], last[-1]), -1)  # (B, D)
+        keys, _ = pad_packed_sequence(states, batch_first=True)
+        if self.fixed:
+            keys, present = summary.unsqueeze(-2), present[:, :1]
+        keys = dropped(keys[:, :PLACES], self.drop, self.training)
+        memory = self.attention.prepare(keys, self.seen(keys), present[:, None, :PLACES])
+        hidden, cell = wide(self.start(summary)).tanh().chunk(2, -1)
+        return State(memory, hidden, cell, torch.zeros_like(hidden))
+
+    def forward(self, words: Tensor, state: State) -> tuple[Seen, State]:
+        """The next T words after those whose vectors are given, (B, T, D)."""
+        words, before = self.carried.begin(self.word(words))
+        steps = []
+        for word in words.unbind(1):
+            out, state = self.step(word, state, before)
+            steps.append((out, state.hidden, state.fed))
+        looks, hidden, features = zip(*steps, strict=True)
+        return Seen(torch.stack(features, 1), torch.stack(hidden, 1), looks), state
+
+    def step(self, word: Tensor, state: State, before: list[Tensor]) -> tuple[sc.Attended, State]:
+        """One word later: an LSTM with input feeding (Luong et al. 2015, section 3.3), and a look with its state."""
+        gates = word + self.carried(torch.cat((state.fed, state.hidden), -1), before)
+        hidden, cell = lstm(gates, state.cell)
+        out = self.attention(hidden.unsqueeze(-2), state.memory, state.attention)
+        return out, State(state.memory, hidden, cell, self.joined(out.context.squeeze(-2), hidden), out.state)
+
+    def joined(self, context: Tensor, hidden: Tensor) -> Tensor:
+        """tanh(W [c; h]) (Luong et al. 2015, equation 5); the values are multiplied by their half of W beforehand."""
+        return (context + self.own(hidden)).tanh()
+
+    def given(self, z: Tensor, seen: Seen, memory: sc.Memory) -> Tensor:
+        """The features of words that looked at the places z (*S, B, T): (*S, B, T, D)."""
+        return self.joined(seen.positions.gather(memory.values, z), seen.hidden)
+
+
+class Recurring(nn.Linear):
+    """A linear map of one step after the other, the gradient of whose weight is one product for all steps together:
+    each by itself would take as long as all else."""
+
+    def begin(self, added: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What will be added to the steps, (B, T, N), and where they are noted."""
+        before: list[Tensor] = []
+        return _Product.apply(added, self.weight, before), before  # pyright: ignore[reportReturnType]
+
+    def forward(self, step: Tensor, before: list[Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        before.append(step.detach())
+        return nn.functional.linear(step, self.weight.detach())
+
+
+class _Product(torch.autograd.Function):
+    """What is added, as it is; backwards, the gradient of the weight by which the steps were multiplied."""
+
+    @staticmethod
+    def forward(ctx: Any, added: Tensor, weight: Tensor, before: list[Tensor]) -> Tensor:
+        ctx.before, ctx.dtype = before, weight.dtype
+        return added.view_as(added)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        steps = torch.stack(ctx.before, 1).flatten(0, 1).to(grad.dtype)  # (B T, D)
+        return grad, (grad.flatten(0, 1).mT @ steps).to(ctx.dtype), None
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32 at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def dropped(vectors: Tensor, share: float, training: bool) -> Tensor:
+    """Dropout of the same units in all words of a sentence (*S, B, T, D) (Gal and Ghahramani 2016, "A Theoretically
+    Grounded Application of Dropout in Recurrent Neural Networks")."""
+    return vectors * dropout(torch.ones_like(vectors[..., :1, :]), share, training)
+
+
+def lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """The next state and cell of an LSTM (Hochreiter and Schmidhuber 1997, with the gate of Gers et al. 2000)."""
+    size = cell.shape[-1]
+    keep, take, show = gates[..., : 3 * size].sigmoid().chunk(3, -1)
+    cell = keep * cell + take * gates[..., 3 * size :].tanh()
+    return show * cell.tanh(), cell
+
+
+class Layer(nn.Module):
+    """A layer of a Transformer: words look at each other, at the sentence if there is one, and are transformed by
+    themselves, each added to what was there (Vaswani et al. 2017, section 3.1; normalised before, as in Xiong et al.
+    2020, "On Layer Normalization in the Transformer Architecture")."""
+
+    def __init__(self, config: Config, reads: bool):
+        super().__init__()
+        size = config.hidden
+        row = sc.named.find("multi-head")
+        self.itself: Any = row.make(query_dim=size, key_dim=size, heads=config.heads)
+        self.sentence: Any = row.make(query_dim=size, key_dim=size, heads=config.heads) if reads else None
+        self.alone = nn.Sequential(nn.Linear(size, 4 * size), nn.ReLU(), nn.Linear(4 * size, size))
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for _ in range(3 if reads else 2))
+        self.dropped = nn.Dropout(config.dropout)
+
+    def forward(
+        self, words: Tensor, mask: Tensor | None, past: sc.Memory | None = None, sentence: sc.Memory | None = None
+    ) -> tuple[Tensor, sc.Memory, sc.Attended]:
+        """Words (B, T, D) after the past: the same one layer up, the past with them, and where they looked."""
+        normal = self.norms[0](words)
+        past = followed(past, self.itself.prepare(normal, normal, mask))
+        out = self.itself(normal, past)
+        words = words + self.dropped(out.context)
+        if sentence is not None:
+            out = self.sentence(self.norms[1](words), sentence)
+            words = words + self.dropped(out.context)
+        return words + self.dropped(self.alone(self.norms[-1](words))), past, out
+
+
+def followed(past: sc.Memory | None, new: sc.Memory) -> sc.Memory:
+    """A memory with new places behind its own."""
+    if past is None:
+        return new
+    return sc.Memory(torch.cat((past.keys, new.keys), -2), torch.cat((past.values, new.values), -2))
+
+
+def waves(first: Tensor, count: int, size: int) -> Tensor:
+    """Sines and cosines that tell places from `first` (B) on apart, (B, count, size) (Vaswani et al. 2017, section
+    3.5)."""
+    places = first.unsqueeze(-1) + torch.arange(count, device=first.device)
+    angles = places.unsqueeze(-1) * 1e-4 ** torch.linspace(0, 1, size // 2, device=first.device)
+    return torch.cat((angles.sin(), angles.cos()), -1)
+
+
+class Written(NamedTuple):
+    """What a Transformer's decoder goes on from: of each layer the words so far, and the sentence."""
+
+    pasts: tuple[sc.Memory | None, ...]
+    sentences: tuple[sc.Memory, ...]
+    length: Tensor
+    """How many words so far, (B,)."""
+
+
+class Transformer(nn.Module):
+    """Layers of self-attention over the sentence, and others over what is written."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.encoder: Any = nn.ModuleList(Layer(config, reads=False) for _ in range(config.layers))
+        self.decoder: Any = nn.ModuleList(Layer(config, reads=True) for _ in range(config.layers))
+        self.read, self.write = nn.LayerNorm(config.hidden), nn.LayerNorm(config.hidden)
+
+    def begin(self, words: Tensor, present: Tensor) -> Written:
+        """The state before the first word, from a sentence's vectors (B, K, D)."""
+        none, mask = torch.zeros_like(present[:, 0], dtype=torch.long), present.unsqueeze(-2)
+        words = words + waves(none, *words.shape[1:])
+        for layer in self.encoder:
+            words, _, _ = layer(words, mask)
+        keys = self.read(words)[:, :PLACES]
+        memories = tuple(layer.sentence.prepare(keys, keys, mask[..., :PLACES]) for layer in self.decoder)
+        return Written((None,) * len(memories), memories, none)
+
+    def forward(self, words: Tensor, state: Written) -> tuple[Seen, Written]:
+        """The next T words after those whose vectors are given, (B, T, D)."""
+        count, looks, pasts = words.shape[1], [], []
+        words = words + waves(state.length, *words.shape[1:])
+        mask = sc.causal(count, device=words.device) if count > 1 else None
+        for layer, past, sentence in zip(self.decoder, state.pasts, state.sentences, strict=True):
+            words, past, out = layer(words, mask, past, sentence)
+            looks, pasts = [*looks, out], [*pasts, past]
+        return Seen(self.write(words), words, looks[-1:]), Written(tuple(pasts), state.sentences, state.length + count)
+
+
+class Model(nn.Module):
+    """Vectors of subwords, which also are the weights of the output (Press and Wolf 2017, "Using the Output Embedding
+    to Improve Language Models"), and a network between. It keeps its vocabulary with the weights."""
+
+    spelling: Tensor
+
+    def __init__(self, config: Config, splits: datasets.Splits):
+        super().__init__()
+        train: Any = splits.train
+        self.config, self.vocabulary, self.tokenised = config, train.vocabulary, train.tokenised
+        self.register_buffer("spelling", torch.frombuffer(bytearray(train.vocabulary.json.encode()), dtype=torch.uint8))
+        self.register_load_state_dict_pre_hook(_check_spelling)
+        self.words = nn.Embedding(len(train.vocabulary), config.hidden)
+        nn.init.normal_(self.words.weight, std=config.hidden**-0.5)
+        self.bias = nn.Parameter(torch.zeros(len(train.vocabulary)))
+        self.network: Any = Transformer(config) if config.attention == "self" else Recurrent(config)
+        self.latent = config.attention in ("variational", "exact")
+        if config.attention == "variational":
+            sizes = {"query_dim": 2 * config.hidden, "key_dim": config.hidden, "hidden_dim": config.hidden}
+            self.posterior: Any = sc.named.find("variational").make(**sizes)
+
+    def vectors(self, words: Tensor) -> Tensor:
+        """The vectors of words, of which units are dropped, (*B, D)."""
+        return dropped(self.config.hidden**0.5 * self.words(words), self.config.dropout, self.training)
+
+    def begin(self, source: Tensor) -> Any:
+        """The state before the first word of the translations of sentences (B, K)."""
+        return self.network.begin(self.vectors(source), source > 0)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Seen, Any]:
+        """What is made of every word of the translation, given those before it; and the state."""
+        target = batch["target"]
+        before = torch.cat((torch.full_like(target[:, :1], BEGIN), target[:, :-1]), 1)
+        seen, state = self.network(self.vectors(before), self.begin(batch["source"]))
+        ones = torch.ones_like(seen.features[:, :1])
+        return seen._replace(kept=dropout(ones, self.config.dropout, self.training)), state
+
+    def logits(self, features: Tensor) -> Tensor:
+        """The scores of all words from features (*B, D), (*B, words)."""
+        return wide(nn.functional.linear(features, self.words.weight, self.bias))
+
+    def cost(self, seen: Seen, features: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+        """The cross-entropy of each word of translations (B, T) by features (*S, B, T, D): (*S, B, T), 0 after END."""
+        present = target > 0
+        logits = self.logits((features * seen.kept)[..., present, :])  # (*S, W, words)
+        labels = target[present].expand(logits.shape[:-1])
+        found = cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=smoothing)
+        costs = found.new_zeros(features.shape[:-1])
+        costs[..., present] = found.view(labels.shape)
+        return costs
+
+    def step(self, words: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The log-probabilities (N, words) of what follows the words (N,), for `saccade.decoding`."""
+        seen, state = self.network(self.vectors(words.unsqueeze(1)), state)
+        if not self.latent:
+            return self.logits(seen.features[:, 0]).log_softmax(-1), state
+        places = seen.positions.enumerate_support()[:-1]  # (K, N, 1)
+        each = self.logits(self.network.given(places, seen, state.memory)).log_softmax(-1)
+        return (each + seen.positions.log_prob(places).unsqueeze(-1)).logsumexp(0)[:, 0], state
+
+    def longest(self, source: Tensor) -> Tensor:
+        """How many subwords the translations of sentences (B, K) may have, (B,)."""
+        return 2 * (source > 0).sum(-1) + 10
+
+    def greedy(self, source: Tensor) -> list[Tensor]:
+        """The most probable word after word for each of B sentences, without END."""
+        return decoding.greedy(self.step, self.begin(source), self.longest(source))
+
+
+def _check_spelling(model: Model, weights: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    found = weights.get(f"{prefix}spelling")
+    if found is not None and not torch.equal(found.cpu(), model.spelling.cpu()):
+        raise Failure(
+            "the vocabulary of the data is not that of the run, which was trained on other sentences or languages: "
+            "`saccade translate RUN` needs no data."
+        )
+
+
+def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mean cost of a word, with what trains the attention of some: its value is zero."""
+    (seen, state), target = model(batch), batch["target"]
+    by = {"hard": by_draws, "variational": by_posterior, "exact": by_all_places}.get(model.config.attention, by_mean)
+    return by(model, seen, state, target, model.config.smoothing).sum() / (target > 0).sum(), {}
+
+
+def by_mean(model: Model, seen: Seen, state: Any, target: Tensor, smoothing: float) -> Tensor:
+    """The cost of each word (B, T) by what was read."""
+    return model.cost(seen, seen.features, target, smoothing)
+
+
+def by_draws(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
+    """The mean cost of each word (B, T) under several places, one of which was read and fed to the next word."""
+    read = torch.cat([look.z for look in seen.looks], -1)  # (B, T)
+    z = torch.cat((read.unsqueeze(0), seen.positions.sample((model.config.draws - 1,))))
+    costs = model.cost(seen, model.network.given(z, seen, state.memory), target, smoothing)
+    return (costs + sc.leave_one_out(seen.positions.log_prob(z), costs)).mean(0)
+
+
+def by_posterior(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
+    """The evidence bound of each word (B, T), by places that are drawn from a posterior that sees the word."""
+    values, mask = state.memory.values, state.memory.mask
+    query = torch.cat((seen.hidden, model.vectors(target)), -1)  # (B, T, 2 D)
+    posterior = model.posterior(query, model.posterior.prepare(values, values, mask)).positions
+    z = posterior.sample((model.config.draws,))
+    costs = model.cost(seen, model.network.given(z, seen, state.memory), target, smoothing)
+    cost = (costs + sc.leave_one_out(posterior.log_prob(z), costs)).mean(0)
+    return sc.variational(cost, posterior, seen.positions).masked_fill(target == 0, 0)
+
+
+def by_all_places(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
+    """-log sum_z p(z) p(word | z) of each word (B, T) (Deng et al. 2018, section 2), place after place."""
+
+    def likelihood(places: Tensor) -> Tensor:
+        return torch.stack([checkpoint(of, z, use_reentrant=False) for z in places])  # pyright: ignore
+
+    def of(z: Tensor) -> Tensor:
+        return (-model.cost(seen, model.network.given(z, seen, state.memory), target, smoothing)).exp()
+
+    return -sc.enumerate_exactly(seen.positions, likelihood).log()
+
+
+def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The `loss` of each word, (words,); of each sentence, (B,), whether its greedy translation is not as the one to
+    reach (`error`), and what BLEU counts of it."""
+    (seen, state), target = model(batch), batch["target"]
+    cost = (by_all_places if model.latent else by_mean)(model, seen, state, target, 0.0)
+    written = [model.vocabulary.decode(words.tolist()) for words in model.greedy(batch["source"])]
+    wanted = [bytes(row[row > 0].tolist()).decode() for row in batch["text"]]
+    counts = [scoring.counts(*(spaced(model, text) for text in both)) for both in zip(written, wanted, strict=True)]
+    wrong = [one != other for one, other in zip(written, wanted, strict=True)]
+    return {
+        "loss": cost[target > 0],
+        "error": torch.tensor(wrong).float(),
+        **{name: torch.tensor([float(each[name]) for each in counts]) for name in counts[0]},
+    }
+
+
+def conclude(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """What is to be known of a split, from the sum and the number of each of its values."""
+    loss, error = (total / count for total, count in (sums["loss"], sums["error"]))
+    bleu = scoring.bleu({name: total for name, (total, _) in sums.items()})
+    return {"loss": loss, "perplexity": math.exp(min(loss, 80)), "bleu": bleu, "error": error}
+
+
+def spaced(model: Model, text: str) -> list[str]:
+    """The words that BLEU counts: as they stand if the data are tokenised, else as sacrebleu's 13a cuts them; of dates
+    the characters."""
+    if model.config.data == "generated":
+        return list(text)
+    if model.tokenised:
+        return text.split()
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+    return Tokenizer13a()(text).split()
+
+
+def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+    """Adam, its rate rising over a tenth of the steps and then falling to zero by a cosine."""
+    adam = torch.optim.Adam(model.parameters(), config.learning_rate, betas=(0.9, 0.98), fused=True)
+    warm = max(1, steps // 10)
+    cool = max(1, steps - warm)
+
+    def rate(step: int) -> float:
+        return (step + 1) / warm if step < warm else (1 + math.cos(math.pi * min(1, (step - warm) / cool))) / 2
+
+    return adam, torch.optim.lr_scheduler.LambdaLR(adam, rate)
+
+
+@torch.no_grad()
+def alignments(model: Model, source: Tensor, target: Tensor) -> list[Matrix]:
+    """Where the words of translations (B, T) look in sentences (B, K), if the model has to write these: of whole words,
+    which look as their subwords do on average, and are looked at as much as these together. END is a word."""
+    seen, _ = model.eval()({"source": source, "target": target})
+    return [_aligned(model, *each) for each in zip(source, target, seen.weights.float(), strict=True)]
+
+
+def _aligned(model: Model, read: Tensor, written: Tensor, weights: Tensor) -> Matrix:
+    """Where the words of one translation look, by the weights of its subwords."""
+    sources, of_source = whole_words(model, read[read > 0][: weights.shape[-1]])
+    targets, of_target = whole_words(model, written[written > 0])
+    if model.config.attention == "none":
+        sources = ["(the whole sentence)"]
+    return Matrix(sources, targets, merged(weights[: len(of_target), : len(of_source)], of_source, of_target))
+
+
+def whole_words(model: Model, numbers: Tensor) -> tuple[list[str], list[int]]:
+    """The words that subwords make, and which of them each is a part of."""
+    words: list[str] = []
+    groups = []
+    for piece in model.vocabulary.pieces(numbers.tolist()):
+        if not words or piece.startswith(START) or piece == SPECIAL[END]:
+            words.append("")
+        words[-1] += piece.removeprefix(START)
+        groups.append(len(words) - 1)
+    return words, groups
+
+
+def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
+    """The greedy translation of each sentence, and where each of its words looked."""
+    written = model.greedy(batch["source"])
+    ended = [nn.functional.pad(words, (0, 1), value=END) for words in written]
+    aligned = alignments(model, batch["source"], pad_sequence(ended, batch_first=True))
+    texts = [[model.vocabulary.decode(words.tolist()) for words in each] for each in (batch["source"], written)]
+    wanted = [bytes(row[row > 0].tolist()).decode() for row in batch["text"]]
+    return [_picture(*each) for each in zip(aligned, *texts, wanted, strict=True)]
+
+
+def _picture(aligned: Matrix, read: str, written: str, wanted: str) -> Picture:
+    """A sentence, its translation beside the wanted one if that is known, and where each word looked."""
+    known = ", as in the data" if written == wanted else f", where the data have “{wanted}”"
+    return Picture(read, f"Translated as “{written}”{known if wanted else ''}.", png(squares(aligned)), aligned)
