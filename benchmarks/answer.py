@@ -133,6 +133,7 @@ def _row(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "over": over,
         "seeds": [each["seed"] for each in seeds],
         **{name: [round(each[name], 2) for each in seeds] for name in KEPT},
+        "paper": PAPER.get((task, over), ()),
         "command": f"saccade bench answer --data DIR --task {task} --over {over}",
     }
 
@@ -154,7 +155,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     seed that is best on the validation questions, and of the paper's model that is the best of 20."""
     table = Table("task", "over", "right", "facts", "sequence", "recall", "best", "paper", title=TITLE)
     for row in rows:
-        singles = [" / ".join(f"{value:.1f}" for value in pair) for pair in (best(row), PAPER.get(_key(row), ()))]
+        singles = [" / ".join(f"{value:.1f}" for value in pair) for pair in (best(row), row["paper"])]
         table.add_row(str(row["task"]), row["over"], *(_mean_and_spread(row[name]) for name in MEASURES), *singles)
     Console().print(table)
 

@@ -7,7 +7,7 @@ the same with softmax.
 
 import warnings
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -83,7 +83,11 @@ def trained(answer: Weights, scores: Tensor, transitions: Tensor) -> list[Tensor
 
 
 def ours(scores: Tensor, transitions: Tensor) -> sc.Chain:
-    return sc.chain(transitions)(scores)
+    return layer(transitions)(scores)
+
+
+layer = cache(sc.chain)
+"""A model makes it once."""
 
 
 def struct(scores: Tensor, transitions: Tensor) -> LinearChainCRF:

@@ -119,6 +119,33 @@ def bench(results: Mapping[str, Any]) -> str:
     return markdown(["case", "peer", "peer / ours", "ours / bound", "MB", "MB, peer"], lines)
 
 
+def parse(results: Mapping[str, Any]) -> str:
+    """Parsers over trees and over single heads."""
+    shares = ("uas", "las", "tree", "uas_without_punctuation")
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in results["rows"]:
+        groups.setdefault((row["corpus"], row["size"], row["over"]), []).append(row)
+    lines = [
+        [f"{corpus}, {size}", over, str(len(seeds)), *(_errors([row[share] for row in seeds]) for share in shares)]
+        for (corpus, size, over), seeds in sorted(groups.items())
+    ]
+    return markdown(["treebank, network", "over", "seeds", "UAS", "LAS", "trees", "UAS without punctuation"], lines)
+
+
+def answer(results: Mapping[str, Any]) -> str:
+    """Question answering by simple and by structured attention."""
+    lines = [
+        [
+            f"{row['task']}, {row['over']}",
+            *(_errors(row[name]) for name in ("accuracy", "sequence")),
+            *(f"{value:.1f}" for value in row["paper"]),
+        ]
+        for row in results["rows"]
+    ]
+    head = ["task, over", "right answers", "facts", "right answers, the paper", "facts, the paper"]
+    return markdown(head, [[*line, *[""] * (len(head) - len(line))] for line in lines])
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
@@ -128,6 +155,9 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "hardread": ("docs/mechanisms.md", "hardread.json", bench),
     "monotonic": ("docs/mechanisms.md", "monotonic.json", bench),
     "sparse": ("docs/mechanisms.md", "sparse.json", bench),
+    "structured": ("docs/structured.md", "structured.json", bench),
+    "parse": ("docs/structured.md", "parse.json", parse),
+    "answer": ("docs/structured.md", "answer.json", answer),
 }
 """{name: (page, its results, what writes it)}."""
 

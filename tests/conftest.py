@@ -1,13 +1,17 @@
-"""What every test runs under: one thread, a fixed seed, and no network."""
+"""What every test runs under: one thread, a fixed seed, and no network; the real data; a browser that opens reports."""
 
 import os
+import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,3 +51,40 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real data sets, and there is no folder {folder}; set SACCADE_DATA to where they are")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; tests that ask for it are skipped where there is none."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("needs a browser: no chromium on the path")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, tmp_path: Path):
+    """Opens a report without a network; fails the test if the page complained or asked for anything else."""
+    from saccade.report import write_report  # not above, or jaxtyping would come too late to check it
+
+    complaints, requests, contexts = [], [], []
+
+    def opened(content, width: int = 1280, scheme: Literal["light", "dark"] = "light") -> Page:
+        path = write_report(tmp_path / "report.html", content)
+        size = ViewportSize(width=width, height=900)
+        contexts.append(browser.new_context(viewport=size, color_scheme=scheme, offline=True))
+        tab = contexts[-1].new_page()
+        tab.on("console", lambda message: complaints.append(message.text))
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.goto(path.as_uri())
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []

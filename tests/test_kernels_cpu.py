@@ -82,7 +82,7 @@ def test_as_many_threads_as_torch_uses(monkeypatch: pytest.MonkeyPatch):
     seen: list[int] = []
 
     class Kernel:
-        signatures = (1,)
+        overloads = (1,)
 
         def __call__(self, first: int, last: int) -> None:
             seen.append(threading.get_ident())
@@ -102,7 +102,7 @@ def test_an_error_in_any_block_is_raised():
 
 
 class Failing:
-    signatures = (1,)
+    overloads = (1,)
 
     def __call__(self, block: int) -> None:
         if block == 1:
@@ -120,7 +120,7 @@ query = torch.randn(2, 64, 64)
 out = sc.attend(query, query, query, score=sc.Additive(64, 64, 64))
 assert out.context.isfinite().all()
 from saccade.kernels import additive_loops
-assert additive_loops.scores.signatures, "the kernel did this"
+assert additive_loops.scores.overloads, "the kernel did this"
 """
 
 

@@ -3,18 +3,13 @@
 import errno
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from saccade import drawing, plots
 from saccade.images import Glimpses, grid
@@ -22,8 +17,6 @@ from saccade.page import chart, page
 from saccade.report import Column, Look, Picture, Report, write_report
 
 IMAGES, STEPS, SCALES, SIZE = 4, 6, 3, 12
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: no chromium on the path")
 
 
 def look(how: str, images: int = IMAGES, height: int = 60, width: int = 60, channels: int = 1) -> Look:
@@ -295,38 +288,6 @@ def test_figures_are_drawn_without_global_state(tmp_path):
 # In a browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def visit(browser: Browser, tmp_path: Path):
-    """Opens a report without a network; fails the test if the page complained or asked for anything else."""
-    complaints, requests, contexts = [], [], []
-
-    def opened(content: Report, width: int = 1280, scheme: Literal["light", "dark"] = "light") -> Page:
-        path = write_report(tmp_path / "report.html", content)
-        size = ViewportSize(width=width, height=900)
-        contexts.append(browser.new_context(viewport=size, color_scheme=scheme, offline=True))
-        tab = contexts[-1].new_page()
-        tab.on("console", lambda message: complaints.append(message.text))
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.goto(path.as_uri())
-        return tab
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-
-
-@in_browser
 def test_every_picture_has_words(visit):
     tab = visit(report())
     images = tab.locator("img").evaluate_all("all => all.map(i => [i.alt, i.naturalWidth])")
@@ -337,7 +298,6 @@ def test_every_picture_has_words(visit):
     assert all(drawings)
 
 
-@in_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_wider_than_a_phone(visit, scheme):
     names = replace(look("hard"), classes=["a class with quite a long name, and a_word_without_any_end_to_it"] * 10)
@@ -352,7 +312,6 @@ def test_nothing_is_wider_than_a_phone(visit, scheme):
     assert table.evaluate("t => t.scrollLeft") > 0
 
 
-@in_browser
 def test_light_and_dark_follow_the_reader(visit):
     def shades(scheme):
         script = "getComputedStyle(document.body)[name].match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0)"
@@ -364,7 +323,6 @@ def test_light_and_dark_follow_the_reader(visit):
     assert text_dark - page_dark > 500
 
 
-@in_browser
 def test_the_keyboard_reaches_every_control_and_works_it(visit):
     tab = visit(report())
     reached = []
@@ -386,7 +344,6 @@ def test_the_keyboard_reaches_every_control_and_works_it(visit):
     assert tab.get_by_text("seed: 0").is_visible()
 
 
-@in_browser
 def test_focus_is_seen(visit):
     tab = visit(report())
     tab.keyboard.press("Tab")
@@ -396,7 +353,6 @@ def test_focus_is_seen(visit):
     assert tab.locator("#step-1 + span").evaluate("s => getComputedStyle(s).outlineStyle") == "solid"
 
 
-@in_browser
 def test_pointing_at_a_number_shows_what_was_read_there(visit):
     tab = visit(report(looks={"hard": look("hard")}, failures={}))
     frames = tab.locator(".look").first.locator(".frames.s3")
@@ -407,7 +363,6 @@ def test_pointing_at_a_number_shows_what_was_read_there(visit):
     assert not frames.is_visible()
 
 
-@in_browser
 def test_choosing_none_shows_the_picture_plain(visit):
     tab = visit(report())
     assert tab.locator(".mark").first.is_visible()
@@ -416,13 +371,11 @@ def test_choosing_none_shows_the_picture_plain(visit):
     assert not tab.locator(".heat.all").first.is_visible()
 
 
-@in_browser
 def test_names_that_look_like_code_are_shown_as_they_are(visit):
     tab = visit(report(looks={"<script>alert(1)</script>": look("hard"), "b": look("soft")}))
     assert tab.locator(".cells .tag", has_text="<script>alert(1)</script>").first.is_visible()
 
 
-@in_browser
 @pytest.mark.parametrize("missing", ["models", "rows", "curves", "looks", "failures"])
 def test_a_page_with_a_piece_missing_still_stands(visit, missing):
     tab = visit(report(**{missing: {}}), width=390)
@@ -432,7 +385,6 @@ def test_a_page_with_a_piece_missing_still_stands(visit, missing):
     assert all(links)
 
 
-@in_browser
 def test_paper_has_no_controls_and_shows_the_whole_table(visit):
     tab = visit(report(), width=720)
     tab.emulate_media(media="print")

@@ -84,3 +84,7 @@ def test_sentences_of_any_length_are_drawn_and_written(words: list[str]):
         spans(words, torch.rand(1, len(words))),
     ):
         assert png(figure).startswith(b"\x89PNG")
+
+
+def test_words_are_not_read_as_formulas():
+    assert png(spans(["$5", "and_$", "$\\x$"], torch.rand(1, 3))).startswith(b"\x89PNG")

@@ -26,6 +26,7 @@ from saccade.drawing import (
     tint,
     windows,
 )
+from saccade.matrix import INK
 from saccade.report import Look, Number, Report
 
 WIDTH = 200.0  # of a picture in the units of its drawing
@@ -54,6 +55,8 @@ def page(report: Report) -> str:
         failures=failures,
         steps=max((look.steps for look in (*report.looks.values(), *report.failures.values())), default=0),
         pictures=album.pictures,
+        drawn=[each.matrix for pictures in report.pictures.values() for each in pictures if each.matrix],
+        matrix_ink=INK,
         width=WIDTH,
         opacity=lambda share: float(opacity(torch.tensor(share))),
     )

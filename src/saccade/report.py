@@ -14,6 +14,8 @@ from pathlib import Path
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saccade.matrix import Matrix
+
 Number = float | int
 
 
@@ -94,6 +96,8 @@ def _check(look: Look) -> None:
 class Picture:
     """A picture as the bytes of a PNG, with a title and what it shows in words: of what a `Look` cannot hold.
 
+    If it is of a matrix of weights, the report has that as a table in its place, below the title and the words.
+
     >>> Picture("Time flies.", "The head of time is flies.", png=b"").title
     'Time flies.'
     """
@@ -101,6 +105,7 @@ class Picture:
     title: str
     text: str
     png: bytes
+    matrix: Matrix | None = None
 
     @property
     def uri(self) -> str:

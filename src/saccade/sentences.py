@@ -1,4 +1,4 @@
-"""Trees over words and spans of words, as matplotlib figures: where a structure over a sentence looked.
+"""Trees over words, spans of words, words against words, as matplotlib figures: where a model looked in sentences.
 
 Every function gives a `Figure` of its own, free of pyplot's global state: `figure.savefig("tree.png", dpi=200)`.
 """
@@ -15,13 +15,15 @@ from PIL import Image
 from torch import Tensor
 
 from saccade.drawing import COLOURS, opacity
+from saccade.matrix import INK, Matrix, Square
 from saccade.report import Number
 
-FONT = {"family": "monospace", "fontsize": 10}
+FONT = {"family": "monospace", "fontsize": 10, "parse_math": False}
 CHARACTER, LINE = 0.086, 0.25  # inches of a character, and from line to line
 CELL, GRID = 4, "#d0d0d0"  # characters of a weight's cell, and the colour of its edges
 SEEN = 0.05  # the smallest probability of an arc that is drawn
 THICK = 3.0  # points of a line whose probability is one
+WRITTEN = 0.1  # the smallest weight whose per cent are written on its square
 RIGHT, WRONG, MISSED, OTHER = COLOURS[1][0], COLOURS[0][0], "black", COLOURS[4][0]
 
 
@@ -144,6 +146,31 @@ def choices(
     return axes.figure  # pyright: ignore[reportReturnType]
 
 
+def squares(matrix: Matrix) -> Figure:
+    """A square for every target and source word, the darker the larger the weight, which is written on it in per cent
+    if it is large; target words are on the left, source words above.
+
+    >>> import torch
+    >>> figure = squares(Matrix(["die", "Katze"], ["cat"], torch.tensor([[0.03, 0.97]])))
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['die', 'Katze', 'cat', '97']
+    """
+    rows, columns, side = len(matrix.target), len(matrix.source), LINE / CHARACTER
+    left, above = (2 + max(map(len, words), default=0) for words in (matrix.target, matrix.source))
+    axes = _axes(left + columns * side + 1, -rows - 0.3, above / side)
+    axes.hlines(range(-rows, 1), left, left + columns * side, color=GRID, linewidth=0.5)
+    axes.vlines([left + k * side for k in range(columns + 1)], -rows, 0, color=GRID, linewidth=0.5)
+    for k, word in enumerate(matrix.source):
+        axes.text(left + (k + 0.5) * side, 0.3, word, rotation=90, ha="center", va="bottom", **FONT)
+    for q, word in enumerate(matrix.target):
+        axes.text(left - 1, -q - 0.5, word, ha="right", va="center_baseline", **FONT)
+    for q, row in enumerate(matrix.squares):
+        for k, square in enumerate(row):
+            if square.number:
+                _square(axes, square, left + k * side, -q - 1, bool(matrix.weights[q, k] >= WRITTEN))
+    return axes.figure  # pyright: ignore[reportReturnType]
+
+
 def png(figure: Figure) -> bytes:
     """A figure as the bytes of a small PNG.
 
@@ -180,6 +207,17 @@ def _axes(width: Number, low: Number, high: Number) -> Axes:
     axes.set(xlim=(0, width), ylim=(low, high))
     axes.axis("off")
     return axes
+
+
+def _square(axes: Axes, square: Square, left: Number, bottom: Number, written: bool) -> None:
+    """One weight, and its number if that is to be written."""
+    side = LINE / CHARACTER
+    axes.add_patch(
+        Rectangle((left, bottom), side, 1, facecolor=(INK[0], square.opacity), edgecolor=GRID, linewidth=0.5)
+    )
+    if written:
+        font = {**FONT, "fontsize": 7, "color": "white" if square.deep else "black"}
+        axes.text(left + side / 2, bottom + 0.5, square.number, ha="center", va="center_baseline", **font)
 
 
 def _weight(weights: Tensor | None, i: int, head: int) -> float:

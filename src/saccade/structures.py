@@ -19,7 +19,7 @@ Mask = Bool[Tensor, "..."] | None
 
 class segments(nn.Module):
     """A set of places that like to come in runs: z in {0, 1}^K with the score sum_k z_k s_k + stay times the number of
-    k with z_k = z_{k+1} (Kim et al. 2017, equation 3). Time O(K) a query.
+    k with z_k = z_{k+1} (Kim et al. 2017, section 3.1). Time O(K) a query.
 
     `stay` is a number or an `nn.Parameter`, one for all or broadcasting to (*B, Q). At zero it is `sigmoid`. A masked
     place is absent: places on its two sides are no neighbours.

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 import saccade as sc
 from saccade.kernels import chain_numba, registry
-from saccade.positions.linear_chain import log_partition, marginals, segment_means
+from saccade.positions.linear_chain import label_means, log_partition, marginals, segment_means
 
 SIZES = {
     "no batch": ((), 5, 3),
@@ -21,8 +21,9 @@ SIZES = {
     "one position": ((3,), 1, 4),
     "one label": ((2,), 6, 1),
     "long": ((2,), 65, 7),
+    "long, two labels": ((3,), 65, 2),
 }
-KINDS = {"log_partition": log_partition, "marginals": marginals}
+KINDS = {"log_partition": log_partition, "marginals": marginals, "label_means": label_means}
 ANSWERS = {"mean": lambda each: each.mean, "log_z": lambda each: each.log_z, "entropy": lambda each: each.entropy()}
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -109,10 +110,11 @@ def test_transitions_that_all_rows_share(kind: str):
 
 @pytest.mark.parametrize("scale", [30.0, 1e3, 1e4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", ["long", "long, two labels"])
 @kinds
-def test_large_scores(kind: str, dtype: torch.dtype, scale: float):
-    allowed = present("long")
-    agree_at_large_scores(lambda *given: KINDS[kind](*given, allowed), *scores("long", dtype, scale))
+def test_large_scores(kind: str, size: str, dtype: torch.dtype, scale: float):
+    allowed = present(size)
+    agree_at_large_scores(lambda *given: KINDS[kind](*given, allowed), *scores(size, dtype, scale))
 
 
 @kinds
@@ -197,7 +199,8 @@ class TestWhichRoad:
     def test_it_is_taken(self):
         for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
             positions = sc.Chain(*scores("batch", dtype), present("batch"))
-            assert self.taken("marginals", lambda positions=positions: positions.mean)
+            assert self.taken("label_means", lambda positions=positions: positions.mean)
+            assert self.taken("marginals", lambda positions=positions: positions.entropy())
             assert self.taken("log_partition", lambda positions=positions: positions.log_z)
             assert self.taken("segment_means", lambda dtype=dtype: sc.segments()(torch.randn(1, 3).to(dtype)).mean)
 
@@ -254,7 +257,8 @@ class TestTransforms:
     def test_export(self):
         given = self.given()
         program = torch.export.export(Answers(), given)
-        assert all(name in str(program.graph) for name in ("chain_marginals", "chain_log_partition", "best_labellings"))
+        ops = "chain_label_means", "chain_log_partition", "segment_means", "best_labellings"
+        assert all(name in str(program.graph) for name in ops)
         assert_close(program.module()(*given), Answers()(*given))
 
     def test_vmap(self):

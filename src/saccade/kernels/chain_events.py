@@ -11,7 +11,7 @@ def _best(nodes: Tensor, transitions: Tensor, present: Tensor, k: int) -> Tensor
     from saccade.kernels import chain_loops
 
     found = _best_shape(nodes, transitions, present, k)
-    arrays = [each.numpy() for each in (*rows(nodes, transitions, present), found)]
+    arrays = [each.numpy() for each in (*_doubled(nodes, transitions, present), found)]
     cpu.run(chain_loops.best, [(*block, *arrays) for block in cpu.blocks(len(nodes))])
     return found
 
@@ -24,7 +24,7 @@ def _drawn(nodes: Tensor, transitions: Tensor, present: Tensor, noise: Tensor) -
     from saccade.kernels import chain_loops
 
     drawn = _drawn_shape(nodes, transitions, present, noise)
-    arrays = [each.numpy() for each in (*rows(nodes, transitions, present), noise.contiguous(), drawn)]
+    arrays = [each.numpy() for each in (*_doubled(nodes, transitions, present), noise.contiguous(), drawn)]
     cpu.run(chain_loops.draw, [(*block, *arrays) for block in cpu.blocks(len(nodes))])
     return drawn
 
@@ -34,10 +34,15 @@ def _drawn_shape(nodes: Tensor, transitions: Tensor, present: Tensor, noise: Ten
 
 
 def rows(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the loops take, in float64; a transition matrix that all rows share stands there once."""
+    """What the loops take; a transition matrix that all rows share stands there once."""
     shared = transitions.stride(0) == 0
     transitions = transitions[:1] if shared else transitions
-    return nodes.double().contiguous(), transitions.double().contiguous(), present.contiguous()
+    return nodes.contiguous(), transitions.contiguous(), present.contiguous()
+
+
+def _doubled(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    nodes, transitions, present = rows(nodes, transitions, present)
+    return nodes.double(), transitions.double(), present
 
 
 best = discrete("best_labellings", _best, _best_shape)

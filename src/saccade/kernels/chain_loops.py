@@ -1,14 +1,16 @@
-"""The loops of linear chains, float64, for numba: imported when they are first called.
+"""The loops of linear chains, for numba: imported when they are first called.
 
 Rows n are sequences of T positions by S states; `transitions` is a matrix for each row, or one for all. Sums are taken
 of probabilities, not of their logarithms: scores are relative to their maximum, and a message from one position to the
-next is divided by its sum. Where that might not be exact, the row is done again in logarithms.
+next is divided by its sum. Where that might not be exact, the row is done again in logarithms. What is read and
+written may be of lower precision.
 """
 
 import math
 
 import numpy as np
 
+from saccade.kernels import two_loops
 from saccade.kernels.cpu import compiled
 
 SMALL = 1e-100
@@ -17,75 +19,113 @@ SMALL = 1e-100
 
 @compiled
 def expectations(first, last, nodes, transitions, present, log_z, found):
-    """Of rows first to last log Z, and the expected labels (T, S) and transitions (S, S) one after the other."""
+    """Of rows first to last log Z, and the expected labels (T, S) and, where there is room for them behind those, the
+    transitions (S, S)."""
     length, states = nodes.shape[1:]
-    likely, still, moved = np.empty((length, states)), np.zeros((length, states)), np.empty((length, states))
-    factors, no_pairs, moved_pairs = np.empty((states, states)), np.zeros((states, states)), np.empty((states, states))
-    highest = 0.0
+    scratch, links, factors = room(length, states), np.empty((states, states)), np.empty((states, states))
+    spare, highest = np.empty((states, states), found.dtype), 0.0
     for n in range(first, last):
-        own = transitions[min(n, len(transitions) - 1)]
-        labels, pairs = in_two(found[n], length, states)
         if n == first or len(transitions) > 1:
-            highest = exponentials(own, factors)
-        log_z[n] = scaled(nodes[n], factors, highest, present[n], likely, labels, pairs)
-        if log_z[n] != log_z[n]:
-            log_z[n] = in_logarithms(nodes[n], own, present[n], still, no_pairs, labels, pairs, moved, moved_pairs)
+            links[:] = transitions[min(n, len(transitions) - 1)]
+            highest = exponentials(links, factors)
+        labels, pairs = in_two(found[n], length, states, spare)
+        log_z[n] = of_row(nodes[n], links, factors, highest, present[n], scratch, labels, pairs)
 
 
 @compiled
 def tangents(first, last, nodes, transitions, present, along, moved, moved_pairs):
-    """How fast the expectations move where the scores move along a direction: the Hessian of log Z times it."""
+    """How fast the expectations move where the scores move along a direction, that of the labels, and of the
+    transitions if they are given behind: the Hessian of log Z times it."""
     length, states = nodes.shape[1:]
-    likely, labels, slopes = np.empty((length, states)), np.empty((length, states)), np.empty((length, states))
-    factors, sloped, pairs = np.empty((states, states)), np.empty((states, states)), np.empty((states, states))
+    scratch, links, factors = room(length, states), np.empty((states, states)), np.empty((states, states))
+    nothing = np.zeros((states, states), along.dtype)
     for n in range(first, last):
-        own = transitions[min(n, len(transitions) - 1)]
-        direction, turn = in_two(along[n], length, states)
         if n == first or len(transitions) > 1:
-            exponentials(own, factors)
-        sloped[:] = factors * turn
-        given = nodes[n], factors, sloped, present[n], direction
-        if not scaled_tangents(*given, likely, labels, slopes, pairs, moved[n], moved_pairs[n]):
-            in_logarithms(nodes[n], own, present[n], direction, turn, labels, pairs, moved[n], moved_pairs[n])
+            links[:] = transitions[min(n, len(transitions) - 1)]
+            exponentials(links, factors)
+        labels, pairs = in_two(along[n], length, states, nothing)
+        tangents_of_row(nodes[n], links, factors, present[n], labels, pairs, scratch, moved[n], moved_pairs[n])
 
 
 @compiled
 def segment_means(first, last, scores, stay, present, means):
     """The probability of label 1 of two, which scores (N, T), where neighbours score `stay` (N,) for being alike."""
-    rows, length = last - first, scores.shape[1]
-    nodes, transitions = two_labels(scores[first:last], stay[first:last])
-    log_z, found = np.empty(rows), np.empty((rows, 2 * length + 4))
-    expectations(0, rows, nodes, transitions, present[first:last], log_z, found)
-    means[first:last] = found[:, 1 : 2 * length : 2]
+    length = scores.shape[1]
+    scratch, links, factors = room(length, 2), np.zeros((2, 2)), np.empty((2, 2))
+    nodes, labels, pairs = np.zeros((length, 2)), np.empty((length, 2)), np.empty((2, 2))
+    for n in range(first, last):
+        nodes[:, 1] = scores[n]
+        links[0, 0] = links[1, 1] = stay[n]
+        of_row(nodes, links, factors, exponentials(links, factors), present[n], scratch, labels, pairs)
+        means[n] = labels[:, 1]
 
 
 @compiled
 def segment_tangents(first, last, scores, stay, present, along, moved, moved_stay):
     """How the gradient of log Z, which the means are, moves along a direction."""
-    rows, length = last - first, scores.shape[1]
-    nodes, transitions = two_labels(scores[first:last], stay[first:last])
-    direction = np.zeros((rows, 2 * length + 4))
-    direction[:, 1 : 2 * length : 2] = along[first:last]
-    labels, pairs = np.empty((rows, length, 2)), np.empty((rows, 2, 2))
-    tangents(0, rows, nodes, transitions, present[first:last], direction, labels, pairs)
-    moved[first:last] = labels[:, :, 1]
-    moved_stay[first:last] = pairs[:, 0, 0] + pairs[:, 1, 1]
+    length = scores.shape[1]
+    scratch, links, factors = room(length, 2), np.zeros((2, 2)), np.empty((2, 2))
+    nodes, labels, pairs = np.zeros((length, 2)), np.zeros((length, 2)), np.zeros((2, 2))
+    slopes, turned = np.empty((length, 2)), np.empty((2, 2))
+    for n in range(first, last):
+        nodes[:, 1], labels[:, 1] = scores[n], along[n]
+        links[0, 0] = links[1, 1] = stay[n]
+        exponentials(links, factors)
+        tangents_of_row(nodes, links, factors, present[n], labels, pairs, scratch, slopes, turned)
+        moved[n] = slopes[:, 1]
+        moved_stay[n] = turned[0, 0] + turned[1, 1]
 
 
 @compiled
-def two_labels(scores, stay):
-    """The same as scores of two labels and of their transitions."""
-    nodes, transitions = np.zeros((*scores.shape, 2)), np.zeros((len(scores), 2, 2))
-    nodes[:, :, 1] = scores
-    transitions[:, 0, 0] = stay
-    transitions[:, 1, 1] = stay
-    return nodes, transitions
+def room(length, states):
+    """What a row needs beside its answer: numbers for each position, for each label there, and for each transition."""
+    return np.empty((5, length)), np.empty((6, length, states)), np.empty((4, states, states))
 
 
 @compiled
-def in_two(row, length, states):
-    """What is of labels (T, S) and of transitions (S, S) in a row of both."""
-    return row[: length * states].reshape(length, states), row[length * states :].reshape(states, states)
+def of_row(nodes, transitions, factors, highest, present, scratch, labels, pairs):
+    """Log Z and the expectations of one row: by the odds of two labels, else by probabilities, else by logarithms."""
+    numbers, tables, squares = scratch
+    if nodes.shape[1] == 2:
+        gaps, odds, low, high = numbers[0], numbers[1], numbers[2], numbers[3]
+        two_loops.differences(nodes, gaps)
+        if two_loops.filtered(gaps, factors, present, odds, low, high):
+            two_loops.smoothed(present, odds, low, high, labels, pairs)
+            return two_loops.log_sum(nodes, factors, highest, present, odds)
+    scores, likely, found, expected = tables[0], tables[1], tables[2], squares[0]
+    scores[:] = nodes
+    log_z = scaled(scores, factors, highest, present, likely, found, expected)
+    if log_z != log_z:
+        still, no_pairs = np.zeros_like(scores), np.zeros_like(expected)
+        log_z = in_logarithms(scores, transitions, present, still, no_pairs, found, expected, tables[3], squares[1])
+    labels[:], pairs[:] = found, expected
+    return log_z
+
+
+@compiled
+def tangents_of_row(nodes, transitions, factors, present, along, turn, scratch, moved, moved_pairs):
+    """The tangents of one row, likewise."""
+    numbers, tables, squares = scratch
+    if nodes.shape[1] == 2:
+        gaps, odds, low, high, slopes = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
+        two_loops.differences(nodes, gaps)
+        if two_loops.filtered(gaps, factors, present, odds, low, high):
+            two_loops.tangents(present, odds, low, high, along, turn, slopes, moved, moved_pairs)
+            return
+    scores, direction, turned, expected = tables[0], tables[1], squares[0], squares[1]
+    scores[:], direction[:], turned[:] = nodes, along, turn
+    given = scores, factors, factors * turned, present, direction
+    change, change_pairs = tables[2], squares[2]
+    if not scaled_tangents(*given, tables[3], tables[4], tables[5], expected, change, change_pairs):
+        in_logarithms(scores, transitions, present, direction, turned, tables[4], expected, change, change_pairs)
+    moved[:], moved_pairs[:] = change, change_pairs
+
+
+@compiled
+def in_two(row, length, states, otherwise):
+    """What is of labels (T, S) and of transitions (S, S) in a row of both, or else of labels alone."""
+    labels = row[: length * states].reshape(length, states)
+    return labels, row[length * states :].reshape(states, states) if len(row) > length * states else otherwise
 
 
 @compiled

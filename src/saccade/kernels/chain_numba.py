@@ -9,7 +9,7 @@ from saccade.kernels.chain_events import rows
 from saccade.kernels.op import differentiable
 from saccade.kernels.registry import Road, is_transformed, register_road
 from saccade.positions import linear_chain
-from saccade.positions.linear_chain import log_partition, marginals, segment_means
+from saccade.positions.linear_chain import label_means, log_partition, marginals, segment_means
 
 Pair = tuple[Tensor, Tensor]
 
@@ -30,6 +30,11 @@ def run_marginals(part: object, nodes: Tensor, transitions: Tensor, present: Ten
     return found.view(*nodes.shape[:-2], found.shape[-1])
 
 
+def run_label_means(part: object, nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
+    """The expected labels (*B, T, S)."""
+    return _label_means(*linear_chain.flat(nodes, transitions, present)).view(nodes.shape)
+
+
 def run_segment_means(part: object, scores: Tensor, stay: Tensor, present: Tensor) -> Tensor:
     """The probability of label 1 (*B, K)."""
     rows = stay.numel(), scores.shape[-1]
@@ -38,17 +43,21 @@ def run_segment_means(part: object, scores: Tensor, stay: Tensor, present: Tenso
 
 
 def _sums(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    from saccade.kernels import chain_loops
-
-    log_z, found = (each.double() for each in _sums_shape(nodes, transitions, present))
-    arrays = [each.numpy() for each in (*rows(nodes, transitions, present), log_z, found)]
-    cpu.run(chain_loops.expectations, [(*block, *arrays) for block in cpu.blocks(len(nodes))])
-    return log_z.to(nodes.dtype), found.to(nodes.dtype)
+    log_z, found = _sums_shape(nodes, transitions, present)
+    return log_z, _expected(nodes, transitions, present, log_z, found)
 
 
 def _sums_shape(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    parts = nodes.shape[1:].numel() + transitions.shape[1:].numel()
-    return nodes.new_empty(len(nodes)), nodes.new_empty(len(nodes), parts)
+    return nodes.new_empty(len(nodes)), _found_shape(nodes, transitions, present)
+
+
+def _expected(nodes: Tensor, transitions: Tensor, present: Tensor, log_z: Tensor, found: Tensor) -> Tensor:
+    """Fills log Z (N,) and what is expected, (N, T S) of labels or (N, P) of transitions, too."""
+    from saccade.kernels import chain_loops
+
+    arrays = [each.numpy() for each in (*rows(nodes, transitions, present), log_z, found)]
+    cpu.run(chain_loops.expectations, [(*block, *arrays) for block in cpu.blocks(len(nodes))])
+    return found
 
 
 def _slopes(grad: Tensor, nodes: Tensor, transitions: Tensor, present: Tensor, log_z: Tensor, found: Tensor) -> Pair:
@@ -66,25 +75,35 @@ def _found(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
 
 
 def _found_shape(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
-    return _sums_shape(nodes, transitions, present)[1]
+    return nodes.new_empty(len(nodes), nodes.shape[1:].numel() + transitions.shape[1:].numel())
 
 
 def _moved(grad: Tensor, nodes: Tensor, transitions: Tensor, present: Tensor, found: Tensor) -> Pair:
     from saccade.kernels import chain_loops
 
-    moved = [each.double() for each in _slopes_shape(grad, nodes, transitions)]
-    arrays = [each.numpy() for each in (*rows(nodes, transitions, present), grad.double(), *moved)]
+    moved = _slopes_shape(grad, nodes, transitions)
+    arrays = [each.numpy() for each in (*rows(nodes, transitions, present), grad.flatten(1), *moved)]
     cpu.run(chain_loops.tangents, [(*block, *arrays) for block in cpu.blocks(len(nodes))])
-    return moved[0].to(nodes.dtype), moved[1].to(nodes.dtype)
+    return moved
+
+
+def _labels(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
+    labels = _labels_shape(nodes, transitions, present)
+    _expected(nodes, transitions, present, nodes.new_empty(len(nodes)), labels.flatten(1))
+    return labels
+
+
+def _labels_shape(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
+    return nodes.new_empty(nodes.shape)
 
 
 def _means(scores: Tensor, stay: Tensor, present: Tensor) -> Tensor:
     from saccade.kernels import chain_loops
 
-    means = _means_shape(scores, stay, present).double()
-    arrays = [each.numpy() for each in (scores.double(), stay.double(), present, means)]
+    means = _means_shape(scores, stay, present)
+    arrays = [each.numpy() for each in (scores, stay, present, means)]
     cpu.run(chain_loops.segment_means, [(*block, *arrays) for block in cpu.blocks(len(scores))])
-    return means.to(scores.dtype)
+    return means
 
 
 def _means_shape(scores: Tensor, stay: Tensor, present: Tensor) -> Tensor:
@@ -94,10 +113,10 @@ def _means_shape(scores: Tensor, stay: Tensor, present: Tensor) -> Tensor:
 def _means_moved(grad: Tensor, scores: Tensor, stay: Tensor, present: Tensor, means: Tensor) -> Pair:
     from saccade.kernels import chain_loops
 
-    moved = [each.double() for each in _means_moved_shape(grad, scores, stay, present, means)]
-    arrays = [each.numpy() for each in (scores.double(), stay.double(), present, grad.double(), *moved)]
+    moved = _means_moved_shape(grad, scores, stay, present, means)
+    arrays = [each.numpy() for each in (scores, stay, present, grad, *moved)]
     cpu.run(chain_loops.segment_tangents, [(*block, *arrays) for block in cpu.blocks(len(scores))])
-    return moved[0].to(scores.dtype), moved[1].to(scores.dtype)
+    return moved
 
 
 def _means_moved_shape(grad: Tensor, scores: Tensor, stay: Tensor, present: Tensor, means: Tensor) -> Pair:
@@ -110,9 +129,13 @@ _log_partition = differentiable(
 _marginals = differentiable(
     "chain_marginals", _found, _moved, (_found_shape, _slopes_shape), linear_chain.plain_marginals
 )
+_label_means = differentiable(
+    "chain_label_means", _labels, _moved, (_labels_shape, _slopes_shape), linear_chain.plain_label_means
+)
 _segment_means = differentiable(
     "segment_means", _means, _means_moved, (_means_shape, _means_moved_shape), linear_chain.plain_segment_means
 )
 register_road((log_partition,), "cpu", Road(suits, run_log_partition))
 register_road((marginals,), "cpu", Road(suits, run_marginals))
+register_road((label_means,), "cpu", Road(suits, run_label_means))
 register_road((segment_means,), "cpu", Road(suits, run_segment_means))

@@ -50,7 +50,7 @@ def blocks(rows: int) -> list[tuple[int, int]]:
 def run(kernel: Any, tasks: Iterable[tuple]) -> None:
     """Calls the compiled kernel with the arguments of each task, all but the first in the pool."""
     first, *others = tasks
-    if not kernel.signatures:  # compiled before others want it too
+    if not kernel.overloads:  # compiled before others want it too
         with _announced(kernel.__name__):
             kernel(*first)
         first, *others = *others, None

@@ -38,14 +38,12 @@ def differentiable(
 
     class Fast(torch.autograd.Function):
         @staticmethod
-        def forward(*inputs: Tensor | None) -> tuple[Tensor, ...]:
+        def forward(ctx: Any, *inputs: Tensor | None) -> tuple[Tensor, ...]:
             out = (forward_op if _is_traced(inputs) else forward)(*map(_alone, inputs))
-            return out if isinstance(out, tuple) else (out,)
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, ...]) -> None:
-            ctx.mark_non_differentiable(*output[1:])
-            ctx.save_for_backward(*inputs, *output)
+            out = out if isinstance(out, tuple) else (out,)
+            ctx.mark_non_differentiable(*out[1:])
+            ctx.save_for_backward(*inputs, *out)
+            return out
 
         @staticmethod
         def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:
@@ -57,7 +55,6 @@ def differentiable(
             return *grads, *(None,) * (count - len(grads))
 
     Fast.__name__ = name
-    Fast.forward.__signature__ = signature(forward)  # by which torch.compile sees that there is no context in front
     return lambda *inputs: Fast.apply(*inputs)[0]
 
 

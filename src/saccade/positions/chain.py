@@ -56,7 +56,7 @@ class Chain(Structure):
     @property
     def mean(self) -> Float[Tensor, "*B T S"]:
         """The probability of each label at each position."""
-        return self._of_labels(self.marginals).to(self.scores.dtype)
+        return linear_chain.label_means(*self._parts).to(self.scores.dtype)
 
     def features(self, z: Int[Tensor, "*SB T"]) -> Float[Tensor, "*SB P"]:
         labels = (z.unsqueeze(-1) == torch.arange(self.scores.shape[-1], device=z.device)).to(self._parts[0].dtype)
@@ -96,7 +96,7 @@ class Chain(Structure):
 @dataclass(eq=False, repr=False)
 class Segments(Structure):
     """Segmentation attention: sets z of the K places, a label 0 or 1 for each, that like to come in runs, with
-    probability proportional to exp(sum_k z_k s_k + stay * #{k: z_k = z_{k+1}}) (Kim et al. 2017, equation 3).
+    probability proportional to exp(sum_k z_k s_k + stay * #{k: z_k = z_{k+1}}) (Kim et al. 2017, section 3.1).
 
     One chain a query. An event is a label for each place, -1 where it is absent; what is read is the sum of the values
     with label 1. `mean` is the probability of label 1.

@@ -43,6 +43,18 @@ def marginals(
     return (find_road((marginals,), *given) or plain_marginals)(*given)
 
 
+def label_means(
+    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"]
+) -> Float[Tensor, "*B T S"]:
+    """Of the `marginals` those of the labels, with their shape. Time O(T S^2), memory O(T S).
+
+    >>> label_means(torch.zeros(1, 2), torch.zeros(2, 2), torch.ones(1, dtype=torch.bool))
+    tensor([[0.5000, 0.5000]])
+    """
+    given = nodes, transitions, present
+    return (find_road((label_means,), *given) or plain_label_means)(*given)
+
+
 def segment_means(
     scores: Float[Tensor, "*B K"], stay: Float[Tensor, "*B"], present: Bool[Tensor, "*B K"]
 ) -> Float[Tensor, "*B K"]:
@@ -96,6 +108,8 @@ def sample(
 
 def flat(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same with all batch dimensions as one."""
+    if nodes.dim() == 3:
+        return nodes, transitions, present
     rows, length, states = nodes.shape[:-2].numel(), *nodes.shape[-2:]
     return (
         nodes.reshape(rows, length, states),
@@ -127,6 +141,12 @@ def plain_marginals(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tens
     """The plain road: the gradient by automatic differentiation."""
     total = lambda nodes, transitions: plain_log_partition(nodes, transitions, present).sum()  # noqa: E731
     return torch.cat([each.flatten(-2) for each in torch.func.grad(total, (0, 1))(nodes, transitions)], -1)
+
+
+def plain_label_means(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
+    """The plain road: the first of all marginals."""
+    found = plain_marginals(nodes, transitions, present)
+    return found[..., : nodes.shape[-2:].numel()].unflatten(-1, nodes.shape[-2:])
 
 
 def plain_segment_means(scores: Tensor, stay: Tensor, present: Tensor) -> Tensor:
