@@ -154,7 +154,7 @@ def looked(contexts: Contexts, model: Any, given: Tensor, backward: bool) -> lis
     leaves = [each.requires_grad_() for each in given.clone().unbind()]
     leaves += [each.weight for each in (score.query, score.key, score.energy)]
     context = torch.stack(contexts(model, *leaves[:2]), 1)
-    return [context, *torch.autograd.grad(context, leaves, torch.ones_like(context).cumsum(1) / context.shape[1])]
+    return [context, *torch.autograd.grad(context, leaves, given[1])]
 
 
 def our_contexts(model: Any, queries: Tensor, keys: Tensor) -> list[Tensor]:
