@@ -93,12 +93,17 @@ def peak_mb(call: Call) -> float:
     return max(accumulate(changes), default=0) / 1e6
 
 
-def main(name: str, measure: Callable[[int], Iterable[Row]]) -> None:
-    """The command line of a benchmark: measures, prints a table or JSON, and writes the JSON if asked to."""
-    options = parse(parser(name, rounds=25))
+def main(
+    name: str, measure: Callable[[int], Iterable[Row]], draw: Callable[[list[dict]], Figure] | None = None
+) -> None:
+    """The command line of a benchmark: measures, prints a table or JSON, and writes the JSON, and the figure that is
+    drawn of its rows, if asked to."""
+    options = parse(parser(name, rounds=25, figure=draw is not None))
     rows = list(measure(options.rounds))
     found = {"name": name, "machine": machine(), "rows": [_rounded(row) for row in rows]}
     give(found, options, lambda: _print_table(name, rows))
+    if draw and options.figure:
+        save(draw(found["rows"]), options.figure)
 
 
 def parser(name: str, rounds: int, figure: bool = False) -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from saccade.kernels import additive_numba, additive_triton, banded, dot_sdpa, streamed  # noqa: F401 - fast roads
+from saccade.kernels import additive_numba, additive_triton, banded, dot_sdpa, look_numba, streamed  # noqa: F401 - roads
 from saccade.kernels.registry import find_road
 from saccade.over import Over, softmax
 from saccade.parts import State, Step, at, carries, carry

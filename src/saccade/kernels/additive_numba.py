@@ -24,13 +24,16 @@ def suits(score: Additive, query: Tensor, prepared: Tensor) -> bool:
     return (
         draws >= 0
         and query.shape[draws:-2] == prepared.shape[:-2]
-        and type(score.energy) is nn.Linear
-        and not is_hooked(score.energy)
-        and score.energy.bias is None
+        and is_matrix(score.energy)
         and torch.float64 not in (query.dtype, prepared.dtype)
         and query.shape[:-1].numel() * prepared.shape[-2:].numel() >= SMALLEST
         and not is_transformed()
     )
+
+
+def is_matrix(energy: nn.Module) -> bool:
+    """Whether it is nothing but a matrix."""
+    return type(energy) is nn.Linear and not is_hooked(energy) and energy.bias is None
 
 
 def run(score: Additive, query: Tensor, prepared: Tensor) -> Tensor:

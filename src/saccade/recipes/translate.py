@@ -257,8 +257,9 @@ def dropped(vectors: Tensor, share: float, training: bool) -> Tensor:
 def lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     """The next state and cell of an LSTM (Hochreiter and Schmidhuber 1997, with the gate of Gers et al. 2000)."""
     size = cell.shape[-1]
-    keep, take, show = gates[..., : 3 * size].sigmoid().chunk(3, -1)
-    cell = keep * cell + take * gates[..., 3 * size :].tanh()
+    shares, made = gates.split((3 * size, size), -1)
+    keep, take, show = shares.sigmoid().chunk(3, -1)
+    cell = keep * cell + take * made.tanh()
     return show * cell.tanh(), cell
 
 
