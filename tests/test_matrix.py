@@ -1,5 +1,6 @@
 """Weights of words over words: subwords merged, what is said of each word, the picture, and the table in a browser."""
 
+import math
 import re
 
 import pytest
@@ -110,6 +111,17 @@ def test_each_word_says_what_it_looked_at_most_first():
     assert drawn.seen[2] == "“Katze” was looked at by “cat” 97 %, “small” 30 %."
     many = Matrix(list("abcde"), ["x"], torch.full((1, 5), 0.2))
     assert many.looked == ["“x” looked at “a” 20 %, “b” 20 %, “c” 20 %."]
+
+
+def test_breadth_is_the_mean_over_words_of_exp_of_the_entropy_of_their_shares():
+    expected = 0.0
+    for row in WEIGHTS.double().tolist():
+        shares = [each / sum(row) for each in row if each]
+        expected += math.exp(-sum(each * math.log(each) for each in shares)) / len(WEIGHTS) if shares else 0.0
+    assert made().breadth == pytest.approx(expected, rel=1e-5)
+    assert made(2 * WEIGHTS).breadth == pytest.approx(expected, rel=1e-5), "of shares"
+    assert Matrix(["a"] * 5, ["b"], torch.full((1, 5), 0.2)).breadth == pytest.approx(5)
+    assert Matrix(["a"] * 5, ["b"], torch.eye(5)[:1]).breadth == pytest.approx(1)
 
 
 def test_squares_are_darker_the_larger_the_weight():

@@ -123,7 +123,7 @@ def test_looks_without_boxes_or_patches_or_images():
 def test_curves_leave_out_what_is_not_finite():
     drawn = chart({"soft": [(0, float("nan")), (10, 0.5), (20, 0.25)], "hard": [(1, float("inf"))], "cnn": []})
     assert drawn is not None
-    assert [(line.model, line.last, line.best) for line in drawn.lines] == [("soft", "25.0%", "25.0%")]
+    assert [(line.model, line.last, line.best) for line in drawn.lines] == [("soft", "25%", "25%")]
     assert chart({"hard": [(1, float("inf"))]}) is None
 
 

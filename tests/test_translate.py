@@ -19,10 +19,12 @@ from torch.testing import assert_close
 
 import saccade as sc
 from saccade import cli, looking, parallel, runs, training
+from saccade.bleu import bleu, counts
 from saccade.data import Pairs, Splits
 from saccade.data.dates import dates
 from saccade.data.vocabulary import END, Characters, subwords
 from saccade.failure import Interrupted
+from saccade.learning import read_learning
 from saccade.looking import averages
 from saccade.recipes import translate
 from saccade.recipes.translate import Config, Model
@@ -521,6 +523,76 @@ def test_pictures_say_where_each_word_looked(attention: str):
         assert picture.matrix.source == alone.source
 
 
+def test_the_worst_translations_are_those_of_the_least_bleu_and_then_of_the_highest_cost(monkeypatch):
+    monkeypatch.setattr(translate, "png", lambda figure: b"")  # of sentences as long as these it takes half a minute
+    monkeypatch.setattr(translate, "squares", lambda matrix: None)
+    model = made("dot", layers=1).eval()
+    optimizer = torch.optim.SGD(model.parameters(), 0.3)
+    for _ in range(15):
+        optimizer.zero_grad()
+        translate.loss(model, batch(24))[0].backward()
+        optimizer.step()
+    sources, targets = SPLITS.test.sources[:24], SPLITS.test.targets[:24]
+    split = Pairs(sources, targets, model.vocabulary)
+    order = []
+    for source, target in zip(sources, targets, strict=True):
+        alone = Pairs([source], [target], model.vocabulary).batch(torch.tensor([0]))
+        written = translated(model, [source], beam=1)[0]
+        seen, _ = model(alone)
+        cost = model.cost(seen, seen.features, alone["target"]).mean().item()
+        order.append((bleu(counts(written, target)), -cost, source))
+    assert len({each for each, *_ in order}) < 20, "there are ties"
+    found = looking.failures(translate, model, split, 9)
+    assert [picture.title for picture in found] == [source for *_, source in sorted(order)[:10]]
+    assert [picture.text.rpartition("BLEU ")[2] for picture in found] == [
+        f"{each:.1f}." for each, *_ in sorted(order)[:10]
+    ]
+    monkeypatch.delattr(translate, "badness")
+    first = looking.failures(translate, model, split, 9)
+    assert [picture.title for picture in first] == sources[:12], "all are wrong, and none is worse"
+
+
+def test_the_cost_of_a_translation_is_the_mean_of_its_words():
+    model = made("dot").eval()
+    split = Pairs(SPLITS.test.sources[:3], ["2", "2038-01-01", "20"], model.vocabulary)
+    found = translate.evaluate(model, split.batch(torch.arange(3)))["cost"]
+    for n, cost in enumerate(found):
+        assert_close(cost, translate.evaluate(model, split.batch(torch.tensor([n])))["loss"].mean())
+
+
+def test_what_is_right_is_not_among_the_worst(monkeypatch):
+    model, right = made("dot").eval(), [2, 5, 7]
+    values = {"error": torch.ones(16), "cost": torch.arange(16.0), **{name: torch.zeros(16) for name in counts("", "")}}
+    values["error"][right] = 0
+    monkeypatch.setattr(translate, "evaluate", lambda model, batch: values)
+    monkeypatch.setattr(looking, "look", lambda recipe, model, split, indices: indices.tolist())
+    split = made_of(16).test
+    assert looking.failures(translate, model, split, 16) == [15, 14, 13, 12, 11, 10, 9, 8, 6, 4]
+    values["error"][:] = 0
+    assert looking.failures(translate, model, split, 16) is None
+
+
+@attentions
+def test_a_glance_is_where_the_words_of_the_translation_look(attention: str):
+    model, pairs = made(attention).eval(), batch(1)
+    found = translate.glance(model, pairs)
+    if attention == "none":
+        assert found is None, "there is no choice"
+        return
+    (wanted,) = translate.alignments(model, pairs["source"], pairs["target"])
+    assert_close(found.weights, wanted.weights)
+    assert "".join(found.target).removesuffix("<end>") == SPLITS.test.targets[0]
+
+
+@pytest.mark.unchecked
+def test_a_run_shows_how_it_learned_where_to_look(run: Path, few: Path, capsys):
+    found = read_learning(run)
+    assert list(found) == [1, 2] and "".join(found[1].source).startswith(dates(8, seed=8)[0][0].split()[0])
+    assert not torch.equal(found[1].weights, found[2].weights)
+    assert len(looking.show(run, few)) == 8 + 2 and (few / "pictures" / "learning.png").exists()
+    assert "How it learned where to look" in (few / "report.html").read_text()
+
+
 class TestTextOfTheCommandLine:
     """`saccade look RUN --text SENTENCE`."""
 
@@ -579,6 +651,7 @@ class TestComparison:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(translate, "data", lambda config: made_of(24))
         monkeypatch.setattr(looking, "SHOWN", 2)
+        monkeypatch.setattr(looking, "WORST", 2)
         alone = lambda expected, *_: [parallel._train(each, lambda *_: None) for each in expected]  # noqa: E731
         monkeypatch.setattr(parallel, "train_all", alone)
 
@@ -592,12 +665,14 @@ class TestComparison:
         for heading in (
             "Where hard looked",
             "Where none looked",
-            "Where hard failed",
+            "Where hard failed most",
+            "How it learned where to look",
             "sentences/s",
             "for each sentence",
         ):
             assert heading in page
-        assert page.count('<figure class="matrix"') == 8, "two sentences that are seen, two that are wrong, of two"
+        figures = page.count('<figure class="matrix"')
+        assert figures == 9, "two sentences that are seen, two that are wrong, of two, and where hard learned to look"
 
     @pytest.mark.unchecked
     def test_there_must_be_such_an_attention(self, capsys):

@@ -21,6 +21,7 @@ import yaml
 
 from saccade import __version__, costs, looking, parallel, runs, table
 from saccade.failure import Failure
+from saccade.learning import read_learning
 from saccade.progress import say
 from saccade.report import Report, write_report
 
@@ -170,7 +171,8 @@ def report(plan: Plan, splits: Any, results: Mapping[str, Any], command: str) ->
         curves={row["model"]: seconds_curve(plan, row, len(splits.train)) for row in rows},
         curves_x="seconds of training on one thread",
         curves_y=getattr(recipe, "ERROR", Report.curves_y),
-        **looking.shown(looks, failures),
+        **looking.shown(recipe, looks, failures),
+        learning={kind: learned for kind in plan.kinds if (learned := read_learning(plan.run(kind)))},
         command=command,
         config=yaml.safe_dump(results["config"], sort_keys=False),
     )

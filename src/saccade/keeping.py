@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from saccade.failure import Failure, Interrupted, blaming_torchvision
+from saccade.learning import Glance, glances, write_learning
 from saccade.progress import Tell, say
 from saccade.runs import Row, best_row, over, write, write_metrics
 
@@ -46,9 +47,9 @@ class Keeper(pl.Callback):
     """Writes the run's files at the end of each epoch, and stops on a signal or a loss that is not finite.
 
     The loss and the logs beside it are averaged over the processes and looked at after every step, or on an accelerator
-    after every tenth. The sums of an epoch and the rows so far go with the checkpoint. The rows are written by us, not
-    by Lightning's CSVLogger, which writes the columns of training and of validation into rows of their own, and after a
-    resume repeats or loses some.
+    after every tenth. The sums of an epoch, and the rows and glances so far, go with the checkpoint. The rows are
+    written by us, not by Lightning's CSVLogger, which writes the columns of training and of validation into rows of
+    their own, and after a resume repeats or loses some.
 
     Training ends before its last epoch where the configuration has a `patience` that is exhausted.
 
@@ -59,6 +60,7 @@ class Keeper(pl.Callback):
     def __init__(self, run: Path, watch: tuple[str, str], batches: Any):
         self.run, self.watch, self.batches = run, watch, batches
         self.rows: list[Row] = []
+        self.glances: list[Glance] = []
         self.sums: dict[str, float] = {}
         self.steps: list[dict[str, Tensor]] = []  # the logs of the steps that have not been looked at yet
         self.saved = "no checkpoint had been saved yet"
@@ -72,8 +74,8 @@ class Keeper(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, training: Any) -> None:
         handle(signal.SIGTERM, self.stop)  # Lightning has put a handler of its own in the place of ours
-        if self.rows and trainer.is_global_zero:  # the file may be an epoch behind the checkpoint
-            write_metrics(self.run, self.rows)
+        if self.rows:
+            self._write(trainer)  # the files may be an epoch behind the checkpoint
 
     def on_train_batch_end(self, trainer: pl.Trainer, training: Any, outputs: Any, batch: Any, index: int) -> None:
         self.steps.append(training.logs)
@@ -84,13 +86,16 @@ class Keeper(pl.Callback):
                 self._save(trainer, trainer.current_epoch, index + 1)
                 self._interrupt(trainer)
 
+    def on_validation_epoch_end(self, trainer: pl.Trainer, training: Any) -> None:
+        valid, epoch = self.batches.splits.valid, trainer.current_epoch + 1
+        self.glances += glances(training.recipe, training.model, valid, epoch, training.device)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, training: Any) -> None:
         self.rows.append(self._row(trainer, training))
         self.sums = {}
         self._warn(trainer, training)
         self._save(trainer, trainer.current_epoch + 1, 0)
-        if trainer.is_global_zero:
-            write_metrics(self.run, self.rows)
+        self._write(trainer)
         for logger in trainer.loggers:
             logger.log_metrics(self.rows[-1], trainer.global_step)
         asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
@@ -99,10 +104,11 @@ class Keeper(pl.Callback):
             self._interrupt(trainer)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, training: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint["keeper"] = {"rows": self.rows, "sums": self.sums}
+        checkpoint["keeper"] = {"rows": self.rows, "glances": self.glances, "sums": self.sums}
 
     def on_load_checkpoint(self, trainer: pl.Trainer, training: Any, checkpoint: dict[str, Any]) -> None:
         self.rows, self.sums = checkpoint["keeper"]["rows"], checkpoint["keeper"]["sums"]
+        self.glances = checkpoint["keeper"].get("glances", [])
         self.saved = self._where(checkpoint["global_step"])
 
     def _look(self, trainer: pl.Trainer) -> bool:
@@ -124,6 +130,12 @@ class Keeper(pl.Callback):
         row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         row |= {f"train_{name}": total / trainer.num_training_batches for name, total in self.sums.items()}
         return row | {f"valid_{name}": value for name, value in training.means.items()}
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        """Writes learning.json and metrics.csv, which says whether training is over, last."""
+        if trainer.is_global_zero:
+            write_learning(self.run, self.glances)
+            write_metrics(self.run, self.rows)
 
     def _warn(self, trainer: pl.Trainer, training: Any) -> None:
         """Says once what the recipe finds wrong with the metrics of the epoch, if it has a function for that."""

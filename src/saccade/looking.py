@@ -3,7 +3,9 @@
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from heapq import nlargest
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from saccade import runs
+from saccade.learning import read_learning
+from saccade.matrix import Matrix
 from saccade.report import Look, Picture, Report, write_report
 
 SHOWN = 12  # images or sentences on a page
+WORST = 10  # of those that were answered worst
 
 Seen = Look | list[Picture]
 
@@ -80,11 +85,19 @@ def look(recipe: ModuleType, model: nn.Module, split: Any, indices: Tensor) -> A
 
 
 def failures(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Any:
-    """Where it looked on the first examples that it answered wrongly; None if there are none."""
-    errors = (values["error"] for values in results(recipe, model, split, batch))
-    wrong = (n * batch + int(i) for n, values in enumerate(errors) for i in values.nonzero())
-    indices = list(islice(wrong, SHOWN))
+    """Where it looked on the first examples that it answered wrongly, or if the recipe says of each its `badness`, on
+    the worst of all; None if no answer is wrong."""
+    wrong = _wrong(recipe, model, split, batch)
+    worst = nlargest(WORST, wrong, itemgetter(0)) if hasattr(recipe, "badness") else islice(wrong, SHOWN)
+    indices = [number for _, number in worst]
     return look(recipe, model, split, torch.tensor(indices)) if indices else None
+
+
+def _wrong(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Iterator[tuple[Any, int]]:
+    """How bad each wrong answer is, and the number of its example."""
+    for n, values in enumerate(results(recipe, model, split, batch)):
+        badness = recipe.badness(values) if hasattr(recipe, "badness") else values["error"]
+        yield from ((badness[i], n * batch + i) for i in values["error"].nonzero().flatten().tolist())
 
 
 def show(run: Path, folder: Path, data: str = "") -> list[Path]:
@@ -100,21 +113,24 @@ def show(run: Path, folder: Path, data: str = "") -> list[Path]:
         curves={run.name: points} if (points := curve(run, recipe)) else {},
         curves_x="epoch",
         curves_y=getattr(recipe, "ERROR", Report.curves_y),
-        **shown({run.name: seen}, {run.name: failed}),
+        **shown(recipe, {run.name: seen}, {run.name: failed}),
+        learning={run.name: learned} if (learned := read_learning(run)) else {},
         command=f"saccade look {run}",
         config=runs.files(run)[0].read_text(encoding="utf-8"),
     )
-    return [*draw(folder / "pictures", seen, run.name), write_report(folder / "report.html", page)]
+    drawn = [*draw(folder / "pictures", seen, run.name), *_draw_learned(folder / "pictures", learned)]
+    return [*drawn, write_report(folder / "report.html", page)]
 
 
-def shown(seen: Mapping[str, Seen], failed: Mapping[str, Seen | None]) -> dict[str, Any]:
+def shown(recipe: ModuleType, seen: Mapping[str, Seen], failed: Mapping[str, Seen | None]) -> dict[str, Any]:
     """Where models looked and where they failed, if they did, as fields of a report."""
     failed = {name: each for name, each in failed.items() if each}
     if all(isinstance(each, Look) for each in seen.values()):
         return {"looks": seen, "failures": failed}
     names = {name: name if len(seen) > 1 else "it" for name in seen}
     looked = {f"Where {names[name]} looked": each for name, each in seen.items()}
-    return {"pictures": looked | {f"Where {names[name]} failed": each for name, each in failed.items()}}
+    how = "failed most" if hasattr(recipe, "badness") else "failed"
+    return {"pictures": looked | {f"Where {names[name]} {how}": each for name, each in failed.items()}}
 
 
 def sentence(recipe: ModuleType) -> str:
@@ -153,6 +169,13 @@ def _draw(folder: Path, seen: Look, model: str) -> list[Path]:
         elif seen.weights is not None and seen.grid is not None:
             figures[f"image-{n + 1}"] = plots.heat(image, seen.weights[n], seen.grid, box, model)
     return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+
+def _draw_learned(folder: Path, learned: Mapping[int, Matrix]) -> list[Path]:
+    """Draws how it learned where to look, if that is known."""
+    from saccade import sentences
+
+    return [_save(sentences.learned(learned), folder / "learning.png")] if learned else []
 
 
 def _save(figure: Any, path: Path) -> Path:

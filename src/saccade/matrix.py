@@ -96,6 +96,18 @@ class Matrix:
         return [list(map(_square, *rows)) for rows in zip(self.weights.tolist(), shades, strict=True)]
 
     @property
+    def breadth(self) -> float:
+        """How many source words a target word looked at: exp of the entropy of its weights, as shares of their sum, or
+        0 where there are none; on average.
+
+        >>> Matrix(["die", "Katze"], ["the", "cat"], torch.tensor([[0.5, 0.5], [0.0, 1.0]])).breadth
+        1.5
+        """
+        shares = self.weights / self.weights.sum(-1, keepdim=True).clamp_min(1e-9)
+        words = shares.sum(-1) * torch.special.entr(shares).sum(-1).exp()
+        return float(words.mean())
+
+    @property
     def looked(self) -> list[str]:
         """A sentence for each target word: what it looked at."""
         rows = zip(self.target, self.weights.tolist(), strict=True)

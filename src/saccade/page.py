@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,8 +26,9 @@ from saccade.drawing import (
     tint,
     windows,
 )
-from saccade.matrix import INK
-from saccade.report import Look, Number, Report
+from saccade.learning import few
+from saccade.matrix import INK, Matrix
+from saccade.report import Look, Number, Picture, Report
 
 WIDTH = 200.0  # of a picture in the units of its drawing
 MARK = 17.0  # between the middles of two numbers on a picture, in the same units
@@ -43,6 +44,8 @@ def page(report: Report) -> str:
     palette, album = colours(report.names), _Album()
     looks = {model: _views(look, palette[model][1], album) for model, look in report.looks.items()}
     failures = {model: _views(look, palette[model][1], album) for model, look in report.failures.items()}
+    learned = {model: _last(matrices) for model, matrices in report.learning.items()}
+    groups = (*report.pictures.values(), learned.values())
     loader = PackageLoader("saccade", "templates")
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return template.get_template("report.html.j2").render(
@@ -55,11 +58,25 @@ def page(report: Report) -> str:
         failures=failures,
         steps=max((look.steps for look in (*report.looks.values(), *report.failures.values())), default=0),
         pictures=album.pictures,
-        drawn=[each.matrix for pictures in report.pictures.values() for each in pictures if each.matrix],
+        learning={model: few(matrices) for model, matrices in report.learning.items()},
+        learned=learned,
+        breadth=chart({model: _breadths(matrices) for model, matrices in report.learning.items()}, "{:.3g}".format),
+        drawn=[each.matrix for pictures in groups for each in pictures if each.matrix],
         matrix_ink=INK,
         width=WIDTH,
         opacity=lambda share: float(opacity(torch.tensor(share))),
     )
+
+
+def _last(matrices: Mapping[int, Matrix]) -> Picture:
+    """Where a model looked after its last epoch."""
+    epoch, matrix = max(matrices.items())
+    return Picture(f"After epoch {epoch}", f"Each target word looked at {matrix.breadth:.1f} words.", b"", matrix)
+
+
+def _breadths(matrices: Mapping[int, Matrix]) -> list[tuple[Number, Number]]:
+    """How many words a word looked at on average, after each epoch."""
+    return [(epoch, matrix.breadth) for epoch, matrix in matrices.items()]
 
 
 class _Album:
@@ -179,14 +196,26 @@ class Chart:
     up: dict[str, float]
 
 
-def chart(curves: Mapping[str, Sequence[tuple[Number, Number]]]) -> Chart | None:
-    """Curves {model: [(x, error), ...]} laid out; None where there is nothing to draw.
+def percent(share: Number) -> str:
+    """A share of one in words.
+
+    >>> percent(0.125)
+    '12.5%'
+    """
+    return f"{100 * share:.3g}%"
+
+
+def chart(
+    curves: Mapping[str, Sequence[tuple[Number, Number]]], written: Callable[[Number], str] = percent
+) -> Chart | None:
+    """Curves {model: [(x, error), ...]} laid out, and the errors as they are written; None where there is nothing to
+    draw.
 
     Points that are not finite are left out.
 
     >>> drawn = chart({"soft": [(0.0, 0.9), (10.0, 0.1)]})
     >>> drawn.lines[0].last, drawn.across
-    ('10.0%', {'0': 0.0, '2': 20.0, '4': 40.0, '6': 60.0, '8': 80.0, '10': 100.0})
+    ('10%', {'0': 0.0, '2': 20.0, '4': 40.0, '6': 60.0, '8': 80.0, '10': 100.0})
     """
     known = {model: [p for p in points if all(map(math.isfinite, p))] for model, points in curves.items()}
     known = {model: points for model, points in known.items() if points}
@@ -194,17 +223,24 @@ def chart(curves: Mapping[str, Sequence[tuple[Number, Number]]]) -> Chart | None
         return None
     right = max(x for points in known.values() for x, _ in points) or 1.0
     top = 1.05 * max(y for points in known.values() for _, y in points) or 1.0
-    lines = [_line(i, model, points, right, top) for i, (model, points) in enumerate(known.items())]
+    lines = [_line(i, model, points, right, top, written) for i, (model, points) in enumerate(known.items())]
     _separate(lines)
     across = {f"{x:,.0f}" if right >= 5 else f"{x:g}": 100 * x / right for x in ticks(right)}
-    return Chart(lines, across, {f"{100 * y:.3g}%": 100 - 100 * y / top for y in ticks(top)})
+    return Chart(lines, across, {written(y): 100 - 100 * y / top for y in ticks(top)})
 
 
-def _line(i: int, model: str, points: Sequence[tuple[Number, Number]], right: Number, top: Number) -> Line:
+def _line(
+    i: int,
+    model: str,
+    points: Sequence[tuple[Number, Number]],
+    right: Number,
+    top: Number,
+    written: Callable[[Number], str],
+) -> Line:
     places = [(100 * x / right, 100 - 100 * y / top) for x, y in points]
     errors = [y for _, y in points]
     dash = " ".join(map(str, DASHES[i % len(DASHES)]))
-    return Line(model, places, dash, f"{errors[-1]:.1%}", f"{min(errors):.1%}", places[-1][1])
+    return Line(model, places, dash, written(errors[-1]), written(min(errors)), places[-1][1])
 
 
 def _separate(lines: list[Line], gap: float = 6.0) -> None:

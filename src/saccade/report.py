@@ -144,6 +144,7 @@ class Report:
         failures: {model: images that it answered wrongly}.
         command, config: how to run this again.
         pictures: {heading: pictures}, of models that look at something else than images.
+        learning: {model: {epoch: its weights on one example then}}.
 
     Raises:
         ValueError: a row that does not fit the columns, or looks at different numbers of images.
@@ -170,6 +171,7 @@ class Report:
     command: str = ""
     config: str = ""
     pictures: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
+    learning: Mapping[str, Mapping[int, Matrix]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for model, row in self.rows.items():
@@ -183,7 +185,7 @@ class Report:
     @property
     def names(self) -> list[str]:
         """Every model that the report mentions, once."""
-        parts = (self.models, self.rows, self.curves, self.looks, self.failures)
+        parts = (self.models, self.rows, self.curves, self.looks, self.failures, self.learning)
         return list(dict.fromkeys(model for part in parts for model in part))
 
 

@@ -2,6 +2,7 @@
 
     config.yaml         the recipe's name and its configuration, as run
     metrics.csv         one row an epoch: epoch, step, learning_rate, train_*, valid_*
+    learning.json       where the model looked on one validation example after each epoch, of recipes with a `glance`
     model.safetensors   the best weights and buffers by the recipe's WATCH
     last.ckpt           everything that training needs to go on, bit by bit as if it had never stopped
 

@@ -4,7 +4,7 @@ Every function gives a `Figure` of its own, free of pyplot's global state: `figu
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,7 +14,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
-from saccade.drawing import COLOURS, opacity
+from saccade.drawing import COLOURS, opacity, tint
+from saccade.learning import few
 from saccade.matrix import INK, Matrix, Square
 from saccade.report import Number
 
@@ -23,6 +24,7 @@ CHARACTER, LINE = 0.086, 0.25  # inches of a character, and from line to line
 CELL, GRID = 4, "#d0d0d0"  # characters of a weight's cell, and the colour of its edges
 SEEN = 0.05  # the smallest probability of an arc that is drawn
 THICK = 3.0  # points of a line whose probability is one
+ACROSS, SMALL, TINY = 4, 0.2, 0.07  # small matrices beside each other, inches of a weight in them and of a character
 WRITTEN = 0.1  # the smallest weight whose per cent are written on its square
 RIGHT, WRONG, MISSED, OTHER = COLOURS[1][0], COLOURS[0][0], "black", COLOURS[4][0]
 
@@ -171,6 +173,30 @@ def squares(matrix: Matrix) -> Figure:
     return axes.figure  # pyright: ignore[reportReturnType]
 
 
+def learned(matrices: Mapping[int, Matrix]) -> Figure:
+    """Small matrices of the same words after some of the epochs, and below them, how many words each looked at after
+    every epoch, on average.
+
+    >>> import torch
+    >>> unsure, sure = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.1, 0.9]])
+    >>> figure = learned({n: Matrix(["die", "Katze"], ["cat"], each) for n, each in ((1, unsure), (2, sure))})
+    >>> [axes.get_xlabel() for axes in figure.axes]
+    ['epoch 1: 2.0 words', 'epoch 2: 1.4 words', 'epoch']
+    """
+    shown, first = few(matrices), matrices[min(matrices)]
+    left, above = LINE + TINY * max(map(len, first.target)), 2 * LINE + TINY * max(map(len, first.source))
+    wide, high = LINE + SMALL * max(len(first.source), 8), SMALL * len(first.target)
+    across, down = min(ACROSS, len(shown)), -(-len(shown) // ACROSS)
+    width, height = left + across * wide, down * (above + high) + 7 * LINE
+    figure = Figure((width, height))
+    for n, (epoch, matrix) in enumerate(shown.items()):
+        x, y = left + n % across * wide, height + LINE - (1 + n // across) * (above + high)
+        axes = figure.add_axes((x / width, y / height, SMALL * len(first.source) / width, high / height))
+        _panel(axes, matrix, f"epoch {epoch}: {matrix.breadth:.1f} words", named=n % across == 0)
+    _curve(figure.add_axes((left / width, 2 * LINE / height, 1 - (left + LINE) / width, 4 * LINE / height)), matrices)
+    return figure
+
+
 def png(figure: Figure) -> bytes:
     """A figure as the bytes of a small PNG.
 
@@ -218,6 +244,24 @@ def _square(axes: Axes, square: Square, left: Number, bottom: Number, written: b
     if written:
         font = {**FONT, "fontsize": 7, "color": "white" if square.deep else "black"}
         axes.text(left + side / 2, bottom + 0.5, square.number, ha="center", va="center_baseline", **font)
+
+
+def _panel(axes: Axes, matrix: Matrix, title: str, named: bool) -> None:
+    """A small matrix, with its source words above it, and its target words if they are to be named."""
+    font = {**FONT, "fontsize": 8}
+    axes.imshow(tint(matrix.weights, INK[0]), aspect="auto")
+    axes.tick_params(length=0, top=True, bottom=False, labeltop=True, labelbottom=False)
+    axes.set_xticks(range(len(matrix.source)), matrix.source, rotation=90, **font)
+    axes.set_yticks(range(len(matrix.target)), matrix.target if named else [""] * len(matrix.target), **font)
+    axes.set_xlabel(title, fontsize=9)
+
+
+def _curve(axes: Axes, matrices: Mapping[int, Matrix]) -> None:
+    """How many words each word looked at after every epoch."""
+    axes.plot(list(matrices), [each.breadth for each in matrices.values()], marker=".", color=INK[0])
+    axes.set(xlabel="epoch", ylabel="words", ylim=(0, None))
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _weight(weights: Tensor | None, i: int, head: int) -> float:

@@ -468,8 +468,8 @@ def by_all_places(model: Model, seen: Seen, state: State, target: Tensor, smooth
 
 
 def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The `loss` of each word, (words,); of each sentence, (B,), whether its greedy translation is not as the one to
-    reach (`error`), and what BLEU counts of it."""
+    """The `loss` of each word, (words,); of each sentence, (B,), its mean over the words (`cost`), whether the greedy
+    translation is not as the one to reach (`error`), and what BLEU counts of it."""
     (seen, state), target = model(batch), batch["target"]
     cost = (by_all_places if model.latent else by_mean)(model, seen, state, target, 0.0)
     written = [model.vocabulary.decode(words.tolist()) for words in model.greedy(batch["source"])]
@@ -478,9 +478,17 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     wrong = [one != other for one, other in zip(written, wanted, strict=True)]
     return {
         "loss": cost[target > 0],
+        "cost": cost.sum(-1) / (target > 0).sum(-1),
         "error": torch.tensor(wrong).float(),
         **{name: torch.tensor([float(each[name]) for each in counts]) for name in counts[0]},
     }
+
+
+def badness(values: Mapping[str, Tensor]) -> list[tuple[float, float]]:
+    """How bad each translation is: the worse the lower its own BLEU, or if that is the same, the higher its cost."""
+    columns = {name: each.tolist() for name, each in values.items() if name != "loss"}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [(-scoring.bleu(row), row["cost"]) for row in rows]
 
 
 def conclude(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -531,6 +539,14 @@ def _aligned(model: Model, read: Tensor, written: Tensor, weights: Tensor) -> Ma
     return Matrix(sources, targets, merged(weights[: len(of_target), : len(of_source)], of_source, of_target))
 
 
+def glance(model: Model, batch: dict[str, Tensor]) -> Matrix | None:
+    """Where the words of the one translation look, if the model has to write it; nothing if they cannot choose."""
+    if model.config.attention == "none":
+        return None
+    (aligned,) = alignments(model, batch["source"], batch["target"])
+    return aligned
+
+
 def whole_words(model: Model, numbers: Tensor) -> tuple[list[str], list[int]]:
     """The words that subwords make, and which of them each is a part of."""
     words: list[str] = []
@@ -544,16 +560,17 @@ def whole_words(model: Model, numbers: Tensor) -> tuple[list[str], list[int]]:
 
 
 def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
-    """The greedy translation of each sentence, and where each of its words looked."""
+    """The greedy translation of each sentence, with its own BLEU, and where each of its words looked."""
     written = model.greedy(batch["source"])
     ended = [nn.functional.pad(words, (0, 1), value=END) for words in written]
     aligned = alignments(model, batch["source"], pad_sequence(ended, batch_first=True))
     texts = [[model.vocabulary.decode(words.tolist()) for words in each] for each in (batch["source"], written)]
     wanted = [bytes(row[row > 0].tolist()).decode() for row in batch["text"]]
-    return [_picture(*each) for each in zip(aligned, *texts, wanted, strict=True)]
+    return [_picture(model, *each) for each in zip(aligned, *texts, wanted, strict=True)]
 
 
-def _picture(aligned: Matrix, read: str, written: str, wanted: str) -> Picture:
+def _picture(model: Model, aligned: Matrix, read: str, written: str, wanted: str) -> Picture:
     """A sentence, its translation beside the wanted one if that is known, and where each word looked."""
-    known = ", as in the data" if written == wanted else f", where the data have “{wanted}”"
+    bleu = scoring.bleu(scoring.counts(spaced(model, written), spaced(model, wanted)))
+    known = ", as in the data" if written == wanted else f", where the data have “{wanted}”: BLEU {bleu:.1f}"
     return Picture(read, f"Translated as “{written}”{known if wanted else ''}.", png(squares(aligned)), aligned)
