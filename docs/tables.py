@@ -186,6 +186,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "hardread": ("docs/mechanisms.md", "hardread.json", bench),
     "monotonic": ("docs/mechanisms.md", "monotonic.json", bench),
     "sparse": ("docs/mechanisms.md", "sparse.json", bench),
+    "words": ("docs/translate.md", "words.json", bench),
     "structured": ("docs/structured.md", "structured.json", bench),
     "parse": ("docs/structured.md", "parse.json", parse),
     "answer": ("docs/structured.md", "answer.json", answer),
