@@ -45,7 +45,7 @@ from saccade.sentences import png, squares
 
 WATCH = ("valid_bleu", "max")
 
-BEST, ERROR = 100.0, "what BLEU on the validation sentences lacks to 100"
+BEST, ERROR = 100.0, "distance to 100 of BLEU on the validation sentences"
 
 EXAMPLE, QUICK = "sentence", {"epochs": 2}
 
