@@ -9,10 +9,11 @@ error, and the share of glimpses on the digit from the third on. Runs are kept i
 import argparse
 import json
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import experiment
 import harness
 import ram
 import torch
@@ -20,9 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from saccade import runs
-from saccade.failure import Failure, Interrupted
 from saccade.recipes import glimpse
-from saccade.training import Fit, train
+from saccade.training import Fit
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 EPOCHS, SEEDS = 10, 3
@@ -45,23 +45,32 @@ CHANGES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def do(change: str, seed: int, data: str, folder: Path) -> None:
-    """Trains one run, unless that is done."""
-    run = folder / f"{change.replace(' ', '-').replace(',', '').replace(':', '')}-seed{seed}"
-    config = ram.configuration(ram.Job("60-cluttered", 8, "hard", seed), data)
-    best = train(
-        glimpse,
-        replace(config, epochs=EPOCHS, **CHANGES[change]),
-        run,
-        Fit(accelerator="cpu", threads=1, precision="bf16-mixed", progress="none"),
-    )
-    result = {"change": change, "seed": seed, "error": best["valid_error"], "on_digit": best["valid_on_digit"]}
-    runs.write(run / "result.json", json.dumps(result).encode())
+@dataclass(frozen=True)
+class Job:
+    """One run."""
+
+    change: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.change.replace(' ', '-').replace(',', '').replace(':', '')}-seed{self.seed}"
+
+
+def do(job: Job, data: str, folder: Path) -> None:
+    """Trains one run, unless that is done. Raises Failure if another process is at it."""
+    config = ram.configuration(ram.Job("60-cluttered", 8, "hard", job.seed), data)
+    config = replace(config, epochs=EPOCHS, **CHANGES[job.change])
+    fit = Fit(accelerator="cpu", threads=1, precision="bf16-mixed", progress="none")
+
+    def said(best: runs.Row) -> dict[str, Any]:
+        return {**asdict(job), "error": best["valid_error"], "on_digit": best["valid_on_digit"]}
+
+    experiment.once(glimpse, config, folder / str(job), fit, said, known=False)
 
 
 def collect(folder: Path) -> dict[str, Any]:
     """What is finished, as it is printed as JSON, or, without the runs, what was."""
-    results = [json.loads(file.read_text()) for file in sorted(folder.glob("*/result.json"))]
+    results = experiment.results(folder)
     if not results and RESULTS.exists():
         return json.loads(RESULTS.read_text())
     rows = []
@@ -73,13 +82,17 @@ def collect(folder: Path) -> dict[str, Any]:
     return {"name": "ablation", "machine": harness.machine(), "epochs": EPOCHS, "rows": rows}
 
 
+def write_results(folder: Path) -> None:
+    """Writes results/ablation.json from what is finished."""
+    runs.write(RESULTS, json.dumps(collect(folder), indent=2).encode() + b"\n")
+
+
 def show(rows: list[dict[str, Any]]) -> None:
     """Prints the table."""
     table = Table("change", "validation error %", "on the digit %", "seeds", title="ablation")
     for row in rows:
         errors, hits = row["valid_error_percent"], row["on_digit_percent"]
-        spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
-        numbers = (f"{statistics.fmean(errors):.2f}{spread}", f"{statistics.fmean(hits):.1f}")
+        numbers = experiment.mean_and_spread(errors), f"{statistics.fmean(hits):.1f}"
         table.add_row(row["change"], *numbers, str(len(errors)))
     Console().print(table)
 
@@ -92,14 +105,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for seed, change in ((seed, change) for seed in range(SEEDS) for change in CHANGES if options.data):
-        try:
-            do(change, seed, str(Path(options.data).resolve()), options.runs)
-        except Interrupted as interrupted:
-            raise SystemExit(str(interrupted)) from None
-        except Failure as failure:
-            print(f"{change}, seed {seed}: {failure}", flush=True)
-        runs.write(RESULTS, json.dumps(collect(options.runs), indent=2).encode() + b"\n")
+    if options.data:
+        data = str(Path(options.data).resolve())
+        jobs = [Job(change, seed) for seed in range(SEEDS) for change in CHANGES]
+        experiment.do_all(jobs, lambda job: do(job, data, options.runs), lambda: write_results(options.runs))
     found = collect(options.runs)
     print(json.dumps(found, indent=2)) if options.json else show(found["rows"])
 

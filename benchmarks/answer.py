@@ -17,22 +17,20 @@ are seen once, by the finished run. A seed that is in the results is not trained
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import experiment
 import harness
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from saccade import looking, runs
-from saccade.failure import Failure, Interrupted
 from saccade.recipes import answer
-from saccade.training import Fit, train
+from saccade.training import Fit
 
 RESULTS = Path(__file__).parent / "results" / "answer.json"
 TASKS = (2, 15, 14, 1, 16, 3)
@@ -76,21 +74,15 @@ def jobs() -> Iterator[Job]:
 
 def do(job: Job, data: str, folder: Path) -> None:
     """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
-    run = folder / str(job)
-    kept = any(_key(row) == (job.task, job.over) and job.seed in row["seeds"] for row in kept_rows())
-    if (run / "result.json").exists() or (kept and not run.exists()):
-        return
-    start, clock = time.monotonic(), run / "seconds"
-    before = float(clock.read_text()) if clock.exists() else 0.0
-    config = answer.Config(data=data, **asdict(job))
-    try:
-        chosen = train(answer, config, run, Fit(accelerator="cpu", threads=1, progress="none"))
-    finally:
-        if run.is_dir():
-            runs.write(clock, str(before + time.monotonic() - start).encode())
-    result = {**asdict(job), **test(run), "valid_error": chosen["valid_error"], "seconds": float(clock.read_text())}
-    runs.write(run / "result.json", json.dumps(result).encode())
-    print(f"{job}: {result['accuracy']:.1f} % right, {result['facts']:.1f} % by the marked facts", flush=True)
+    run, fit = folder / str(job), Fit(accelerator="cpu", threads=1, progress="none")
+    known = any(_key(row) == (job.task, job.over) and job.seed in row["seeds"] for row in kept_rows())
+
+    def said(chosen: runs.Row) -> dict[str, Any]:
+        return {**asdict(job), **test(run), "valid_error": chosen["valid_error"]}
+
+    result = experiment.once(answer, answer.Config(data=data, **asdict(job)), run, fit, said, known)
+    if result:
+        print(f"{job}: {result['accuracy']:.1f} % right, {result['facts']:.1f} % by the marked facts", flush=True)
 
 
 def test(run: Path) -> dict[str, float]:
@@ -103,9 +95,7 @@ def test(run: Path) -> dict[str, float]:
 def collect(folder: Path) -> list[dict[str, Any]]:
     """The rows of the table: what is kept of each seed, or what its run says if there is one."""
     found = {(*_key(row), seed): _seed(row, n) for row in kept_rows() for n, seed in enumerate(row["seeds"])}
-    for file in folder.glob("*/result.json"):
-        each = json.loads(file.read_text())
-        found[*_key(each), each["seed"]] = each
+    found |= {(*_key(each), each["seed"]): each for each in experiment.results(folder)}
     keys = dict.fromkeys(sorted((job.task, job.over) for job in jobs()))
     rows = {key: [found[*key, seed] for seed in range(SEEDS) if (*key, seed) in found] for key in keys}
     return [_row(seeds) for seeds in rows.values() if seeds]
@@ -156,12 +146,10 @@ def show(rows: list[dict[str, Any]]) -> None:
     table = Table("task", "over", "right", "facts", "sequence", "recall", "best", "paper", title=TITLE)
     for row in rows:
         singles = [" / ".join(f"{value:.1f}" for value in pair) for pair in (best(row), row["paper"])]
-        table.add_row(str(row["task"]), row["over"], *(_mean_and_spread(row[name]) for name in MEASURES), *singles)
+        table.add_row(
+            str(row["task"]), row["over"], *(experiment.mean_and_spread(row[name], 1) for name in MEASURES), *singles
+        )
     Console().print(table)
-
-
-def _mean_and_spread(values: list[float]) -> str:
-    return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def main() -> None:
@@ -175,17 +163,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    wanted = {name: getattr(options, name) for name in ("task", "over", "seed")}
-    asked = {name: value for name, value in wanted.items() if value is not None}
-    for job in jobs() if options.data else ():
-        if asked.items() <= asdict(job).items():
-            try:
-                do(job, str(Path(options.data).resolve()), options.runs)
-            except Interrupted as interrupted:
-                raise SystemExit(str(interrupted)) from None
-            except Failure as failure:
-                print(f"{job}: {failure}", flush=True)
-            write_results(options.runs)
+    if options.data:
+        data = str(Path(options.data).resolve())
+        todo = experiment.asked(jobs(), options)
+        experiment.do_all(todo, lambda job: do(job, data, options.runs), lambda: write_results(options.runs))
     rows = collect(options.runs)
     print(json.dumps({"name": "answer", "rows": rows}, indent=2)) if options.json else show(rows)
 

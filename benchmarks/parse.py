@@ -17,12 +17,12 @@ punctuation is without the words that are tagged PUNCT.
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import experiment
 import harness
 import torch
 import yaml
@@ -30,9 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from saccade import runs
-from saccade.failure import Failure, Interrupted
 from saccade.recipes import parse
-from saccade.training import Fit, evaluate, train
+from saccade.training import Fit, evaluate
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "parse.json"
@@ -71,23 +70,16 @@ def configuration(job: Job, data: Path) -> parse.Config:
 
 def do(job: Job, data: Path, folder: Path, threads: int) -> None:
     """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
-    run, config = folder / str(job), configuration(job, data)
-    if (run / "result.json").exists() or (job in kept() and not run.exists()):
-        return
-    start, clock = time.monotonic(), run / "seconds"
-    before = float(clock.read_text()) if clock.exists() else 0.0
-    fit = Fit(accelerator="cpu", threads=threads, precision="bf16-mixed", progress="none")
-    try:
-        best = train(parse, config, run, fit)
-    finally:
-        if run.is_dir():
-            runs.write(clock, str(before + time.monotonic() - start).encode())
-    tested = evaluate(run)
-    result: dict[str, Any] = {**asdict(job), **{name: round(100 * tested[f"test_{name}"], 3) for name in SHARES}}
-    result |= {"valid_las": round(100 * best["valid_las"], 3), "seconds": round(float(clock.read_text()))}
-    result |= {"threads": threads, "machine": harness.machine()}
-    runs.write(run / "result.json", json.dumps(result).encode())
-    print(f"{job}: UAS {result['uas']:.2f}, LAS {result['las']:.2f} in {result['seconds']} s", flush=True)
+    run, fit = folder / str(job), Fit(accelerator="cpu", threads=threads, precision="bf16-mixed", progress="none")
+
+    def test(best: runs.Row) -> dict[str, Any]:
+        tested = evaluate(run)
+        shares = {name: round(100 * tested[f"test_{name}"], 3) for name in SHARES}
+        return {**asdict(job), **shares, "valid_las": round(100 * best["valid_las"], 3), "threads": threads}
+
+    result = experiment.once(parse, configuration(job, data), run, fit, test, job in kept())
+    if result:
+        print(f"{job}: UAS {result['uas']:.2f}, LAS {result['las']:.2f} in {result['seconds']:.0f} s", flush=True)
 
 
 def kept() -> dict[Job, dict[str, Any]]:
@@ -102,8 +94,7 @@ def _job(row: dict[str, Any]) -> Job:
 
 def collect(folder: Path) -> list[dict[str, Any]]:
     """What is kept of each run, or what it says itself if it is there."""
-    found = [json.loads(file.read_text()) for file in folder.glob("*/result.json")]
-    results = kept() | {_job(row): row for row in found}
+    results = kept() | {_job(row): row for row in experiment.results(folder)}
     return [results[job] for job in jobs() if job in results]
 
 
@@ -117,13 +108,15 @@ def show(rows: list[dict[str, Any]]) -> None:
         groups.setdefault((row["corpus"], row["size"], row["over"]), []).append(row)
     for name in sorted(groups):
         seeds = groups[name]
-        cells = [_mean_and_spread([row[share] for row in seeds]) for share in SHARES]
+        cells = [experiment.mean_and_spread([row[share] for row in seeds]) for share in SHARES]
         table.add_row(*name, str(len(seeds)), *cells, f"{statistics.fmean(row['seconds'] for row in seeds):.0f}")
     Console().print(table)
 
 
-def _mean_and_spread(values: list[float]) -> str:
-    return f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+def write_results(folder: Path) -> None:
+    """Writes results/parse.json from what is finished."""
+    found = {"name": "parse", "machine": harness.machine(), "rows": collect(folder)}
+    runs.write(RESULTS, json.dumps(found, indent=2).encode() + b"\n")
 
 
 def main() -> None:
@@ -143,18 +136,12 @@ def main() -> None:
     flags.add_argument("--json", action="store_true", help="print JSON")
     options = flags.parse_args()
     torch.set_num_threads(options.threads)
-    wanted = {name: getattr(options, name) for name in ("corpus", "size", "over", "seed")}
-    asked = {name: value for name, value in wanted.items() if value is not None}
-    for job in jobs() if options.data else ():
-        if asked.items() <= asdict(job).items():
-            try:
-                do(job, options.data.resolve(), options.runs, options.threads)
-            except Interrupted as interrupted:
-                raise SystemExit(str(interrupted)) from None
-            except Failure as failure:
-                print(f"{job}: {failure}", flush=True)
-            found = {"name": "parse", "machine": harness.machine(), "rows": collect(options.runs)}
-            runs.write(RESULTS, json.dumps(found, indent=2).encode() + b"\n")
+    if options.data:
+        data = options.data.resolve()
+        todo = experiment.asked(jobs(), options)
+        experiment.do_all(
+            todo, lambda job: do(job, data, options.runs, options.threads), lambda: write_results(options.runs)
+        )
     rows = collect(options.runs)
     print(json.dumps({"name": "parse", "rows": rows}, indent=2)) if options.json else show(rows)
 

@@ -14,12 +14,12 @@ the results is not trained again: take its row out first.
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import experiment
 import harness
 import torch
 import yaml
@@ -27,9 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from saccade import looking, runs
-from saccade.failure import Failure, Interrupted
 from saccade.recipes import glimpse
-from saccade.training import Fit, train
+from saccade.training import Fit
 
 HERE = Path(__file__).parent
 RESULTS, WEIGHTS = HERE / "results" / "ram.json", HERE.parent / "weights"
@@ -79,20 +78,15 @@ def configuration(job: Job, data: str) -> glimpse.Config:
 
 def do(job: Job, data: str, folder: Path) -> None:
     """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
-    run, config = folder / str(job), configuration(job, data)
-    kept = any(_key(row) == job.row and job.seed in row["seeds"] for row in kept_rows())
-    if (run / "result.json").exists() or (kept and not run.exists()):
-        return
-    start, clock = time.monotonic(), run / "seconds"
-    before = float(clock.read_text()) if clock.exists() else 0.0
-    try:
-        best = train(glimpse, config, run, Fit(accelerator="cpu", threads=1, precision="bf16-mixed", progress="none"))
-    finally:
-        if run.is_dir():
-            runs.write(clock, str(before + time.monotonic() - start).encode())
-    result = {**asdict(job), **test(run), "valid_error": best["valid_error"], "seconds": float(clock.read_text())}
-    runs.write(run / "result.json", json.dumps(result).encode())
-    print(f"{job}: {result['error_percent']:.2f} % in {result['seconds']:.0f} s", flush=True)
+    run, fit = folder / str(job), Fit(accelerator="cpu", threads=1, precision="bf16-mixed", progress="none")
+    known = any(_key(row) == job.row and job.seed in row["seeds"] for row in kept_rows())
+
+    def said(best: runs.Row) -> dict[str, Any]:
+        return {**asdict(job), **test(run), "valid_error": best["valid_error"]}
+
+    result = experiment.once(glimpse, configuration(job, data), run, fit, said, known)
+    if result:
+        print(f"{job}: {result['error_percent']:.2f} % in {result['seconds']:.0f} s", flush=True)
 
 
 def test(run: Path) -> dict[str, Any]:
@@ -122,9 +116,7 @@ def sampled_error(model: Any, split: Any, batch: int) -> float:
 def collect(folder: Path) -> list[dict[str, Any]]:
     """The rows of the table: what is kept of each seed, or what its run says if there is one."""
     results = {(_key(each), each["seed"]): each for row in kept_rows() for each in _seeds(row)}
-    for file in folder.glob("*/result.json"):
-        each = json.loads(file.read_text())
-        results[_key(each), each["seed"]] = each
+    results |= {(_key(each), each["seed"]): each for each in experiment.results(folder)}
     rows = {job.row: [results[job.row, seed] for seed in range(SEEDS) if (job.row, seed) in results] for job in jobs()}
     return [_row(seeds) for seeds in rows.values() if seeds]
 
@@ -164,7 +156,7 @@ def _row(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         **lists,
         "pixels_read": seeds[0]["pixels_read"],
         "weights_seed": best["seed"] if model == "hard" else None,
-        "machine": seeds[-1].get("machine", harness.machine()),
+        "machine": seeds[-1]["machine"],
         "command": f"saccade bench ram --data DIR --task {task} --glimpses {glimpses} --model {model}",
     }
 
@@ -195,16 +187,10 @@ def show(rows: list[dict[str, Any]]) -> None:
     """Prints the table."""
     table = Table("task", "glimpses", "model", "error %", "by sampled paths %", "pixels", "seconds", title="ram")
     for row in rows:
-        cells = [_mean_and_spread(row.get(name)) for name in ("error_percent", "error_percent_sampled")]
+        cells = [experiment.mean_and_spread(row.get(name)) for name in ("error_percent", "error_percent_sampled")]
         seconds = f"{statistics.fmean(row['seconds']):.0f}"
         table.add_row(row["task"], str(row["glimpses"]), row["model"], *cells, f"{row['pixels_read']:.0f}", seconds)
     Console().print(table)
-
-
-def _mean_and_spread(values: list[float] | None) -> str:
-    if not values:
-        return ""
-    return f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def main() -> None:
@@ -221,17 +207,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    wanted = {name: getattr(options, name) for name in ("task", "glimpses", "model", "seed")}
-    asked = {name: value for name, value in wanted.items() if value is not None}
-    for job in jobs() if options.data else ():
-        if asked.items() <= asdict(job).items():
-            try:
-                do(job, str(Path(options.data).resolve()), options.runs)
-            except Interrupted as interrupted:
-                raise SystemExit(str(interrupted)) from None
-            except Failure as failure:
-                print(f"{job}: {failure}", flush=True)
-            write_results(options.runs)
+    if options.data:
+        data = str(Path(options.data).resolve())
+        todo = experiment.asked(jobs(), options)
+        experiment.do_all(todo, lambda job: do(job, data, options.runs), lambda: write_results(options.runs))
     rows = collect(options.runs)
     print(json.dumps({"name": "ram", "rows": rows}, indent=2)) if options.json else show(rows)
 

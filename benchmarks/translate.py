@@ -25,12 +25,12 @@ words have none (`saccade bench alignments` says more): rates are to be compared
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import experiment
 import harness
 import judging
 import torch
@@ -41,9 +41,8 @@ from rich.table import Table
 from safetensors.torch import save
 
 from saccade import looking, runs, translating
-from saccade.failure import Failure, Interrupted
 from saccade.recipes import translate
-from saccade.training import Fit, train
+from saccade.training import Fit
 
 HERE = Path(__file__).parent
 RESULTS, WEIGHTS = HERE / "results" / "translate.json", HERE.parent / "weights"
@@ -104,22 +103,16 @@ def configuration(job: Job, data: Path) -> translate.Config:
 
 def do(job: Job, data: Path, folder: Path, threads: int) -> None:
     """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
-    run, config = folder / str(job), configuration(job, data)
-    if (run / "result.json").exists() or (job in kept() and not run.exists()):
-        return
     torch.set_num_threads(threads)
-    start, clock = time.monotonic(), run / "seconds"
-    before = float(clock.read_text()) if clock.exists() else 0.0
-    fit = Fit(accelerator="cpu", threads=threads, precision="bf16-mixed", progress="none")
-    try:
-        best = train(translate, config, run, fit)
-    finally:
-        if run.is_dir():
-            runs.write(clock, str(before + time.monotonic() - start).encode())
-    result = {**asdict(job), **test(run, job, data), "valid_bleu": best["valid_bleu"]}
-    result |= {"seconds": float(clock.read_text()), "threads": threads, "machine": harness.machine()}
-    runs.write(run / "result.json", json.dumps(result).encode())
-    print(f"{job}: BLEU {result['bleu']:.2f} in {result['seconds']:.0f} s", flush=True)
+    run, fit = folder / str(job), Fit(accelerator="cpu", threads=threads, precision="bf16-mixed", progress="none")
+    own = {**asdict(job), "threads": threads}
+
+    def said(best: runs.Row) -> dict[str, Any]:
+        return {**own, **test(run, job, data), "valid_bleu": best["valid_bleu"]}
+
+    result = experiment.once(translate, configuration(job, data), run, fit, said, job in kept())
+    if result:
+        print(f"{job}: BLEU {result['bleu']:.2f} in {result['seconds']:.0f} s", flush=True)
 
 
 def test(run: Path, job: Job, data: Path) -> dict[str, Any]:
@@ -150,8 +143,7 @@ def _job(result: dict[str, Any]) -> Job:
 
 def finished(folder: Path) -> list[dict[str, Any]]:
     """What is kept of each run, or what it says itself if it is there."""
-    each = [json.loads(file.read_text()) for file in folder.glob("*/result.json")]
-    found = kept() | {_job(one): one for one in each}
+    found = kept() | {_job(each): each for each in experiment.results(folder)}
     return [found[job] for job in jobs() if job in found]
 
 
@@ -241,17 +233,11 @@ def show(rows: Sequence[dict[str, Any]], references: Sequence[dict[str, Any]]) -
     table = Table("", "seeds", "BLEU", "greedy", "cased", "perplexity", "alignment error", "s", title="translate")
     table.columns[0].no_wrap = True
     for row in rows:
-        cells = (_mean_and_spread(row[name]) for name in names)
+        cells = (experiment.mean_and_spread(row[name]) for name in names)
         table.add_row(f"{row['pair']} {row['size']} {row['attention']}", str(len(row["seeds"])), *cells)
     for row in references:
         table.add_row(f"en-fr {row['aligner']}", *[""] * 5, f"{row['alignment_error_rate']:.2f}", "")
     Console().print(table)
-
-
-def _mean_and_spread(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    return f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def _flags() -> argparse.ArgumentParser:
@@ -278,17 +264,13 @@ def _flags() -> argparse.ArgumentParser:
 def main() -> None:
     """The command line."""
     options = _flags().parse_args()
-    wanted = {name: getattr(options, name) for name in ("pair", "size", "attention", "text", "seed")}
-    asked = {name: value for name, value in wanted.items() if value is not None}
-    for job in jobs() if options.data else ():
-        if asked.items() <= asdict(job).items():
-            try:
-                do(job, options.data.resolve(), options.runs, options.threads or THREADS[job.size])
-            except Interrupted as interrupted:
-                raise SystemExit(str(interrupted)) from None
-            except Failure as failure:
-                print(f"{job}: {failure}", flush=True)
-            write_results(options.runs, options.data)
+    if options.data:
+        data = options.data.resolve()
+        experiment.do_all(
+            experiment.asked(jobs(), options),
+            lambda job: do(job, data, options.runs, options.threads or THREADS[job.size]),
+            lambda: write_results(options.runs, data),
+        )
     rows, references = rows_of(finished(options.runs)), results()["aligners"]
     if options.figure:
         harness.save(draw(rows), options.figure)

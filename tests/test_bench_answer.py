@@ -50,7 +50,7 @@ def test_a_row_of_two_seeds_is_kept_without_its_runs(bench: ModuleType, monkeypa
         assert row[name] == [round(each[name], 2) for each in results]
         assert all(0 <= value <= 100 for value in row[name])
     assert row["recall"] == row["facts"] == row["sequence"], "with one supporting fact they are the same"
-    monkeypatch.setattr(bench, "train", None)
+    monkeypatch.setattr(bench.experiment, "train", None)
     run(bench, monkeypatch, "--data", str(tmp_path), "--runs", folder, "--over", "chain")
     assert "answer: % of the test questions" in capsys.readouterr().out
     run(bench, monkeypatch, "--runs", str(tmp_path / "elsewhere"), "--json")

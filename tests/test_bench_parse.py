@@ -54,7 +54,7 @@ def test_rows_say_what_runs_did_and_runs_that_are_kept_are_not_done_again(bench,
     again = training.evaluate(tmp_path / "runs" / "xx-small-softmax-seed1")
     assert rows[1]["las"] == pytest.approx(100 * again["test_las"], abs=1e-3)
     assert rows[0]["las"] != rows[1]["las"]
-    monkeypatch.setattr(bench, "train", None)
+    monkeypatch.setattr(bench.experiment, "train", None)
     bench.main()
     monkeypatch.setattr("sys.argv", [*arguments[:3], "--runs", str(tmp_path / "elsewhere"), *arguments[5:], "--json"])
     capsys.readouterr()

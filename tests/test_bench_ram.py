@@ -65,7 +65,7 @@ def test_what_is_finished_is_not_done_again_and_is_kept_without_its_runs(ram: Mo
     monkeypatch.setattr("sys.argv", arguments)
     ram.main()
     rows = json.loads(ram.RESULTS.read_text())["rows"]
-    monkeypatch.setattr(ram, "train", None)
+    monkeypatch.setattr(ram.experiment, "train", None)
     ram.main()
     monkeypatch.setattr("sys.argv", ["ram.py", "--runs", str(tmp_path / "elsewhere")])
     ram.main()

@@ -89,7 +89,7 @@ def test_a_row_of_three_seeds_and_cased_text_and_its_weights(bench, monkeypatch,
     again = json.loads(capsys.readouterr().out)
     assert again["test_perplexity"] == pytest.approx(row["perplexity"][best], rel=0.01)
     capsys.readouterr()
-    monkeypatch.setattr(bench, "train", None)
+    monkeypatch.setattr(bench.experiment, "train", None)
     run(bench, monkeypatch, tmp_path, "--size", "full", "--attention", "additive")
     assert "translate" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["translate.py", "--runs", str(tmp_path / "elsewhere"), "--json"])
