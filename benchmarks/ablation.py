@@ -2,7 +2,7 @@
 
     saccade bench ablation --data DIR
 
-Short runs (10 epochs instead of those of `ram/60-cluttered.yaml`), three seeds, judged on the validation images: the
+Short runs (5 epochs instead of those of `ram/60-cluttered.yaml`), three seeds, judged on the validation images: the
 error, and the share of glimpses on the digit from the third on. Runs are kept in `runs/ablation` and are resumed.
 """
 
@@ -25,7 +25,7 @@ from saccade.recipes import glimpse
 from saccade.training import Fit
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
-EPOCHS, SEEDS = 10, 3
+EPOCHS, SEEDS = 5, 3
 CHANGES: dict[str, dict[str, Any]] = {
     "as it is": {},
     "draws that do not narrow": {"final_width": 0.1},

@@ -38,11 +38,11 @@ def test_the_gradient_is_weights_less_target(alpha: float, dtype: torch.dtype):
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_derivatives(alpha: float):
-    scores, target = given()
+    scores, target = (each[:5] for each in given())
     scores.requires_grad_()
     assert gradcheck(lambda scores: sc.entmax_loss(scores, target, alpha), scores)
     assert gradgradcheck(lambda scores: sc.entmax_loss(scores, target, alpha), scores)
-    learned = torch.full((40, 1), max(alpha, 1.01), dtype=torch.float64, requires_grad=True)
+    learned = torch.full((5, 1), max(alpha, 1.01), dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda *leaves: sc.entmax_loss(leaves[0], target, leaves[1]), (scores, learned))
 
 

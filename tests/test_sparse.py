@@ -150,7 +150,7 @@ def test_a_learned_alpha_has_exact_derivatives(shape: tuple[int, ...]):
     scores = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
     alphas = (1.01 + 1.4 * torch.rand(shape, dtype=torch.float64)).requires_grad_()
     assert gradcheck(entmax_weights, (scores, alphas))
-    assert gradgradcheck(entmax_weights, (scores, alphas))
+    assert gradgradcheck(entmax_weights, (scores, alphas), fast_mode=True)
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
