@@ -25,7 +25,8 @@ from saccade.recipes import glimpse
 
 HERE = Path(__file__).parent
 WEIGHTS = [
-    HERE.parent / "weights" / f"ram-{name}.safetensors" for name in ("28-6", "60-cluttered-8", "100-cluttered-8")
+    HERE.parent / "weights" / f"ram-{name}.safetensors"
+    for name in ("28-6", "60-translated-8", "60-cluttered-8", "100-cluttered-8")
 ]
 THRESHOLDS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)
 BATCH = 1000
@@ -104,7 +105,7 @@ def draw(rows: list[Row], steady: list[Fixed]) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     errors, times = figure.subplots(1, 2)
     errors.set_yscale("log")
-    for colour, case in zip(("#0072b2", "#d55e00", "#009e73"), dict.fromkeys(row.case for row in rows), strict=False):
+    for colour, case in zip(("#0072b2", "#cc79a7", "#d55e00", "#009e73"), dict.fromkeys(row.case for row in rows), strict=False):
         ours, theirs = [row for row in rows if row.case == case], [row for row in steady if row.case == case]
         errors.plot([row.glimpses for row in ours], [row.error_percent for row in ours], "o-", c=colour, label=case)
         errors.plot([row.glimpses for row in theirs], [row.error_percent for row in theirs], "x:", c=colour)

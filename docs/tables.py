@@ -70,6 +70,25 @@ def _errors(errors: Sequence[float] | None) -> str:
     return f"{statistics.fmean(errors):.2f}{spread}"
 
 
+def fewer(results: Mapping[str, Any]) -> str:
+    """What the models of the last columns answer after fewer glimpses."""
+    errors: dict[str, dict[int, float]] = {}
+    for row in results["fixed"]:
+        errors.setdefault(row["case"], {})[row["glimpses"]] = row["error_percent"]
+    steps = (1, 2, 4, 6, 8)
+    lines = [[case, *(f"{after[step]:.2f}" if step in after else "" for step in steps)] for case, after in errors.items()]
+    return markdown(["test error, %, after", *map(str, steps)], lines)
+
+
+def ablation(results: Mapping[str, Any]) -> str:
+    """What each part of the recipe bought."""
+    lines = [
+        [row["change"], _errors(row["valid_error_percent"]), _errors(row["on_digit_percent"])]
+        for row in results["rows"]
+    ]
+    return markdown(["change", "validation error, %", "glimpses on the digit, %"], lines)
+
+
 def variance(results: Mapping[str, Any]) -> str:
     """The gradient by every estimator."""
     budget = results["budget"]
@@ -180,6 +199,8 @@ def _rate(line: tuple[str, Sequence[float], Sequence[float]]) -> float:
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
+    "ablation": ("docs/hard.md", "ablation.json", ablation),
+    "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),
     "growth": ("docs/hard.md", "variance.json", growth),
     "additive": ("docs/mechanisms.md", "additive.json", bench),
