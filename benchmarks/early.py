@@ -105,7 +105,8 @@ def draw(rows: list[Row], steady: list[Fixed]) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     errors, times = figure.subplots(1, 2)
     errors.set_yscale("log")
-    for colour, case in zip(("#0072b2", "#cc79a7", "#d55e00", "#009e73"), dict.fromkeys(row.case for row in rows), strict=False):
+    colours, cases = ("#0072b2", "#cc79a7", "#d55e00", "#009e73"), dict.fromkeys(row.case for row in rows)
+    for colour, case in zip(colours, cases, strict=False):
         ours, theirs = [row for row in rows if row.case == case], [row for row in steady if row.case == case]
         errors.plot([row.glimpses for row in ours], [row.error_percent for row in ours], "o-", c=colour, label=case)
         errors.plot([row.glimpses for row in theirs], [row.error_percent for row in theirs], "x:", c=colour)

@@ -72,11 +72,12 @@ def _errors(errors: Sequence[float] | None) -> str:
 
 def fewer(results: Mapping[str, Any]) -> str:
     """What the models of the last columns answer after fewer glimpses."""
-    errors: dict[str, dict[int, float]] = {}
-    for row in results["fixed"]:
-        errors.setdefault(row["case"], {})[row["glimpses"]] = row["error_percent"]
     steps = (1, 2, 4, 6, 8)
-    lines = [[case, *(f"{after[step]:.2f}" if step in after else "" for step in steps)] for case, after in errors.items()]
+    errors = {(row["case"], row["glimpses"]): [row["error_percent"]] for row in results["fixed"]}
+    lines = [
+        [case, *(_errors(errors.get((case, step))) for step in steps)]
+        for case in dict.fromkeys(case for case, _ in errors)
+    ]
     return markdown(["test error, %, after", *map(str, steps)], lines)
 
 
