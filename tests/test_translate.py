@@ -204,21 +204,36 @@ def test_draws_are_compared_with_each_other_word_by_word(monkeypatch: pytest.Mon
     (wanted,) = torch.autograd.grad(expected[pairs["target"] > 0].sum(), scores)
     positions = sc.OneHot(scores=scores)
     looks = [sc.Attended(seen.features, z=positions.sample(), formed=positions)]
+    features = model.network.given(looks[0].z, seen, state.memory)
     model.config.draws = 20000
-    cost = translate.by_draws(model, seen._replace(looks=looks), state, pairs["target"], 0.0)
-    (found,) = torch.autograd.grad(cost.sum(), scores)
-    assert_close(cost.sum(), expected[pairs["target"] > 0].sum(), rtol=0.01, atol=0)
+    cost = translate.by_draws(model, seen._replace(looks=looks, features=features), state, pairs["target"], 0.0)
+    (found,) = torch.autograd.grad(cost.sum(), scores, retain_graph=True)
     assert (found - wanted).abs().max() < 0.05 * wanted.abs().max()
+    plain = model.cost(seen, features, pairs["target"])
+    assert_close(cost, plain)
+    of = (model.words.weight, model.network.own.weight, state.memory.values)
+    both = [torch.autograd.grad(each.sum(), of, retain_graph=True) for each in (cost, plain)]
+    assert_close(*both, msg="the draws that were not read train nothing but where to look")
 
 
 def test_hard_reads_one_place_and_is_fed_what_it_read():
-    model, pairs = made("hard", dropout=0.0), batch()
+    model, pairs = made("hard", dropout=0.0, soft=0.0), batch()
     seen, state = model(pairs)
     z = torch.cat([look.z for look in seen.looks], -1)
     assert_close(seen.features, model.network.given(z, seen, state.memory))
     assert (z != torch.cat([look.positions.mode for look in seen.looks], -1)).any()
     seen, _ = model.eval()(pairs)
     assert all((look.z == look.positions.mode).all() for look in seen.looks)
+
+
+def test_hard_reads_the_mean_before_it_draws():
+    model, pairs = made("hard", soft=0.25, epochs=4, batch=12), batch()
+    drawn = []
+    for _ in range(16):  # four epochs of 48 sentences
+        drawn.append(model(pairs)[0].looks[0].z is not None)
+        translate.loss(model, pairs)
+    assert drawn == [False] * 4 + [True] * 12
+    assert model.eval()(pairs)[0].looks[0].z is not None
 
 
 def test_none_knows_the_sentence_by_one_vector():

@@ -6,8 +6,9 @@ the encoder's states, where before all of a sentence had to fit into one vector 
 Approaches to Attention-based Neural Machine Translation": it looks with its new state, and what came of that is fed to
 the next step (section 3.3). Any mechanism may do the looking; these are trained in a way of their own:
 
-- `hard` reads one place, drawn in training. The word's cost under several draws trains where to look, each draw
-  compared with the others (`leave_one_out`); that a draw also changes later words is left out.
+- `hard` reads the mean in the first half of the training, and one place, drawn, in the other: draws alone teach where
+  to look only when what was seen there matters already. The word's cost under several draws trains where to look, each
+  draw compared with the others (`leave_one_out`); that a draw also changes later words is left out.
 - `variational` and `exact` take the alignment for a latent variable of each word (Deng et al. 2018, "Latent Alignment
   and Variational Attention"): p(word) = sum_z p(z) p(word | z). `exact` goes through all places; `variational` draws
   them from a posterior that has seen the word, and bounds the same likelihood. Fed to the next step is the mean under
@@ -86,6 +87,8 @@ class Config:
     """Share of the probability that is to be spread over all words instead of the right one."""
     draws: int = 4
     """Places that are drawn for each word, by hard and variational."""
+    soft: float = 0.5
+    """Share of the training, at its beginning, in which hard reads the mean instead of a place that is drawn."""
     epochs: int = 6
     """Passes over the training sentences, at most."""
     patience: int = 5
@@ -101,7 +104,7 @@ class Config:
                 raise ValueError(f"--{name} expected at least 1, but got {getattr(self, name)}")
         if self.subwords < 5:
             raise ValueError(f"--subwords expected at least 5, but got {self.subwords}")
-        for name in ("dropout", "smoothing"):
+        for name in ("dropout", "smoothing", "soft"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"--{name} expected a share from 0 up to 1, but got {getattr(self, name)}")
         if self.hidden % 2 or self.hidden % self.heads:
@@ -161,10 +164,30 @@ class State(NamedTuple):
     """What the attention carries from word to word."""
 
 
-class Recurrent(nn.Module):
-    """An LSTM in both directions over the sentence, and one that writes, looks, and is fed what it saw."""
+class SoftThenHard(nn.Module):
+    """The read of hard: the mean for the first `steps` of training, then a place that is drawn; in evaluation the most
+    probable place."""
 
-    def __init__(self, config: Config):
+    left: Tensor
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.register_buffer("left", torch.tensor(steps))
+
+    def at(self, step: Any) -> Any:
+        """The mean, a sample or the mode."""
+        return sc.mean if step.training and self.left > 0 else sc.hard.at(step)
+
+    def count(self) -> None:
+        """One step of training has been made."""
+        self.left.sub_(1)
+
+
+class Recurrent(nn.Module):
+    """An LSTM in both directions over the sentence, and one that writes, looks, and is fed what it saw. It will be
+    trained for so many steps."""
+
+    def __init__(self, config: Config, steps: int):
         super().__init__()
         size, between = config.hidden, config.dropout if config.layers > 1 else 0.0
         self.fixed, self.drop = config.attention == "none", config.dropout
@@ -173,6 +196,8 @@ class Recurrent(nn.Module):
         self.word, self.carried = nn.Linear(size, 4 * size), Recurring(2 * size, 4 * size, bias=False)
         row = {"none": "dot", "variational": "additive", "exact": "additive"}.get(config.attention, config.attention)
         self.attention: Any = sc.named.find(row).make(query_dim=size, key_dim=size, hidden_dim=size, places=PLACES)
+        if config.attention == "hard":
+            self.attention.read = SoftThenHard(round(config.soft * steps))
         self.seen, self.own = nn.Linear(size, size, bias=False), nn.Linear(size, size)
 
     def begin(self, words: Tensor, present: Tensor) -> State:
@@ -361,7 +386,8 @@ class Model(nn.Module):
         self.words = nn.Embedding(len(train.vocabulary), config.hidden)
         nn.init.normal_(self.words.weight, std=config.hidden**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(train.vocabulary)))
-        self.network: Any = Transformer(config) if config.attention == "self" else Recurrent(config)
+        steps = config.epochs * math.ceil(len(train) / config.batch)
+        self.network: Any = Transformer(config) if config.attention == "self" else Recurrent(config, steps)
         self.latent = config.attention in ("variational", "exact")
         if config.attention == "variational":
             sizes = {"query_dim": 2 * config.hidden, "key_dim": config.hidden, "hidden_dim": config.hidden}
@@ -437,11 +463,18 @@ def by_mean(model: Model, seen: Seen, state: Any, target: Tensor, smoothing: flo
 
 
 def by_draws(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
-    """The mean cost of each word (B, T) under several places, one of which was read and fed to the next word."""
-    read = torch.cat([look.z for look in seen.looks], -1)  # (B, T)
-    z = torch.cat((read.unsqueeze(0), seen.positions.sample((model.config.draws - 1,))))
-    costs = model.cost(seen, model.network.given(z, seen, state.memory), target, smoothing)
-    return (costs + sc.leave_one_out(seen.positions.log_prob(z), costs)).mean(0)
+    """The cost of each word (B, T) by what was read. If that is a place that was drawn, its cost is compared with that
+    of others, to train where to look."""
+    model.network.attention.read.count()
+    cost = model.cost(seen, seen.features, target, smoothing)
+    if seen.looks[0].z is None:
+        return cost
+    z = torch.cat([look.z for look in seen.looks], -1).unsqueeze(0)  # (1, B, T)
+    others = seen.positions.sample((model.config.draws - 1,))
+    with torch.no_grad():
+        costs = model.cost(seen, model.network.given(others, seen, state.memory), target, smoothing)
+    z, costs = torch.cat((z, others)), torch.cat((cost.detach().unsqueeze(0), costs))
+    return cost + sc.leave_one_out(seen.positions.log_prob(z), costs).mean(0)
 
 
 def by_posterior(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
