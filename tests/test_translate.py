@@ -226,14 +226,21 @@ def test_hard_reads_one_place_and_is_fed_what_it_read():
     assert all((look.z == look.positions.mode).all() for look in seen.looks)
 
 
-def test_hard_reads_the_mean_before_it_draws():
-    model, pairs = made("hard", soft=0.25, epochs=4, batch=12), batch()
-    drawn = []
-    for _ in range(16):  # four epochs of 48 sentences
-        drawn.append(model(pairs)[0].looks[0].z is not None)
-        translate.loss(model, pairs)
-    assert drawn == [False] * 4 + [True] * 12
-    assert model.eval()(pairs)[0].looks[0].z is not None
+@pytest.mark.parametrize("attention", ["hard", "variational", "exact"])
+def test_training_begins_as_that_of_soft_attention(attention: str):
+    model, soft, pairs = made(attention, soft=0.25, epochs=4, batch=12), made("additive"), batch()
+    soft.load_state_dict(model.state_dict(), strict=False)
+    shared, alike = dict(soft.named_parameters()), []
+    for step in range(16):  # four epochs of 48 sentences
+        for each in (model, soft):
+            torch.manual_seed(step)
+            each.zero_grad()
+            translate.loss(each, pairs)[0].backward()
+        gradients = {name: weights.grad for name, weights in model.named_parameters()}
+        alike.append(all(torch.equal(gradients[name], weights.grad) for name, weights in shared.items()))
+        assert all(gradient.abs().sum() > 0 for gradient in gradients.values()), "several processes need all of them"
+    assert alike == [True] * 4 + [False] * 12
+    assert (model.eval()(pairs)[0].looks[0].z is None) == (attention != "hard")
 
 
 def test_none_knows_the_sentence_by_one_vector():

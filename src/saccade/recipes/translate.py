@@ -6,13 +6,14 @@ the encoder's states, where before all of a sentence had to fit into one vector 
 Approaches to Attention-based Neural Machine Translation": it looks with its new state, and what came of that is fed to
 the next step (section 3.3). Any mechanism may do the looking; these are trained in a way of their own:
 
-- `hard` reads the mean in the first half of the training, and one place, drawn, in the other: draws alone teach where
-  to look only when what was seen there matters already. The word's cost under several draws trains where to look, each
-  draw compared with the others (`leave_one_out`); that a draw also changes later words is left out.
+- `hard` reads one place, drawn in training. The word's cost under several draws trains where to look, each draw
+  compared with the others (`leave_one_out`); that a draw also changes later words is left out.
 - `variational` and `exact` take the alignment for a latent variable of each word (Deng et al. 2018, "Latent Alignment
   and Variational Attention"): p(word) = sum_z p(z) p(word | z). `exact` goes through all places; `variational` draws
   them from a posterior that has seen the word, and bounds the same likelihood. Fed to the next step is the mean under
   the prior, so that the likelihood of a sentence remains a product over its words.
+- These three are trained as soft attention in the first half of the training: where to look is learned from draws only
+  when it matters already what is seen there.
 - `self` is a Transformer (Vaswani et al. 2017, "Attention Is All You Need").
 
     saccade train translate                                               dates: a minute on one core
@@ -24,7 +25,7 @@ The number to reach on Multi30k, German to English, lower-cased and tokenised, t
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -41,6 +42,7 @@ from saccade import decoding
 from saccade.data.vocabulary import BEGIN, END, SPECIAL, START, vocabulary
 from saccade.failure import Failure
 from saccade.matrix import Matrix, merged
+from saccade.parts import at
 from saccade.report import Picture
 from saccade.sentences import png, squares
 
@@ -88,7 +90,7 @@ class Config:
     draws: int = 4
     """Places that are drawn for each word, by hard and variational."""
     soft: float = 0.5
-    """Share of the training, at its beginning, in which hard reads the mean instead of a place that is drawn."""
+    """Share of the training, at its beginning, in which hard, variational and exact are trained as soft attention."""
     epochs: int = 6
     """Passes over the training sentences, at most."""
     patience: int = 5
@@ -164,23 +166,24 @@ class State(NamedTuple):
     """What the attention carries from word to word."""
 
 
-class SoftThenHard(nn.Module):
-    """The read of hard: the mean for the first `steps` of training, then a place that is drawn; in evaluation the most
-    probable place."""
+class SoftThen(nn.Module):
+    """The mean in the first `steps` of training, then another read."""
 
     left: Tensor
 
-    def __init__(self, steps: int):
+    def __init__(self, steps: int, read: Any):
         super().__init__()
+        self.read = read
         self.register_buffer("left", torch.tensor(steps))
 
     def at(self, step: Any) -> Any:
-        """The mean, a sample or the mode."""
-        return sc.mean if step.training and self.left > 0 else sc.hard.at(step)
+        """The plain function that it is at a step."""
+        return sc.mean if step.training and self.left > 0 else at(self.read, step)
 
-    def count(self) -> None:
-        """One step of training has been made."""
+    def count(self) -> bool:
+        """Notes that a step of training is made; whether it is one of the first."""
         self.left.sub_(1)
+        return bool(self.left >= 0)
 
 
 class Recurrent(nn.Module):
@@ -196,8 +199,8 @@ class Recurrent(nn.Module):
         self.word, self.carried = nn.Linear(size, 4 * size), Recurring(2 * size, 4 * size, bias=False)
         row = {"none": "dot", "variational": "additive", "exact": "additive"}.get(config.attention, config.attention)
         self.attention: Any = sc.named.find(row).make(query_dim=size, key_dim=size, hidden_dim=size, places=PLACES)
-        if config.attention == "hard":
-            self.attention.read = SoftThenHard(round(config.soft * steps))
+        if config.attention in SOFT_FIRST:
+            self.attention.read = SoftThen(round(config.soft * steps), self.attention.read)
         self.seen, self.own = nn.Linear(size, size, bias=False), nn.Linear(size, size)
 
     def begin(self, words: Tensor, present: Tensor) -> State:
@@ -423,6 +426,10 @@ class Model(nn.Module):
         costs[..., present] = found.view(labels.shape)
         return costs
 
+    def after(self, query: Tensor, memory: sc.Memory) -> Any:
+        """The posterior of places once a word is known: of queries (B, T, 2 D), the decoder's states and the words."""
+        return self.posterior(query, self.posterior.prepare(memory.values, memory.values, memory.mask)).positions
+
     def step(self, words: Tensor, state: Any) -> tuple[Tensor, Any]:
         """The log-probabilities (N, words) of what follows the words (N,), for `saccade.decoding`."""
         seen, state = self.network(self.vectors(words.unsqueeze(1)), state)
@@ -453,7 +460,8 @@ def _check_spelling(model: Model, weights: dict[str, Tensor], prefix: str, *_: A
 def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean cost of a word, with what trains the attention of some: its value is zero."""
     (seen, state), target = model(batch), batch["target"]
-    by = {"hard": by_draws, "variational": by_posterior, "exact": by_all_places}.get(model.config.attention, by_mean)
+    first, later = SOFT_FIRST.get(model.config.attention, (by_mean, None))
+    by = later if later and not model.network.attention.read.count() else first
     return by(model, seen, state, target, model.config.smoothing).sum() / (target > 0).sum(), {}
 
 
@@ -463,12 +471,9 @@ def by_mean(model: Model, seen: Seen, state: Any, target: Tensor, smoothing: flo
 
 
 def by_draws(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
-    """The cost of each word (B, T) by what was read. If that is a place that was drawn, its cost is compared with that
-    of others, to train where to look."""
-    model.network.attention.read.count()
+    """The cost of each word (B, T) by the place that was drawn and read; compared with that of other places, it also
+    trains where to look."""
     cost = model.cost(seen, seen.features, target, smoothing)
-    if seen.looks[0].z is None:
-        return cost
     z = torch.cat([look.z for look in seen.looks], -1).unsqueeze(0)  # (1, B, T)
     others = seen.positions.sample((model.config.draws - 1,))
     with torch.no_grad():
@@ -479,13 +484,20 @@ def by_draws(model: Model, seen: Seen, state: State, target: Tensor, smoothing: 
 
 def by_posterior(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
     """The evidence bound of each word (B, T), by places that are drawn from a posterior that sees the word."""
-    values, mask = state.memory.values, state.memory.mask
-    query = torch.cat((seen.hidden, model.vectors(target)), -1)  # (B, T, 2 D)
-    posterior = model.posterior(query, model.posterior.prepare(values, values, mask)).positions
+    posterior = model.after(torch.cat((seen.hidden, model.vectors(target)), -1), state.memory)
     z = posterior.sample((model.config.draws,))
     costs = model.cost(seen, model.network.given(z, seen, state.memory), target, smoothing)
     cost = (costs + sc.leave_one_out(posterior.log_prob(z), costs)).mean(0)
     return sc.variational(cost, posterior, seen.positions).masked_fill(target == 0, 0)
+
+
+def by_imitation(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
+    """The cost of each word (B, T) by what was read, with the divergence of the posterior from where the word looked:
+    it trains nothing but the posterior, which is to begin there."""
+    query = torch.cat((seen.hidden, model.vectors(target)), -1).detach()
+    memory = replace(state.memory, values=state.memory.values.detach())
+    cost, prior = by_mean(model, seen, state, target, smoothing), sc.OneHot(weights=seen.weights.detach())
+    return sc.variational(cost, model.after(query, memory), prior).masked_fill(target == 0, 0)
 
 
 def by_all_places(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
@@ -498,6 +510,14 @@ def by_all_places(model: Model, seen: Seen, state: State, target: Tensor, smooth
         return (-model.cost(seen, model.network.given(z, seen, state.memory), target, smoothing)).exp()
 
     return -sc.enumerate_exactly(seen.positions, likelihood).log()
+
+
+SOFT_FIRST = {
+    "hard": (by_mean, by_draws),
+    "variational": (by_imitation, by_posterior),
+    "exact": (by_mean, by_all_places),
+}
+"""The costs of attentions that begin as soft ones: then, and later."""
 
 
 def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
