@@ -3,6 +3,7 @@
     saccade bench translate --data DIR                                             every run: many hours
     saccade bench translate --data DIR --pair de-en --attention hard --seed 0      some of them
     saccade bench translate --figure docs/pictures/length.png                      what is finished, and its figure
+    saccade bench translate --alignments docs/pictures/alignments.png              where four of these runs look
 
 DIR holds the folders `multi30k` and `word_alignments`. What is trained is `translate/SIZE.yaml` beside this script, and
 over it `translate/SIZE-ATTENTION.yaml` if there is one: of comparison size 12 minutes on one core, of full size at most
@@ -41,6 +42,7 @@ from rich.table import Table
 from safetensors.torch import save
 
 from saccade import looking, runs, translating
+from saccade.matrix import Matrix
 from saccade.recipes import translate
 from saccade.training import Fit
 
@@ -56,6 +58,8 @@ OTHERS = (
 )  # fmt: skip
 PAIRS, THREADS = ("de-en", "en-fr"), {"comparison": 1, "full": 2}
 DRAWN = ("none", "additive", "local-p", "self")
+LOOKED, SENTENCE = ("additive", "hard", "segments", "self"), 644
+"""Whose alignments of which test sentence are drawn."""
 WEIGHED, LARGEST = ("additive", "self"), 20_000_000
 """Whose weights are kept, and of how many bytes at most."""
 MEASURES = ("bleu", "bleu_greedy", "perplexity", "valid_bleu", "seconds")
@@ -227,14 +231,36 @@ def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
+def draw_alignments(folder: Path) -> Figure:
+    """The other figure: where the words of one test sentence looked, of the runs that are here."""
+    folders = {attention: folder / str(Job("de-en", attention, "comparison", 0)) for attention in LOOKED}
+    found = {attention: _aligned(run) for attention, run in folders.items() if (run / "model.safetensors").exists()}
+    figure = Figure(figsize=(3.1 * len(found) + 0.6, 3.4), layout="constrained")
+    for axes, (attention, matrix) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+        axes.imshow(matrix.weights, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(len(matrix.source)), matrix.source, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(matrix.target)), matrix.target if not axes.get_subplotspec().colspan.start else "")
+        axes.tick_params(length=0, labelsize=8, top=True, labeltop=True, bottom=False, labelbottom=False)
+        axes.set_xlabel(attention)
+    return figure
+
+
+def _aligned(run: Path) -> Matrix:
+    _, _, splits, model = runs.open_run(run)
+    batch = splits.test.batch(torch.tensor([SENTENCE]))
+    return translate.alignments(model, batch["source"], batch["target"])[0]
+
+
 def show(rows: Sequence[dict[str, Any]], references: Sequence[dict[str, Any]]) -> None:
     """Prints the table: means over the seeds, and their standard deviations; then the aligners that only align."""
-    names = ("bleu", "bleu_greedy", "bleu_cased", "perplexity", "alignment_error_rate", "seconds")
-    table = Table("", "seeds", "BLEU", "greedy", "cased", "perplexity", "alignment error", "s", title="translate")
-    table.columns[0].no_wrap = True
+    names = ("bleu", "bleu_greedy", "bleu_cased", "perplexity", "alignment_error_rate")
+    table = Table("", "seeds", "BLEU", "greedy", "cased", "ppl", "AER", "s", title="translate")
+    for column in table.columns[1:]:
+        column.no_wrap = True
     for row in rows:
         cells = (experiment.mean_and_spread(row[name]) for name in names)
-        table.add_row(f"{row['pair']} {row['size']} {row['attention']}", str(len(row["seeds"])), *cells)
+        seconds = experiment.mean_and_spread(row["seconds"], 0)
+        table.add_row(f"{row['pair']} {row['size']} {row['attention']}", str(len(row["seeds"])), *cells, seconds)
     for row in references:
         table.add_row(f"en-fr {row['aligner']}", *[""] * 5, f"{row['alignment_error_rate']:.2f}", "")
     Console().print(table)
@@ -258,6 +284,7 @@ def _flags() -> argparse.ArgumentParser:
     flags.add_argument("--threads", type=int, help="of a run; one of comparison size, two of full size if not given")
     flags.add_argument("--json", action="store_true", help="print JSON")
     flags.add_argument("--figure", type=Path, metavar="FILE", help="draw BLEU by length, as PNG")
+    flags.add_argument("--alignments", type=Path, metavar="FILE", help="draw where some runs look, as PNG")
     return flags
 
 
@@ -274,6 +301,8 @@ def main() -> None:
     rows, references = rows_of(finished(options.runs)), results()["aligners"]
     if options.figure:
         harness.save(draw(rows), options.figure)
+    if options.alignments:
+        harness.save(draw_alignments(options.runs), options.alignments)
     print(json.dumps({"name": "translate", "rows": rows}, indent=2)) if options.json else show(rows, references)
 
 
