@@ -78,6 +78,19 @@ def test_draws_stand_in_front():
     check(query.expand(3, *query.shape), keys, values)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_training_in_bfloat16_is_computed_in_float32_and_rounded(autocast: bool):
+    leaves = [each.requires_grad_() for each in arguments("heads", torch.bfloat16)]
+    wide = [each.detach().float().requires_grad_() for each in leaves]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        context = sc.attend(*leaves).context
+    exact = sc.attend(*wide).context
+    assert torch.equal(context, exact.bfloat16())
+    grads = torch.autograd.grad(context.sum(), leaves)
+    for grad, other in zip(grads, torch.autograd.grad(exact.sum(), wide), strict=True):
+        assert torch.equal(grad, other.bfloat16())
+
+
 def test_the_second_gradient_is_that_of_the_plain_road():
     leaves = [each.requires_grad_() for each in arguments("batch", torch.float64)]
     assert torch.autograd.gradgradcheck(lambda *leaves: sc.attend(*leaves).context, leaves)
