@@ -221,7 +221,9 @@ def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     drawn = [row for row in rows if (row["pair"], row["size"]) == ("de-en", "comparison")]
     found = {row["attention"]: row["bleu_by_length"] for row in drawn}
     for colour, attention in zip(("#000000", "#0072b2", "#d55e00", "#009e73"), DRAWN, strict=True):
-        lengths = found.get(attention, {})
+        lengths = found.get(attention)
+        if not lengths:
+            continue
         means = [statistics.fmean(values) for values in lengths.values()]
         spreads = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in lengths.values()]
         axes.errorbar(list(lengths), means, spreads, fmt="o-", c=colour, capsize=3, label=attention)
@@ -237,7 +239,7 @@ def draw_alignments(folder: Path) -> Figure:
     found = {attention: _aligned(run) for attention, run in folders.items() if (run / "model.safetensors").exists()}
     figure = Figure(figsize=(3.1 * len(found) + 0.6, 3.4), layout="constrained")
     for axes, (attention, matrix) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
-        axes.imshow(matrix.weights, cmap="Blues", vmin=0, vmax=1)
+        axes.imshow(matrix.weights.numpy(), cmap="Blues", vmin=0, vmax=1)
         axes.set_xticks(range(len(matrix.source)), matrix.source, rotation=90, fontsize=8)
         axes.set_yticks(range(len(matrix.target)), matrix.target if not axes.get_subplotspec().colspan.start else "")
         axes.tick_params(length=0, labelsize=8, top=True, labeltop=True, bottom=False, labelbottom=False)

@@ -18,7 +18,8 @@ from saccade.data.vocabulary import subwords
 from saccade.matrix import Matrix
 from saccade.recipes import translate
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
 TINY = {"hidden": 8, "subwords": 60, "epochs": 1, "batch": 20, "learning_rate": 0.01, "heads": 2}
 COUNTS = {"train": 60, "val": 10, "test_2016_flickr": 12}
 
@@ -101,6 +102,28 @@ def test_weights_that_are_large_are_not_kept(bench, monkeypatch, tmp_path: Path)
     monkeypatch.setattr(bench, "LARGEST", 1000)
     run(bench, monkeypatch, tmp_path, "--size", "full", "--attention", "self", "--seed", "1")
     assert not (tmp_path / "weights").exists()
+
+
+@pytest.mark.parametrize(
+    "weights", sorted((ROOT / "weights").glob("translate-*.safetensors")), ids=lambda file: file.stem
+)
+def test_the_weights_that_are_kept_translate(weights: Path):
+    assert weights.stat().st_size < 20e6
+    written = translating.translated(translating.restored(weights), ["ein hund springt über einen zaun .", ""])
+    assert written == ["a dog jumps over a fence .", ""]
+
+
+def test_where_some_runs_look_is_drawn(bench, monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(bench, "SENTENCE", 3)
+    drawn = []
+    monkeypatch.setattr(bench.harness, "save", lambda figure, file: drawn.append((figure, file)))
+    which = ["--pair", "de-en", "--size", "comparison", "--seed", "0"]
+    run(bench, monkeypatch, tmp_path, *which, "--attention", "hard")
+    run(bench, monkeypatch, tmp_path, *which, "--attention", "self", "--alignments", "drawn.png")
+    ((figure, file),) = drawn
+    assert file == Path("drawn.png") and [axes.get_xlabel() for axes in figure.axes] == ["hard", "self"]
+    words = dates(COUNTS["test_2016_flickr"], seed=2)[0][3].split()
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == [*words, "<end>"]
 
 
 def test_en_fr_has_alignments_and_what_they_are_compared_with(bench, monkeypatch, tmp_path: Path, capsys):
