@@ -237,7 +237,7 @@ def draw_alignments(folder: Path) -> Figure:
     """The other figure: where the words of one test sentence looked, of the runs that are here."""
     folders = {attention: folder / str(Job("de-en", attention, "comparison", 0)) for attention in LOOKED}
     found = {attention: _aligned(run) for attention, run in folders.items() if (run / "model.safetensors").exists()}
-    figure = Figure(figsize=(3.1 * len(found) + 0.6, 3.4), layout="constrained")
+    figure = Figure(figsize=(3.1 * len(found) + 0.6, 3.7), layout="constrained")
     for axes, (attention, matrix) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
         axes.imshow(matrix.weights.numpy(), cmap="Blues", vmin=0, vmax=1)
         axes.set_xticks(range(len(matrix.source)), matrix.source, rotation=90, fontsize=8)
