@@ -6,11 +6,11 @@
     saccade bench translate --alignments docs/pictures/alignments.png              where four of these runs look
 
 DIR holds the folders `multi30k` and `word_alignments`. What is trained is `translate/SIZE.yaml` beside this script, and
-over it `translate/SIZE-ATTENTION.yaml` if there is one: of comparison size 12 minutes on one core, of full size at most
-45 on two. Runs are kept in `runs/translate` and are resumed; several of these commands may run at once, each takes runs
-that no other has. What is finished is in `results/translate.json`, and is not trained again: take its run out first.
-The weights of the full size that are best on validation are kept in half precision, if then below 20 MB, in
-`weights/translate-ATTENTION.safetensors`.
+over it `translate/SIZE-ATTENTION.yaml` if there is one: of comparison size 12 minutes on one core, and more where
+several places are drawn; of full size at most 45 on two. Runs are kept in `runs/translate` and are resumed; several of
+these commands may run at once, each takes runs that no other has. What is finished is in `results/translate.json`, and
+is not trained again: take its run out first. The weights of the full size that are best on validation are kept in half
+precision, if then below 20 MB, in `weights/translate-ATTENTION.safetensors`.
 
 The best epoch is that of the highest BLEU on the validation sentences; the test sentences are seen once, by the
 finished run. `bleu` is sacrebleu's of a beam of 5, `bleu_greedy` that of the most probable word each time, both of

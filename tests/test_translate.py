@@ -49,7 +49,7 @@ SPLITS = made_of(48)
 
 def made(attention: str, **settings) -> Model:
     torch.manual_seed(0)
-    return Model(replace(SMALL, attention=attention, **settings), SPLITS)
+    return Model(replace(SMALL, attention=attention, **{"soft": 0.0, **settings}), SPLITS)
 
 
 def batch(count: int = 6) -> dict[str, Tensor]:
@@ -217,7 +217,7 @@ def test_draws_are_compared_with_each_other_word_by_word(monkeypatch: pytest.Mon
 
 
 def test_hard_reads_one_place_and_is_fed_what_it_read():
-    model, pairs = made("hard", dropout=0.0, soft=0.0), batch()
+    model, pairs = made("hard", dropout=0.0), batch()
     seen, state = model(pairs)
     z = torch.cat([look.z for look in seen.looks], -1)
     assert_close(seen.features, model.network.given(z, seen, state.memory))

@@ -21,7 +21,7 @@ from saccade.reads import Read, mean
 from saccade.scores import Bilinear, Cosine, dot, scaled_dot
 
 FEW = 512
-"""Keys, from which on bfloat16 is not slower in training either."""
+"""Keys from which on the two take about as long in training."""
 
 
 def suits(score: Any, over: Any, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Tensor | None) -> bool:

@@ -426,8 +426,8 @@ class Model(nn.Module):
         costs[..., present] = found.view(labels.shape)
         return costs
 
-    def after(self, query: Tensor, memory: sc.Memory) -> Any:
-        """The posterior of places once a word is known: of queries (B, T, 2 D), the decoder's states and the words."""
+    def infer(self, query: Tensor, memory: sc.Memory) -> Any:
+        """The posterior of the places of words that are known: from (B, T, 2 D), the decoder's states and the words."""
         return self.posterior(query, self.posterior.prepare(memory.values, memory.values, memory.mask)).positions
 
     def step(self, words: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -484,7 +484,7 @@ def by_draws(model: Model, seen: Seen, state: State, target: Tensor, smoothing: 
 
 def by_posterior(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
     """The evidence bound of each word (B, T), by places that are drawn from a posterior that sees the word."""
-    posterior = model.after(torch.cat((seen.hidden, model.vectors(target)), -1), state.memory)
+    posterior = model.infer(torch.cat((seen.hidden, model.vectors(target)), -1), state.memory)
     z = posterior.sample((model.config.draws,))
     costs = model.cost(seen, model.network.given(z, seen, state.memory), target, smoothing)
     cost = (costs + sc.leave_one_out(posterior.log_prob(z), costs)).mean(0)
@@ -497,7 +497,7 @@ def by_imitation(model: Model, seen: Seen, state: State, target: Tensor, smoothi
     query = torch.cat((seen.hidden, model.vectors(target)), -1).detach()
     memory = replace(state.memory, values=state.memory.values.detach())
     cost, prior = by_mean(model, seen, state, target, smoothing), sc.OneHot(weights=seen.weights.detach())
-    return sc.variational(cost, model.after(query, memory), prior).masked_fill(target == 0, 0)
+    return sc.variational(cost, model.infer(query, memory), prior).masked_fill(target == 0, 0)
 
 
 def by_all_places(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
