@@ -1,0 +1,45 @@
+"""The networks of `translate`: what the recipe does not see of them."""
+
+import pytest
+import torch
+from tiny_translate import batch, made
+from torch import nn
+from torch.testing import assert_close
+
+from saccade import seq2seq
+from saccade.seq2seq import Recurring
+
+
+def test_the_gradient_of_recurring_weights_is_that_of_each_step():
+    ours = Recurring(3, 2, bias=False).double()
+    plain = nn.Linear(3, 2, bias=False).double()
+    plain.load_state_dict(ours.state_dict())
+    added, start = torch.randn(2, 4, 5, 2, dtype=torch.float64).unbind(0)
+    results = []
+    for each in (ours, plain):
+        given, last = added.clone().requires_grad_(), start[:, 0].clone().requires_grad_()
+        words, before = ours.begin(given) if each is ours else (given, None)
+        for word in words.unbind(1):
+            step = torch.cat((last, last[:, :1].sin()), -1)
+            last = (word + (each(step) if before is None else each(step, before))).tanh()
+        last.square().sum().backward()
+        results.append((last, given.grad, each.weight.grad))
+    for one, other in zip(*results, strict=True):
+        assert_close(one, other)
+    assert results[0][2].abs().sum() > 0
+
+
+def test_recurring_weights_have_no_second_gradient_rather_than_a_wrong_one():
+    linear = Recurring(2, 2, bias=False)
+    added, before = linear.begin(torch.randn(1, 2, 2, requires_grad=True))
+    last = (added[:, 1] + linear((added[:, 0] + linear(torch.ones(1, 2), before)).sin(), before)).sin().sum()
+    (gradient,) = torch.autograd.grad(last, linear.weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_words_beyond_the_last_place_are_read_but_not_looked_at(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(seq2seq, "PLACES", 5)
+    for attention in ("location", "self"):
+        seen, _ = made(attention).eval()(batch())
+        assert seen.weights.shape == (6, batch()["target"].shape[1], 5)
