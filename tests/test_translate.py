@@ -233,6 +233,8 @@ class TestRefused:
             (["--hidden", "15"], "--hidden expected a multiple of 2 and of --heads 4, but got 15", 2),
             (["--draws", "1"], "--draws expected at least 2, as draws are compared, but got 1", 2),
             (["--dropout", "1"], "--dropout expected a share from 0 up to 1, but got 1.0", 2),
+            (["--learning_rate", ".nan"], "--learning_rate expected a number above zero, but got nan", 2),
+            (["--learning_rate", "0"], "--learning_rate expected a number above zero, but got 0.0", 2),
             (["--patience", "0"], "--patience expected at least 1, but got 0", 2),
             (["--subwords", "4"], "--subwords expected at least 5, but got 4", 2),
         ],

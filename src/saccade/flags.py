@@ -2,9 +2,10 @@
 
 import argparse
 import ast
+import math
 import pkgutil
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -92,6 +93,27 @@ def build(dataclass: type, options: Any) -> Any:
         return dataclass(**given)
     except (ValueError, TypeError) as error:
         raise Wrong(str(error)) from None
+
+
+def at_least(least: int, config: Any, *names: str) -> None:
+    """Raises ValueError unless these fields are so much, or None."""
+    _check(config, names, f"at least {least}", lambda value: value is None or value >= least)
+
+
+def share(config: Any, *names: str) -> None:
+    """Raises ValueError unless these fields are at least zero and less than one."""
+    _check(config, names, "a share from 0 up to 1", lambda value: 0 <= value < 1)
+
+
+def above_zero(config: Any, *names: str) -> None:
+    """Raises ValueError unless these fields are above zero and finite."""
+    _check(config, names, "a number above zero", lambda value: 0 < value < math.inf)
+
+
+def _check(config: Any, names: Sequence[str], expected: str, suits: Callable[[Any], bool]) -> None:
+    for name in names:
+        if not suits(getattr(config, name)):
+            raise ValueError(f"--{name} expected {expected}, but got {getattr(config, name)}")
 
 
 def name_of(config: Any) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from saccade.failure import Failure, Interrupted, blaming_torchvision
 from saccade.learning import Glance, glances, write_learning
 from saccade.progress import Tell, say
-from saccade.runs import Row, best_row, over, write, write_metrics
+from saccade.runs import Row, best_row, finished, write, write_metrics
 
 with blaming_torchvision():
     import lightning.pytorch as pl
@@ -99,7 +99,7 @@ class Keeper(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(self.rows[-1], trainer.global_step)
         asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
-        trainer.should_stop = over(self.rows, training.config, self.watch)
+        trainer.should_stop = finished(self.rows, training.config, self.watch)
         if asked and not trainer.should_stop:
             self._interrupt(trainer)
 

@@ -229,12 +229,12 @@ def best_row(rows: list[Row], watch: tuple[str, str]) -> Row | None:
     return {"min": min, "max": max}[order](known, key=lambda row: row[name], default=None)
 
 
-def over(rows: list[Row], config: Any, watch: tuple[str, str]) -> bool:
+def finished(rows: list[Row], config: Any, watch: tuple[str, str]) -> bool:
     """Whether training is: all epochs are there, or as many since the best one as a `patience` allows.
 
     >>> from types import SimpleNamespace as Config
     >>> rows = [{"epoch": 1, "valid_bleu": 30.0}, {"epoch": 2, "valid_bleu": 29.0}]
-    >>> [over(rows, Config(epochs=8, patience=patience), ("valid_bleu", "max")) for patience in (1, 2)]
+    >>> [finished(rows, Config(epochs=8, patience=patience), ("valid_bleu", "max")) for patience in (1, 2)]
     [True, False]
     """
     best, patience = best_row(rows, watch), getattr(config, "patience", config.epochs)

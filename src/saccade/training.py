@@ -28,7 +28,7 @@ from saccade.keeping import Keeper, SafeCheckpoints, Teller, handle, heeding
 from saccade.looking import concluded
 from saccade.order import Loader, Order, mix, sow
 from saccade.progress import Tell, bar, say
-from saccade.runs import Row, best_row, claim, load, locked, open_run, over, read_metrics, recipe_name
+from saccade.runs import Row, best_row, claim, finished, load, locked, open_run, read_metrics, recipe_name
 
 with blaming_torchvision():
     import lightning.pytorch as pl
@@ -176,7 +176,7 @@ def train(recipe: ModuleType, config: Any, run: str | Path, fit: Fit | None = No
             stack.enter_context(locked(run))
             claim(run, recipe, config)
         rows = read_metrics(run)
-        if not over(rows, config, recipe.WATCH):
+        if not finished(rows, config, recipe.WATCH):
             rows = _train(recipe, config, run, fit)
         elif fit.progress == "bar":
             say(f"{run} is already finished.")

@@ -27,6 +27,7 @@ from torch.nn.functional import cross_entropy
 
 import saccade as sc
 from saccade import data as datasets
+from saccade import flags
 from saccade.report import Picture
 from saccade.sentences import choices, png
 
@@ -69,11 +70,9 @@ class Config:
     """The highest, after a tenth of the steps; it then falls to zero by a cosine."""
 
     def __post_init__(self) -> None:
-        for name in ("hops", "facts", "hidden", "epochs", "batch"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"--{name} expected at least 1, but got {getattr(self, name)}")
-        if not 0 <= self.gaps < 1:
-            raise ValueError(f"--gaps expected a share from 0 up to 1, but got {self.gaps}")
+        flags.at_least(1, self, "hops", "facts", "hidden", "epochs", "batch")
+        flags.share(self, "gaps")
+        flags.above_zero(self, "learning_rate")
 
 
 def data(config: Config) -> datasets.Splits:

@@ -28,6 +28,7 @@ from torch.nn.functional import cross_entropy, max_pool2d
 
 import saccade as sc
 from saccade import data as datasets
+from saccade import flags
 from saccade.images import grid
 from saccade.report import Look
 
@@ -104,12 +105,8 @@ class Config:
     """The policy's learning rate as a share of that: Adam walks as far on noise as on a signal."""
 
     def __post_init__(self) -> None:
-        for name, least in {"glimpses": 1, "draws": 1, "hidden": 1, "epochs": 1, "batch": 1}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} expected at least {least}, but got {getattr(self, name)}")
-        for name in ("width", "final_width"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"--{name} expected a number above zero, but got {getattr(self, name)}")
+        flags.at_least(1, self, "glimpses", "draws", "hidden", "epochs", "batch")
+        flags.above_zero(self, "width", "final_width", "learning_rate")
 
 
 def data(config: Config) -> datasets.Splits:

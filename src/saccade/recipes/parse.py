@@ -28,6 +28,7 @@ from torch.nn.functional import cross_entropy, dropout
 
 import saccade as sc
 from saccade import data as datasets
+from saccade import flags
 from saccade.data.trees import RELATIONS, TAGS
 from saccade.report import Picture
 from saccade.sentences import arcs, png
@@ -79,12 +80,10 @@ class Config:
     """The highest, after a twentieth of the steps; it then falls to zero by a cosine."""
 
     def __post_init__(self) -> None:
-        for name in ("words", "letters", "filters", "hidden", "layers", "arcs", "relations", "epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} expected at least 1, but got {getattr(self, name)}")
-        for name in ("dropout", "word_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"--{name} expected a share from 0 up to 1, but got {getattr(self, name)}")
+        sizes = "words", "letters", "filters", "hidden", "layers", "arcs", "relations", "epochs", "batch"
+        flags.at_least(1, self, *sizes)
+        flags.share(self, "dropout", "word_dropout")
+        flags.above_zero(self, "learning_rate")
 
 
 def data(config: Config) -> datasets.Splits:

@@ -37,7 +37,7 @@ from torch.utils.checkpoint import checkpoint
 import saccade as sc
 from saccade import bleu as scoring
 from saccade import data as datasets
-from saccade import decoding
+from saccade import decoding, flags
 from saccade.data.vocabulary import BEGIN, END, SPECIAL, START, vocabulary
 from saccade.failure import Failure
 from saccade.matrix import Matrix, merged
@@ -98,14 +98,10 @@ class Config:
     """The highest, after a tenth of the steps; it then falls to zero by a cosine."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "layers", "heads", "epochs", "patience", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} expected at least 1, but got {getattr(self, name)}")
-        if self.subwords < 5:
-            raise ValueError(f"--subwords expected at least 5, but got {self.subwords}")
-        for name in ("dropout", "smoothing", "soft"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"--{name} expected a share from 0 up to 1, but got {getattr(self, name)}")
+        flags.at_least(1, self, "hidden", "layers", "heads", "epochs", "patience", "batch")
+        flags.at_least(5, self, "subwords")
+        flags.share(self, "dropout", "smoothing", "soft")
+        flags.above_zero(self, "learning_rate")
         if self.hidden % 2 or self.hidden % self.heads:
             raise ValueError(f"--hidden expected a multiple of 2 and of --heads {self.heads}, but got {self.hidden}")
         if self.draws < 2:
