@@ -19,8 +19,9 @@ were trained on the files `raw`, cased and as one writes. Perplexity is that of 
 pair have the same.
 
 Alignments are those of the Hansards, by en-fr: each French word is linked to the English one at which it looks most,
-when it has to be written, and with none if that is the end of the sentence. Only sure links are known, and half of the
-words have none (`saccade bench alignments` says more): rates are to be compared with each other, not with papers.
+when it has to be written, and with none if that is the end of the sentence; `known` is of the pairs whose words are
+all in Multi30k. Only sure links are known, and half of the words have none (`saccade bench alignments` says more):
+rates are to be compared with each other, not with papers.
 """
 
 import argparse
@@ -63,6 +64,7 @@ LOOKED, SENTENCE = ("additive", "hard", "segments", "self"), 644
 WEIGHED, LARGEST = ("additive", "self"), 20_000_000
 """Whose weights are kept, and of how many bytes at most."""
 MEASURES = ("bleu", "bleu_greedy", "perplexity", "valid_bleu", "seconds")
+RATES = ("alignment_error_rate", "alignment_error_rate_known")
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def test(run: Path, job: Job, data: Path) -> dict[str, Any]:
     found = {**judging.bleu(written, splits.test.targets, splits.test.tokenised), "bleu_greedy": means["bleu"]}
     found |= {"bleu_by_length": judging.by_length(splits.test, written), "perplexity": means["perplexity"]}
     if job.pair == "en-fr":
-        found["alignment_error_rate"] = judging.error_rate(model, judging.hansards(data))
+        found |= {name: judging.error_rate(model, pairs) for name, pairs in judging.hansards(data).items()}
     return found
 
 
@@ -172,7 +174,7 @@ def _row(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         **{name: [round(each[name], 2) for each in seeds] for name in MEASURES},
         "bleu_cased": [round(each["bleu"], 2) for each in cased],
         "signatures": list(dict.fromkeys(each["signature"] for each in found)),
-        "alignment_error_rate": [round(each["alignment_error_rate"], 2) for each in seeds if pair == "en-fr"],
+        **{name: [round(each[name], 2) for each in seeds if pair == "en-fr"] for name in RATES},
         "bleu_by_length": {name: [round(each["bleu_by_length"][name], 2) for each in seeds] for name in lengths},
         "threads": found[-1]["threads"],
         "machine": found[-1]["machine"],
@@ -254,17 +256,23 @@ def _aligned(run: Path) -> Matrix:
 
 
 def show(rows: Sequence[dict[str, Any]], references: Sequence[dict[str, Any]]) -> None:
-    """Prints the table: means over the seeds, and their standard deviations; then the aligners that only align."""
-    names = ("bleu", "bleu_greedy", "bleu_cased", "perplexity", "alignment_error_rate")
-    table = Table("", "seeds", "BLEU", "greedy", "cased", "ppl", "AER", "s", title="translate")
+    """Prints the tables: means over the seeds, and their standard deviations; and how well is aligned."""
+    names = ("bleu", "bleu_greedy", "bleu_cased", "perplexity")
+    table = Table("", "seeds", "BLEU", "greedy", "cased", "ppl", "s", title="translate")
     for column in table.columns[1:]:
         column.no_wrap = True
     for row in rows:
         cells = (experiment.mean_and_spread(row[name]) for name in names)
         seconds = experiment.mean_and_spread(row["seconds"], 0)
         table.add_row(f"{row['pair']} {row['size']} {row['attention']}", str(len(row["seeds"])), *cells, seconds)
+    Console().print(table)
+    table = Table("", "error rate", "known", title="alignments, en-fr")
     for row in references:
-        table.add_row(f"en-fr {row['aligner']}", *[""] * 5, f"{row['alignment_error_rate']:.2f}", "")
+        table.add_row(row["aligner"], *(f"{row[name]:.2f}" for name in RATES))
+    for row in rows:
+        if row["pair"] == "en-fr":
+            cells = (experiment.mean_and_spread(row[name]) for name in RATES)
+            table.add_row(f"{row['size']} {row['attention']}", *cells)
     Console().print(table)
 
 

@@ -187,14 +187,14 @@ def translate(results: Mapping[str, Any]) -> str:
 def links(results: Mapping[str, Any]) -> str:
     """Alignment error rates, English to French: attentions and what they are compared with."""
     rows = [row for row in results["rows"] if row["pair"] == "en-fr"]
-    found = [(row["attention"], row["alignment_error_rate"], row["bleu"]) for row in rows]
-    others = [(row["aligner"], [row["alignment_error_rate"]], []) for row in results["aligners"]]
-    lines = [[name, _errors(rates), _errors(bleu)] for name, rates, bleu in sorted([*found, *others], key=_rate)]
-    return markdown(["what links", "alignment error rate, %", "BLEU, Multi30k"], lines)
-
-
-def _rate(line: tuple[str, Sequence[float], Sequence[float]]) -> float:
-    return statistics.fmean(line[1])
+    names = "alignment_error_rate", "alignment_error_rate_known"
+    found = [(row["attention"], *(row[name] for name in names), row["bleu"]) for row in rows]
+    others = [(row["aligner"], *([row[name]] for name in names), []) for row in results["aligners"]]
+    lines = [
+        [name, *map(_errors, values)]
+        for name, *values in sorted([*found, *others], key=lambda line: statistics.fmean(line[1]))
+    ]
+    return markdown(["what links", "alignment error rate, %", "of known words, %", "BLEU, Multi30k"], lines)
 
 
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {

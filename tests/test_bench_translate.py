@@ -22,6 +22,8 @@ ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 TINY = {"hidden": 8, "subwords": 60, "epochs": 1, "batch": 20, "learning_rate": 0.01, "heads": 2}
 COUNTS = {"train": 60, "val": 10, "test_2016_flickr": 12}
+KNOWN = dates(2, seed=0)[1]
+"""Words of the English and French sentences of the training part."""
 
 
 @pytest.fixture
@@ -31,10 +33,10 @@ def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     loaded = importlib.import_module("translate")
     for seed, (part, count) in enumerate(COUNTS.items()):
         words, figures = dates(count, seed)
-        for language, texts in (("de", words), ("en", figures), ("fr", words)):
+        for language, texts in (("de", words), ("en", figures), ("fr", figures)):
             write(tmp_path / "data" / "multi30k" / "tok" / f"{part}.lc.norm.tok.{language}.gz", texts)
             write(tmp_path / "data" / "multi30k" / "raw" / f"{part}.{language}.gz", map(str.title, texts))
-    for part, words in (("train", ["the", "third"]), ("valid", ["of", "it", "'s", "&"])):
+    for part, words in (("train", KNOWN), ("valid", ["of", "it", "'s", "&"])):
         row = {"src_words": words, "tgt_words": words, "alignment": [[n, n] for n in range(len(words))]}
         write(tmp_path / "data" / "word_alignments" / part / "en-fr.hansards.jsonl.gz", [json.dumps(row)])
     for size in ("comparison", "full"):
@@ -129,11 +131,16 @@ def test_where_some_runs_look_is_drawn(bench, monkeypatch, tmp_path: Path):
 def test_en_fr_has_alignments_and_what_they_are_compared_with(bench, monkeypatch, tmp_path: Path, capsys):
     (row,) = run(bench, monkeypatch, tmp_path, "--pair", "en-fr", "--attention", "hard")
     assert 0 <= row["alignment_error_rate"][0] <= 100 and len(row["bleu"]) == 1
+    pairs = bench.judging.hansards(tmp_path / "data")
+    assert [pair.source for pair in pairs["alignment_error_rate_known"]] == [KNOWN]
+    assert len(pairs["alignment_error_rate"]) == 2 and 0 <= row["alignment_error_rate_known"][0] <= 100
     config = tmp_path / "runs" / "en-fr-comparison-hard-tok-seed0" / "config.yaml"
     assert yaml.safe_load(config.read_text())["draws"] == 3, "an attention may have fields of its own"
     found = json.loads(bench.RESULTS.read_text())["aligners"]
     assert [each["aligner"] for each in found] == ["at best", "diagonal", "IBM model 1"]
-    assert found[1]["alignment_error_rate"] == 0, "the links by hand are the diagonal here"
+    assert found[1]["alignment_error_rate"] == found[1]["alignment_error_rate_known"] == 0, (
+        "the links by hand are the diagonal here"
+    )
     assert "IBM model 1" in capsys.readouterr().out
 
 

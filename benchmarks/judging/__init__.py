@@ -51,9 +51,15 @@ def bucket(low: int, high: int) -> str:
     return f"{low + 1}-{'' if high == LENGTHS[-1] else high}"
 
 
-def hansards(data: Path) -> list[alignments.Pair]:
-    """All pairs of the Hansards."""
-    return alignments.read_pairs(data / "word_alignments", "en-fr.hansards")
+def hansards(data: Path) -> dict[str, list[alignments.Pair]]:
+    """By what their error rate is called, all pairs of the Hansards, and those whose words are all in Multi30k."""
+    pairs = alignments.read_pairs(data / "word_alignments", "en-fr.hansards")
+    return {"alignment_error_rate": pairs, "alignment_error_rate_known": alignments.known(pairs, *multi30k(data))}
+
+
+def multi30k(data: Path) -> list[list[list[str]]]:
+    """The words of the training sentences in English, and of those in French."""
+    return [alignments.read_multi30k(data / "multi30k", language) for language in ("en", "fr")]
 
 
 def error_rate(model: translate.Model, pairs: Sequence[alignments.Pair]) -> float:
@@ -72,6 +78,8 @@ def links(model: translate.Model, pair: alignments.Pair) -> alignments.Links:
 
 def aligners(data: Path) -> list[dict[str, Any]]:
     """What attention is to be compared with on the Hansards."""
-    english, french = (alignments.read_multi30k(data / "multi30k", language) for language in ("en", "fr"))
-    found = alignments.measure("Hansards", hansards(data), list(zip(english, french, strict=True)))
-    return [{"aligner": row.aligner, "alignment_error_rate": round(100 * row.error_rate, 2)} for row in found]
+    corpus, found = list(zip(*multi30k(data), strict=True)), {}
+    for name, pairs in hansards(data).items():
+        for row in alignments.measure("Hansards", pairs, corpus):
+            found.setdefault(row.aligner, {"aligner": row.aligner})[name] = round(100 * row.error_rate, 2)
+    return list(found.values())
