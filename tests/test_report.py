@@ -376,6 +376,15 @@ def test_names_that_look_like_code_are_shown_as_they_are(visit):
     assert tab.locator(".cells .tag", has_text="<script>alert(1)</script>").first.is_visible()
 
 
+def test_a_long_name_at_the_end_of_a_curve_stays_on_the_page(visit):
+    name = "a-run-with-a-name-of-many-words-seed0"
+    tab = visit(report(curves={name: [(1.0, 0.5), (2.0, 0.4)]}), width=1280)
+    tag = tab.locator(".plot .tag")
+    assert tag.is_visible() and tag.evaluate("tag => tag.getBoundingClientRect().right") <= 1280
+    assert tab.evaluate("document.documentElement.scrollWidth") == 1280
+    assert tab.locator(".legend", has_text=name).is_visible()
+
+
 @pytest.mark.parametrize("missing", ["models", "rows", "curves", "looks", "failures"])
 def test_a_page_with_a_piece_missing_still_stands(visit, missing):
     tab = visit(report(**{missing: {}}), width=390)
