@@ -54,8 +54,8 @@ FULL = {"additive": 3, "self": 3, "none": 1}
 CLAIMS = ("additive", "none", "hard", "variational")
 """Three seeds of the comparison size; the others have one."""
 OTHERS = (
-    "local-p", "dot", "general", "entmax", "segments", "self", "exact", "sparsemax", "monotonic", "concat", "cosine",
-    "location", "local-m",
+    "local-p", "dot", "scaled-dot", "general", "entmax", "segments", "self", "exact", "sparsemax", "monotonic",
+    "concat", "cosine", "location", "local-m",
 )  # fmt: skip
 PAIRS, THREADS = ("de-en", "en-fr"), {"comparison": 1, "full": 2}
 DRAWN = ("none", "additive", "local-p", "self")

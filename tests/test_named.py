@@ -56,8 +56,8 @@ def test_different_sizes_of_query_and_key_fit_where_the_score_has_parameters():
 
 def test_the_triple_that_is_printed_is_the_one_that_is_made():
     attention = find("local-p").make(query_dim=D, key_dim=D)
-    assert str(find("local-p")) == "local-p: Bilinear, local(radius=10, centre=Predicted), mean"
-    assert isinstance(attention.score, sc.Bilinear)
+    assert str(find("local-p")) == "local-p: Additive, local(radius=10, centre=Predicted), mean"
+    assert isinstance(attention.score, sc.Additive)
     assert isinstance(attention.over, sc.local)
     assert isinstance(attention.over.centre, sc.Predicted)
     assert attention.read is sc.mean

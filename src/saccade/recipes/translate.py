@@ -67,8 +67,8 @@ class Config:
     target: str = "en"
     """The language to translate to."""
     attention: Literal[
-        "additive", "dot", "general", "concat", "cosine", "location", "local-m", "local-p", "monotonic", "sparsemax",
-        "entmax", "segments", "hard", "variational", "exact", "none", "self",
+        "additive", "dot", "scaled-dot", "general", "concat", "cosine", "location", "local-m", "local-p", "monotonic",
+        "sparsemax", "entmax", "segments", "hard", "variational", "exact", "none", "self",
     ] = "additive"  # fmt: skip
     """How the decoder looks at the sentence: a mechanism of `saccade list`; exact, as variational but going through all
     alignments; none, one fixed vector; self, a Transformer."""
