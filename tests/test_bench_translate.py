@@ -204,8 +204,8 @@ def test_every_run_of_the_issue_is_there_once(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     module = importlib.import_module("translate")
     jobs = list(module.jobs())
-    assert len(jobs) == len(set(jobs)) == 17 + 2 * 4 + 7 + 16 + 3
-    assert len({job.attention for job in jobs}) == 17
+    assert len(jobs) == len(set(jobs)) == 18 + 2 * 4 + 7 + 17 + 3
+    assert len({job.attention for job in jobs}) == 18
     for job in jobs:
         config = module.configuration(job, Path("data"))
         assert (config.attention, config.seed, config.data) == (job.attention, job.seed, f"data/multi30k/{job.text}")
