@@ -16,7 +16,8 @@ The best epoch is that of the highest BLEU on the validation sentences; the test
 finished run. `bleu` is sacrebleu's of a beam of 5, `bleu_greedy` that of the most probable word each time, both of
 models that were trained on the files `tok`, lower-cased and cut into words as these are; `bleu_cased` is of models that
 were trained on the files `raw`, cased and as one writes. Perplexity is that of subwords, of which all attentions of one
-pair have the same.
+pair have the same. `breadth` is to how many source words a word of the wanted translation spreads its look, exp of the
+entropy of its weights.
 
 Alignments are those of the Hansards, by en-fr: each French word is linked to the English one at which it looks most,
 when it has to be written, and with none if that is the end of the sentence; `known` is of the pairs whose words are
@@ -63,7 +64,7 @@ LOOKED, SENTENCE = ("additive", "hard", "segments", "self"), 644
 """Whose alignments of which test sentence are drawn."""
 WEIGHED, LARGEST = ("additive", "self"), 20_000_000
 """Whose weights are kept, and of how many bytes at most."""
-MEASURES = ("bleu", "bleu_greedy", "perplexity", "valid_bleu", "seconds")
+MEASURES = ("bleu", "bleu_greedy", "perplexity", "breadth", "valid_bleu", "seconds")
 RATES = ("alignment_error_rate", "alignment_error_rate_known")
 
 
@@ -128,6 +129,7 @@ def test(run: Path, job: Job, data: Path) -> dict[str, Any]:
     written = translating.translated(model, splits.test.sources)
     found = {**judging.bleu(written, splits.test.targets, splits.test.tokenised), "bleu_greedy": means["bleu"]}
     found |= {"bleu_by_length": judging.by_length(splits.test, written), "perplexity": means["perplexity"]}
+    found["breadth"] = judging.breadth(model, splits.test)
     if job.pair == "en-fr":
         found |= {name: judging.error_rate(model, pairs) for name, pairs in judging.hansards(data).items()}
     return found
@@ -257,8 +259,8 @@ def _aligned(run: Path) -> Matrix:
 
 def show(rows: Sequence[dict[str, Any]], references: Sequence[dict[str, Any]]) -> None:
     """Prints the tables: means over the seeds, and their standard deviations; and how well is aligned."""
-    names = ("bleu", "bleu_greedy", "bleu_cased", "perplexity")
-    table = Table("", "seeds", "BLEU", "greedy", "cased", "ppl", "s", title="translate")
+    names = ("bleu", "bleu_greedy", "bleu_cased", "perplexity", "breadth")
+    table = Table("", "seeds", "BLEU", "greedy", "cased", "ppl", "words", "s", title="translate")
     for column in table.columns[1:]:
         column.no_wrap = True
     for row in rows:

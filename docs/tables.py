@@ -168,7 +168,7 @@ def answer(results: Mapping[str, Any]) -> str:
 
 def translate(results: Mapping[str, Any]) -> str:
     """Translators, German to English: BLEU in three ways."""
-    names = ("bleu", "bleu_greedy", "bleu_cased", "perplexity")
+    names = ("bleu", "bleu_greedy", "bleu_cased", "perplexity", "breadth")
     rows = [row for row in results["rows"] if row["pair"] == "de-en"]
     lines = [
         [
@@ -179,7 +179,7 @@ def translate(results: Mapping[str, Any]) -> str:
         ]
         for row in sorted(rows, key=lambda row: (row["size"], -statistics.fmean(row["bleu"] or [0])))
     ]
-    head = ["attention, size", "seeds", "BLEU", "greedy", "cased", "perplexity", "minutes"]
+    head = ["attention, size", "seeds", "BLEU", "greedy", "cased", "perplexity", "words looked at", "minutes"]
     signatures = dict.fromkeys(each for row in results["rows"] for each in row["signatures"])
     return markdown(head, lines) + "".join(f"\n`{each}`\n" for each in signatures)
 

@@ -13,8 +13,9 @@ import yaml
 
 from saccade import translating
 from saccade.cli import main
+from saccade.data import Pairs
 from saccade.data.dates import dates
-from saccade.data.vocabulary import subwords
+from saccade.data.vocabulary import Characters, subwords
 from saccade.matrix import Matrix
 from saccade.recipes import translate
 
@@ -142,6 +143,14 @@ def test_en_fr_has_alignments_and_what_they_are_compared_with(bench, monkeypatch
         "the links by hand are the diagonal here"
     )
     assert "IBM model 1" in capsys.readouterr().out
+
+
+def test_breadth_is_the_mean_over_the_sentences(bench, monkeypatch):
+    split = Pairs(["a b"] * 65, ["c"] * 65, Characters(["a", "b", "c"]))
+    sure, torn = (Matrix(["a", "b"], ["c"], torch.tensor([weights])) for weights in ([1.0, 0.0], [0.5, 0.5]))
+    found = [[sure] * 63 + [torn], [torn]]
+    monkeypatch.setattr(translate, "alignments", lambda model, source, target: found.pop(0)[: len(source)])
+    assert bench.judging.breadth(None, split) == pytest.approx((63 + 2 + 2) / 65)
 
 
 @pytest.mark.parametrize("tokenised", [True, False])

@@ -1,5 +1,6 @@
 """How good a translator is: BLEU, by the length of the sentences too, and its alignments beside those made by hand."""
 
+import statistics
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -49,6 +50,16 @@ def bucket(low: int, high: int) -> str:
     ('1-8', '9-10', '18-')
     """
     return f"{low + 1}-{'' if high == LENGTHS[-1] else high}"
+
+
+def breadth(model: translate.Model, split: Any) -> float:
+    """To how many source words a word of the translations of a split spreads its look, exp of the entropy of its
+    weights, subwords merged: the mean over the words of a sentence, and over these."""
+    found = []
+    for numbers in torch.arange(len(split)).split(64):
+        batch = split.batch(numbers)
+        found += [each.breadth for each in translate.alignments(model, batch["source"], batch["target"])]
+    return statistics.fmean(found)
 
 
 def hansards(data: Path) -> dict[str, list[alignments.Pair]]:
