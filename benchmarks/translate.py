@@ -30,6 +30,7 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ LOOKED, SENTENCE = ("additive", "hard", "segments", "self"), 644
 WEIGHED, LARGEST = ("additive", "self"), 20_000_000
 """Whose weights are kept, and of how many bytes at most."""
 MEASURES = ("bleu", "bleu_greedy", "perplexity", "breadth", "valid_bleu", "seconds")
+SHOWN = {"bleu_greedy": 2, "bleu_cased": 2, "perplexity": 2, "breadth": 2, "seconds": 0}
+"""What is printed beside BLEU, to how many digits."""
 RATES = ("alignment_error_rate", "alignment_error_rate_known")
 
 
@@ -258,16 +261,13 @@ def _aligned(run: Path) -> Matrix:
 
 
 def show(rows: Sequence[dict[str, Any]], references: Sequence[dict[str, Any]]) -> None:
-    """Prints the tables: means over the seeds, and their standard deviations; and how well is aligned."""
-    names = ("bleu", "bleu_greedy", "bleu_cased", "perplexity", "breadth")
-    table = Table("", "seeds", "BLEU", "greedy", "cased", "ppl", "words", "s", title="translate")
-    for column in table.columns[1:]:
-        column.no_wrap = True
-    for row in rows:
-        cells = (experiment.mean_and_spread(row[name]) for name in names)
-        seconds = experiment.mean_and_spread(row["seconds"], 0)
-        table.add_row(f"{row['pair']} {row['size']} {row['attention']}", str(len(row["seeds"])), *cells, seconds)
-    Console().print(table)
+    """Prints the tables: means over the seeds, and the standard deviation of BLEU; and how well is aligned."""
+    for (pair, size), group in groupby(rows, key=lambda row: (row["pair"], row["size"])):
+        table = Table("", "seeds", "BLEU", "greedy", "cased", "ppl", "words", "s", title=f"{pair}, {size}")
+        for row in group:
+            means = (_mean(row[name], digits) for name, digits in SHOWN.items())
+            table.add_row(row["attention"], str(len(row["seeds"])), experiment.mean_and_spread(row["bleu"]), *means)
+        Console().print(table)
     table = Table("", "error rate", "known", title="alignments, en-fr")
     for row in references:
         table.add_row(row["aligner"], *(f"{row[name]:.2f}" for name in RATES))
@@ -275,7 +275,12 @@ def show(rows: Sequence[dict[str, Any]], references: Sequence[dict[str, Any]]) -
         if row["pair"] == "en-fr":
             cells = (experiment.mean_and_spread(row[name]) for name in RATES)
             table.add_row(f"{row['size']} {row['attention']}", *cells)
-    Console().print(table)
+    if references:
+        Console().print(table)
+
+
+def _mean(values: Sequence[float], digits: int) -> str:
+    return f"{statistics.fmean(values):.{digits}f}" if values else ""
 
 
 def _flags() -> argparse.ArgumentParser:

@@ -95,7 +95,7 @@ def test_a_row_of_three_seeds_and_cased_text_and_its_weights(bench, monkeypatch,
     capsys.readouterr()
     monkeypatch.setattr(bench.experiment, "train", None)
     run(bench, monkeypatch, tmp_path, "--size", "full", "--attention", "additive")
-    assert "translate" in capsys.readouterr().out
+    assert "de-en, full" in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["translate.py", "--runs", str(tmp_path / "elsewhere"), "--json"])
     bench.main()
     assert json.loads(capsys.readouterr().out)["rows"] == [row]
