@@ -96,17 +96,35 @@ def build(dataclass: type, options: Any) -> Any:
 
 
 def at_least(least: int, config: Any, *names: str) -> None:
-    """Raises ValueError unless these fields are so much, or None."""
+    """Raises ValueError unless these fields are so much, or None.
+
+    >>> from types import SimpleNamespace as Config
+    >>> at_least(1, Config(epochs=0), "epochs")
+    Traceback (most recent call last):
+    ValueError: --epochs expected at least 1, but got 0
+    """
     _check(config, names, f"at least {least}", lambda value: value is None or value >= least)
 
 
 def share(config: Any, *names: str) -> None:
-    """Raises ValueError unless these fields are at least zero and less than one."""
+    """Raises ValueError unless these fields are at least zero and less than one.
+
+    >>> from types import SimpleNamespace as Config
+    >>> share(Config(dropout=1.0), "dropout")
+    Traceback (most recent call last):
+    ValueError: --dropout expected a share from 0 up to 1, but got 1.0
+    """
     _check(config, names, "a share from 0 up to 1", lambda value: 0 <= value < 1)
 
 
 def above_zero(config: Any, *names: str) -> None:
-    """Raises ValueError unless these fields are above zero and finite."""
+    """Raises ValueError unless these fields are above zero and finite.
+
+    >>> from types import SimpleNamespace as Config
+    >>> above_zero(Config(learning_rate=float("nan")), "learning_rate")
+    Traceback (most recent call last):
+    ValueError: --learning_rate expected a number above zero, but got nan
+    """
     _check(config, names, "a number above zero", lambda value: 0 < value < math.inf)
 
 
