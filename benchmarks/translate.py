@@ -98,7 +98,7 @@ def jobs() -> Iterator[Job]:
     for seed in (1, 2):
         yield from (Job("de-en", attention, "comparison", seed) for attention in CLAIMS)
         yield from (Job("de-en", attention, "full", seed) for attention, seeds in FULL.items() if seed < seeds)
-    yield from (Job("de-en", attention, "full", 0, "raw") for attention in FULL)
+    yield from (Job("de-en", attention, size, 0, "raw") for size in THREADS for attention in FULL)
 
 
 def configuration(job: Job, data: Path) -> translate.Config:
