@@ -181,7 +181,7 @@ def _row(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "signatures": list(dict.fromkeys(each["signature"] for each in found)),
         **{name: [round(each[name], 2) for each in seeds if pair == "en-fr"] for name in RATES},
         "bleu_by_length": {name: [round(each["bleu_by_length"][name], 2) for each in seeds] for name in lengths},
-        "threads": found[-1]["threads"],
+        "threads": [each["threads"] for each in seeds],
         "machine": found[-1]["machine"],
         "command": f"saccade bench translate --data DIR --pair {pair} --size {size} --attention {attention}",
     }

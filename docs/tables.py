@@ -175,13 +175,19 @@ def translate(results: Mapping[str, Any]) -> str:
             f"{row['attention']}, {row['size']}",
             str(len(row["seeds"])),
             *(_errors(row[name]) for name in names),
-            f"{statistics.fmean(row['seconds'] or [0]) / 60:.0f}",
+            _core_minutes(row),
         ]
         for row in sorted(rows, key=lambda row: (row["size"], -statistics.fmean(row["bleu"] or [0])))
     ]
-    head = ["attention, size", "seeds", "BLEU", "greedy", "cased", "perplexity", "words looked at", "minutes"]
+    head = ["attention, size", "seeds", "BLEU", "greedy", "cased", "perplexity", "words looked at", "core minutes"]
     signatures = dict.fromkeys(each for row in results["rows"] for each in row["signatures"])
     return markdown(head, lines) + "".join(f"\n`{each}`\n" for each in signatures)
+
+
+def _core_minutes(row: Mapping[str, Any]) -> str:
+    """What a run took on average: the minutes of one thread, twice those of two."""
+    found = [seconds * threads / 60 for seconds, threads in zip(row["seconds"], row["threads"], strict=True)]
+    return f"{statistics.fmean(found):.0f}" if found else ""
 
 
 def links(results: Mapping[str, Any]) -> str:

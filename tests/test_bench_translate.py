@@ -213,7 +213,7 @@ def test_every_run_of_the_issue_is_there_once(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     module = importlib.import_module("translate")
     jobs = list(module.jobs())
-    assert len(jobs) == len(set(jobs)) == 18 + 2 * 4 + 7 + 17 + 3
+    assert len(jobs) == len(set(jobs)) == 18 + 2 * 4 + 7 + 17 + 2 * 3
     assert len({job.attention for job in jobs}) == 18
     for job in jobs:
         config = module.configuration(job, Path("data"))

@@ -150,8 +150,8 @@ def machine() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     processor = names[0] if names else platform.processor() or platform.machine()
-    python = platform.python_version()
-    return f"{processor}, {torch.get_num_threads()} thread, torch {torch.__version__}, Python {python}"
+    python, threads = platform.python_version(), torch.get_num_threads()
+    return f"{processor}, {threads} thread{'s' * (threads > 1)}, torch {torch.__version__}, Python {python}"
 
 
 def _rounded(row: Row) -> dict:
