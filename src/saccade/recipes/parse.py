@@ -12,7 +12,7 @@ whose tree is not projective, a distribution over projective trees learns the re
 impossible there.
 
     saccade train parse                                                  a made-up grammar: a minute on one core
-    saccade bench parse --data ../shared/data --size large --over projective --threads 2      40 minutes on two cores
+    saccade bench parse --data DIR --size large --over projective --threads 2      40 minutes on two cores
 
 Measured as in the shared task CoNLL 2018: all words count, punctuation too, and of a relation what is before the
 colon. The number to reach on UD English EWT: 88 % of the heads (UAS).

@@ -17,7 +17,7 @@ the next step (section 3.3). Any mechanism may do the looking; these are trained
 - `self` is a Transformer (Vaswani et al. 2017, "Attention Is All You Need").
 
     saccade train translate                                               dates: a minute on one core
-    saccade train translate --data ../shared/data/multi30k --config benchmarks/translate/comparison.yaml
+    saccade train translate --data DIR/multi30k --config benchmarks/translate/comparison.yaml
     saccade translate RUN < source.txt > target.txt
 
 The number to reach on Multi30k, German to English, lower-cased and tokenised, test of 2016: BLEU 37.
