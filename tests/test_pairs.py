@@ -174,6 +174,11 @@ class TestVocabularies:
         learned = subwords(["red, red, red, red,"] * 10, 60)
         assert learned.pieces(learned.encode(["red,"])[0]) == ["▁red", ","]
 
+    def test_capitals_are_small_letters_only_where_there_were_none(self):
+        small, both = (subwords([f"{article} red house"] * 10, 60) for article in ("the", "The"))
+        assert small.encode(["The RED house"]) == small.encode(["the red house"])
+        assert both.encode(["the red house"]) != both.encode(["The red house"])
+
     def test_frequent_words_are_one_piece_and_others_several(self):
         learned = subwords(["the house", "the tree", "the door"] * 10 + ["xylophone"], 40)
         assert learned.pieces(learned.encode(["the"])[0]) == ["▁the"]

@@ -50,11 +50,13 @@ class Subwords:
     """Frequent pieces of words, which byte-pair encoding has put together (Sennrich et al. 2016, "Neural Machine
     Translation of Rare Words with Subword Units", section 3.2), by the package tokenizers.
 
-    A punctuation mark is a piece of its own. `subwords` learns them.
+    A punctuation mark is a piece of its own. Where no piece has a capital letter, these are read as small ones.
+    `subwords` learns them.
     """
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
+        self.small = all(piece == piece.lower() for piece in tokenizer.get_vocab())
 
     def __len__(self) -> int:
         return self.tokenizer.get_vocab_size()
@@ -66,7 +68,8 @@ class Subwords:
 
     def encode(self, texts: Iterable[str]) -> list[list[int]]:
         """The numbers of each text; a character that no sentence had is UNKNOWN."""
-        return [each.ids for each in self.tokenizer.encode_batch_fast(list(texts))]
+        texts = [text.lower() if self.small else text for text in texts]
+        return [each.ids for each in self.tokenizer.encode_batch_fast(texts)]
 
     def decode(self, numbers: Iterable[int]) -> str:
         """The text of numbers; those below 4 have none."""
