@@ -4,7 +4,7 @@ Both begin with the vectors of a sentence, `begin(words, present)`, and go on by
 `network(words, state)`: all at once in training, or some at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -88,17 +88,17 @@ class Recurrent(nn.Module):
 
     def forward(self, words: Tensor, state: State) -> tuple[Seen, State]:
         """The next T words after those whose vectors are given, (B, T, D)."""
-        words, before = self.carried.begin(self.word(words))
+        words, carry = self.carried.begin(self.word(words))
         steps = []
         for word in words.unbind(1):
-            out, state = self.step(word, state, before)
+            out, state = self.step(word, state, carry)
             steps.append((out, state.hidden, state.fed))
         looks, hidden, features = zip(*steps, strict=True)
         return Seen(torch.stack(features, 1), torch.stack(hidden, 1), looks), state
 
-    def step(self, word: Tensor, state: State, before: list[Tensor]) -> tuple[sc.Attended, State]:
+    def step(self, word: Tensor, state: State, carry: Callable[[Tensor], Tensor]) -> tuple[sc.Attended, State]:
         """One word later: an LSTM with input feeding (Luong et al. 2015, section 3.3), and a look with its state."""
-        gates = word + self.carried(torch.cat((state.fed, state.hidden), -1), before)
+        gates = word + carry(torch.cat((state.fed, state.hidden), -1))
         hidden, cell = lstm(gates, state.cell)
         out = self.attention(hidden.unsqueeze(-2), state.memory, state.attention)
         return out, State(state.memory, hidden, cell, self.joined(out.context.squeeze(-2), hidden), out.state)
@@ -116,14 +116,16 @@ class Recurring(nn.Linear):
     """A linear map of one step after the other, the gradient of whose weight is one product for all steps together:
     each by itself would take as long as all else."""
 
-    def begin(self, added: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """What will be added to the steps, (B, T, N), and where they are noted."""
+    def begin(self, added: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """What will be added to the steps, (B, T, N), and the map of a step."""
         before: list[Tensor] = []
-        return _Product.apply(added, self.weight, before), before  # pyright: ignore[reportReturnType]
+        weight = self.weight.detach().to(added.dtype)  # autocast would cast it again at every step
 
-    def forward(self, step: Tensor, before: list[Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        before.append(step.detach())
-        return nn.functional.linear(step, self.weight.detach())
+        def carry(step: Tensor) -> Tensor:
+            before.append(step.detach())
+            return nn.functional.linear(step, weight)
+
+        return _Product.apply(added, self.weight, before), carry  # pyright: ignore[reportReturnType]
 
 
 class _Product(torch.autograd.Function):
