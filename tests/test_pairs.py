@@ -175,9 +175,9 @@ class TestVocabularies:
         assert learned.pieces(learned.encode(["red,"])[0]) == ["▁red", ","]
 
     def test_capitals_are_small_letters_only_where_there_were_none(self):
-        small, both = (subwords([f"{article} red house"] * 10, 60) for article in ("the", "The"))
-        assert small.encode(["The RED house"]) == small.encode(["the red house"])
-        assert both.encode(["the red house"]) != both.encode(["The red house"])
+        uncased, cased = (subwords([f"{article} red house"] * 10, 60) for article in ("the", "The"))
+        assert uncased.encode(["The RED house"]) == uncased.encode(["the red house"])
+        assert cased.encode(["the red house"]) != cased.encode(["The red house"])
 
     def test_frequent_words_are_one_piece_and_others_several(self):
         learned = subwords(["the house", "the tree", "the door"] * 10 + ["xylophone"], 40)

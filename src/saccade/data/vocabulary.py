@@ -56,7 +56,7 @@ class Subwords:
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
-        self.small = all(piece == piece.lower() for piece in tokenizer.get_vocab())
+        self.uncased = all(piece == piece.lower() for piece in tokenizer.get_vocab())
 
     def __len__(self) -> int:
         return self.tokenizer.get_vocab_size()
@@ -68,7 +68,7 @@ class Subwords:
 
     def encode(self, texts: Iterable[str]) -> list[list[int]]:
         """The numbers of each text; a character that no sentence had is UNKNOWN."""
-        texts = [text.lower() if self.small else text for text in texts]
+        texts = [text.lower() if self.uncased else text for text in texts]
         return [each.ids for each in self.tokenizer.encode_batch_fast(texts)]
 
     def decode(self, numbers: Iterable[int]) -> str:
