@@ -263,18 +263,6 @@ def test_a_glimpse_fits_the_image(side: int, expected: tuple[int, int]):
     assert glimpse.patches(Config(size=7, scales=3), side) == (7, 3)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 10, 1000])
-def test_the_rate_rises_to_the_highest_and_falls_to_zero(steps: int, splits: datasets.Splits):
-    optimizer, scheduler = glimpse.optimiser(made("fixed", splits), SMALL, steps)
-    rates = []
-    for _ in range(steps + 1):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    assert max(rates) == pytest.approx(SMALL.learning_rate)
-    assert steps == 1 or rates[-1] == pytest.approx(0, abs=1e-9)
-
-
 def final_error(kind: str, splits: datasets.Splits, shuffled: bool = False) -> float:
     """The error on other images after training for a few seconds on digits that have no clutter."""
     config = Config(attention=kind, glimpses=3, hidden=64, draws=2, batch=64, size=12, scales=2, learning_rate=5e-3)

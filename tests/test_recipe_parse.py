@@ -215,18 +215,6 @@ def test_settings_that_make_no_sense_are_refused(settings: dict):
         Config(**settings)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 10, 1000])
-def test_the_rate_rises_to_the_highest_and_falls_to_zero(steps: int, splits: datasets.Splits):
-    optimizer, scheduler = parse.optimiser(made(splits), SMALL, steps)
-    rates = []
-    for _ in range(steps + 1):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    assert max(rates) == pytest.approx(SMALL.learning_rate)
-    assert steps == 1 or rates[-1] == pytest.approx(0, abs=1e-9)
-
-
 def shuffle(words: Tensor) -> Tensor:
     """The words of all sentences of a batch mixed."""
     mixed = words.clone()

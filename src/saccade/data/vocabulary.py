@@ -102,6 +102,22 @@ def subwords(texts: Iterable[str], count: int) -> Subwords:
     return Subwords(made)
 
 
+def whole_words(pieces: Iterable[str]) -> tuple[list[str], list[int]]:
+    """The words that pieces make, and for each piece which of them it is a part of; the end is a word.
+
+    >>> whole_words(["▁a", "▁c", "at", "<end>"])
+    (['a', 'cat', '<end>'], [0, 1, 1, 2])
+    """
+    words: list[str] = []
+    groups = []
+    for piece in pieces:
+        if not words or piece.startswith(START) or piece == SPECIAL[END]:
+            words.append("")
+        words[-1] += piece.removeprefix(START)
+        groups.append(len(words) - 1)
+    return words, groups
+
+
 def vocabulary(text: str) -> Vocabulary:
     """The vocabulary that JSON holds. Raises ValueError where the text is not that, or the extra `text` is missing.
 

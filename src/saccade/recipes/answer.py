@@ -29,6 +29,7 @@ import saccade as sc
 from saccade import data as datasets
 from saccade import flags
 from saccade.report import Picture
+from saccade.schedules import warmup_cosine
 from saccade.sentences import choices, png
 
 WATCH = ("valid_error", "min")
@@ -217,13 +218,7 @@ def supporting(batch: dict[str, Tensor], facts: int) -> Tensor:
 def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, Any]:
     """Adam, its rate rising over a tenth of the steps and then falling to zero by a cosine."""
     adam = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
-    warm = max(1, steps // 10)
-    cool = max(1, steps - warm)
-
-    def rate(step: int) -> float:
-        return (step + 1) / warm if step < warm else (1 + math.cos(math.pi * min(1, (step - warm) / cool))) / 2
-
-    return adam, torch.optim.lr_scheduler.LambdaLR(adam, rate)
+    return adam, warmup_cosine(adam, steps, warmup=steps // 10)
 
 
 def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:

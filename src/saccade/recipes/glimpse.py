@@ -31,6 +31,7 @@ from saccade import data as datasets
 from saccade import flags
 from saccade.images import grid
 from saccade.report import Look
+from saccade.schedules import warmup_cosine
 
 WATCH = ("valid_error", "min")
 
@@ -525,13 +526,7 @@ def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim
     others = [weights for name, weights in model.named_parameters() if not name.startswith("attention.policy.")]
     groups = [{"params": others}, {"params": policy, "lr": config.policy_rate * config.learning_rate}]
     adam = torch.optim.Adam(groups[: 1 + bool(policy)], config.learning_rate, betas=(0.9, 0.99), fused=True)
-    warm = max(1, steps // 10)
-    cool = max(1, steps - warm)
-
-    def rate(step: int) -> float:
-        return (step + 1) / warm if step < warm else (1 + math.cos(math.pi * min(1, (step - warm) / cool))) / 2
-
-    return adam, torch.optim.lr_scheduler.LambdaLR(adam, rate)
+    return adam, warmup_cosine(adam, steps, warmup=steps // 10)
 
 
 def look(model: Any, batch: dict[str, Tensor]) -> Look:

@@ -31,6 +31,7 @@ from saccade import data as datasets
 from saccade import flags
 from saccade.data.trees import RELATIONS, TAGS
 from saccade.report import Picture
+from saccade.schedules import warmup_cosine
 from saccade.sentences import arcs, png
 
 WATCH = ("valid_las", "max")
@@ -291,13 +292,7 @@ def _is_tree(heads: Tensor) -> Tensor:
 def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, Any]:
     """Adam, its rate rising over a twentieth of the steps and then falling to zero by a cosine."""
     adam = torch.optim.Adam(model.parameters(), config.learning_rate, betas=(0.9, 0.9), fused=True)
-    warm = max(1, steps // 20)
-    cool = max(1, steps - warm)
-
-    def rate(step: int) -> float:
-        return (step + 1) / warm if step < warm else (1 + math.cos(math.pi * min(1, (step - warm) / cool))) / 2
-
-    return adam, torch.optim.lr_scheduler.LambdaLR(adam, rate)
+    return adam, warmup_cosine(adam, steps, warmup=steps // 20)
 
 
 def look(model: Any, batch: dict[str, Tensor]) -> list[Picture]:

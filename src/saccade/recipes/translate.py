@@ -38,11 +38,12 @@ import saccade as sc
 from saccade import bleu as scoring
 from saccade import data as datasets
 from saccade import decoding, flags
-from saccade.data.vocabulary import BEGIN, END, SPECIAL, START, vocabulary
+from saccade.data.vocabulary import BEGIN, END, vocabulary, whole_words
 from saccade.failure import Failure
 from saccade.matrix import Matrix, merged
 from saccade.parts import at
 from saccade.report import Picture
+from saccade.schedules import warmup_cosine
 from saccade.sentences import png, squares
 from saccade.seq2seq import Recurrent, Seen, State, Transformer, dropped, wide
 
@@ -343,13 +344,7 @@ def spaced(model: Model, text: str) -> list[str]:
 def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, Any]:
     """Adam, its rate rising over a tenth of the steps and then falling to zero by a cosine."""
     adam = torch.optim.Adam(model.parameters(), config.learning_rate, betas=(0.9, 0.98), fused=True)
-    warm = max(1, steps // 10)
-    cool = max(1, steps - warm)
-
-    def rate(step: int) -> float:
-        return (step + 1) / warm if step < warm else (1 + math.cos(math.pi * min(1, (step - warm) / cool))) / 2
-
-    return adam, torch.optim.lr_scheduler.LambdaLR(adam, rate)
+    return adam, warmup_cosine(adam, steps, warmup=steps // 10)
 
 
 @torch.no_grad()
@@ -362,8 +357,10 @@ def alignments(model: Model, source: Tensor, target: Tensor) -> list[Matrix]:
 
 def _aligned(model: Model, read: Tensor, written: Tensor, weights: Tensor) -> Matrix:
     """Where the words of one translation look, by the weights of its subwords."""
-    sources, of_source = whole_words(model, read[read > 0][: weights.shape[-1]])
-    targets, of_target = whole_words(model, written[written > 0])
+    sides = read[read > 0][: weights.shape[-1]], written[written > 0]
+    (sources, of_source), (targets, of_target) = (
+        whole_words(model.vocabulary.pieces(numbers.tolist())) for numbers in sides
+    )
     if model.config.attention == "none":
         sources = ["(the whole sentence)"]
     return Matrix(sources, targets, merged(weights[: len(of_target), : len(of_source)], of_source, of_target))
@@ -375,18 +372,6 @@ def glance(model: Model, batch: dict[str, Tensor]) -> Matrix | None:
         return None
     (aligned,) = alignments(model, batch["source"], batch["target"])
     return aligned
-
-
-def whole_words(model: Model, numbers: Tensor) -> tuple[list[str], list[int]]:
-    """The words that subwords make, and which of them each is a part of."""
-    words: list[str] = []
-    groups = []
-    for piece in model.vocabulary.pieces(numbers.tolist()):
-        if not words or piece.startswith(START) or piece == SPECIAL[END]:
-            words.append("")
-        words[-1] += piece.removeprefix(START)
-        groups.append(len(words) - 1)
-    return words, groups
 
 
 def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
