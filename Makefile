@@ -4,7 +4,7 @@
 # make test-triton  the kernels for CUDA, in Triton's interpreter, which is a gigabyte
 # make bench   the glimpse sensor against a plain reference; numbers go to benchmarks/results/
 # make docs    the pages of the public names, in build/docs
-# make setup   everything for working on saccade
+# make setup   everything for working on regard
 #
 # Each installs what it lacks into .venv, at the versions in constraints.txt, and only once.
 
@@ -14,11 +14,11 @@ BIN := .venv/bin
 .PHONY: demo test test-triton check bench docs setup
 
 demo: .venv/.demo
-	$(BIN)/saccade compare
+	$(BIN)/regard compare
 
 test: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m unchecked
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not unchecked" --jaxtyping-packages=saccade,beartype.beartype
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not unchecked" --jaxtyping-packages=regard,beartype.beartype
 
 test-triton: .venv/.triton
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/laws/test_5_triton.py
@@ -30,11 +30,11 @@ check: .venv/.test
 
 bench: .venv/.demo
 	mkdir -p build benchmarks/results
-	$(BIN)/saccade bench glimpse --json > build/glimpse.json
+	$(BIN)/regard bench glimpse --json > build/glimpse.json
 	mv build/glimpse.json benchmarks/results/glimpse.json
 
 docs: .venv/.docs
-	$(BIN)/pdoc saccade --output-directory build/docs
+	$(BIN)/pdoc regard --output-directory build/docs
 
 setup: .venv/.setup
 

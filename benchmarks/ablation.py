@@ -1,6 +1,6 @@
 """What each part of the recipe bought: the 60x60 cluttered digits, eight glimpses, with one thing changed at a time.
 
-    saccade bench ablation --data DIR
+    regard bench ablation --data DIR
 
 Short runs (4 epochs instead of the 36 of `ram/60-cluttered.yaml`, and 256 units instead of 512), three seeds, judged on
 the validation images: the error, and the share of glimpses on the digit from the third on. Runs are kept in
@@ -21,9 +21,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from saccade import runs
-from saccade.recipes import glimpse
-from saccade.training import Fit
+from regard import runs
+from regard.recipes import glimpse
+from regard.training import Fit
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 SHORT: dict[str, Any] = {"epochs": 4, "hidden": 256}

@@ -2,7 +2,7 @@
 
 Beside the plain road, torch.compile of it and Keras's AdditiveAttention (on torch; `pip install keras`, or its rows are
 left out): a batch forward, and with the backward, and one step of decoding over up to 100,000 keys.
-`saccade bench additive` prints the times, the memory, and what the hyperbolic tangents alone take.
+`regard bench additive` prints the times, the memory, and what the hyperbolic tangents alone take.
 """
 
 import os
@@ -20,9 +20,9 @@ import torch
 from harness import Row, compare
 from torch import Tensor
 
-import saccade as sc
-from saccade.kernels import additive_loops, registry
-from saccade.kernels.cpu import compiled
+import regard as rg
+from regard.kernels import additive_loops, registry
+from regard.kernels.cpu import compiled
 
 SIZES = [(32, 32, 64, 512), (4, 256, 512, 256)]
 STEPS = [(1, 1, 10**3, 256), (1, 1, 10**4, 256), (1, 1, 10**5, 256)]
@@ -62,19 +62,19 @@ def row(size, backward: bool, threads: int, peer: str, call: Call, given: list[T
 
 
 @cache
-def attention(hidden: int) -> sc.Attention:
+def attention(hidden: int) -> rg.Attention:
     """Attention that is given what is projected already, and its energy with it."""
-    score = sc.Additive(1, 1, hidden)
+    score = rg.Additive(1, 1, hidden)
     score.query = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     del score.energy.weight
-    return sc.Attention(score)
+    return rg.Attention(score)
 
 
 def attend(query: Tensor, keys: Tensor, energy: Tensor, values: Tensor) -> Tensor:
     """Ours."""
     ours = attention(len(energy))
     ours.score.energy.weight = energy.unsqueeze(0)
-    return ours(query, sc.Memory(keys, values)).context
+    return ours(query, rg.Memory(keys, values)).context
 
 
 def plainly(*given: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """How far alignments of words are from those made by hand: the alignment error rate (Och and Ney 2003).
 
-    saccade bench alignments --data DIR
+    regard bench alignments --data DIR
 
 DIR holds the folders `word_alignments` and `multi30k`. Links are between the places of a source and of a target word,
 counted from 0. The table is of the references that attention is to be compared with: the diagonal, and IBM model 1,

@@ -6,9 +6,9 @@ the best of 20 models. Three seeds vary as much as theirs: of task 2 one chain i
 paper; on task 2 that holds for the better seeds alone; on task 3 it answers worse, as in the paper; task 16, which the
 paper's models learn, none of ours does.
 
-    saccade bench answer --data DIR                          every task and over with three seeds: an hour on one core
-    saccade bench answer --data DIR --task 2 --over chain    one row of the table, with all its seeds
-    saccade bench answer                                     the table, as far as it is finished
+    regard bench answer --data DIR                          every task and over with three seeds: an hour on one core
+    regard bench answer --data DIR --task 2 --over chain    one row of the table, with all its seeds
+    regard bench answer                                     the table, as far as it is finished
 
 Runs are kept in `runs/answer` and are resumed; several of these commands may run at once, each takes runs that no other
 has. What is finished is in `results/answer.json`. The epoch is chosen by the validation questions; the test questions
@@ -28,9 +28,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from saccade import looking, runs
-from saccade.recipes import answer
-from saccade.training import Fit
+from regard import looking, runs
+from regard.recipes import answer
+from regard.training import Fit
 
 RESULTS = Path(__file__).parent / "results" / "answer.json"
 TASKS = (2, 15, 14, 1, 16, 3)
@@ -124,7 +124,7 @@ def _row(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "seeds": [each["seed"] for each in seeds],
         **{name: [round(each[name], 2) for each in seeds] for name in KEPT},
         "paper": PAPER.get((task, over), ()),
-        "command": f"saccade bench answer --data DIR --task {task} --over {over}",
+        "command": f"regard bench answer --data DIR --task {task} --over {over}",
     }
 
 

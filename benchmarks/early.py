@@ -1,6 +1,6 @@
 """Stopping when the answer is sure: accuracy and time against the mean number of glimpses.
 
-    saccade bench early --data DIR
+    regard bench early --data DIR
 
 Each model looks at every test image until the probability of its best class passes a threshold; images that are done
 leave the batch. Beside it the same model with the same number of glimpses for all images. Time is that of whole batches
@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from saccade import looking
-from saccade.recipes import glimpse
+from regard import looking
+from regard.recipes import glimpse
 
 HERE = Path(__file__).parent
 WEIGHTS = [

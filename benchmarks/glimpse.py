@@ -1,6 +1,6 @@
 """Training images a second of recurrent visual attention (Mnih et al. 2014), beside code that slices image by image.
 
-    saccade bench glimpse
+    regard bench glimpse
 
 Both sides train one network with one loss; only how they read glimpses and how they draw locations differs. Before
 anything is timed, they must read the same glimpses, and get the same loss and gradients from the same locations.
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import saccade as sc
-from saccade.data import Scattered, Splits
-from saccade.recipes import glimpse as recipe
+import regard as rg
+from regard.data import Scattered, Splits
+from regard.recipes import glimpse as recipe
 
 BATCH = 512
 WIDTH = 0.1
@@ -68,9 +68,9 @@ class Network(nn.Module):
         """The middle of the location policy; its gradient trains the location network alone."""
         return self.locate(hidden.detach()).tanh()  # (*B, 2)
 
-    def policy(self, hidden: Tensor) -> sc.Coordinate:
+    def policy(self, hidden: Tensor) -> rg.Coordinate:
         """Where to look next."""
-        return sc.Coordinate(self.centre(hidden), WIDTH)
+        return rg.Coordinate(self.centre(hidden), WIDTH)
 
     def decide(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The cross-entropy (B,), and the cost of the policy (B,), 1 for a wrong class."""
@@ -78,18 +78,18 @@ class Network(nn.Module):
         return F.cross_entropy(scores, labels, reduction="none"), scores.argmax(-1).ne(labels).to(scores.dtype)
 
 
-def ours(network: Network, sensor: sc.Glimpses, labels: Tensor, first: Tensor, reads: list) -> Tensor:
-    """The loss with saccade's parts. The log-probabilities of all locations are computed at once, at the end."""
+def ours(network: Network, sensor: rg.Glimpses, labels: Tensor, first: Tensor, reads: list) -> Tensor:
+    """The loss with regard's parts. The log-probabilities of all locations are computed at once, at the end."""
     hidden, locations = [torch.relu_(network.see(sensor.read(first), first))], []
     for read in reads:
         with torch.no_grad():
-            seen = sc.look(hidden[-1], network.policy, sensor, read)
+            seen = rg.look(hidden[-1], network.policy, sensor, read)
         hidden.append(torch.relu_(network.see(seen.context, seen.z) + network.keep(hidden[-1])))
         locations.append(seen.z)
     loss, cost = network.decide(hidden[-1], labels)
     known = torch.stack(hidden[:-1], 1).detach()  # (B, T - 1, 256)
     baseline = network.baseline(known).squeeze(-1)
-    surrogate = sc.reinforce(network.policy(known).log_prob(torch.stack(locations, 1)), cost, baseline)
+    surrogate = rg.reinforce(network.policy(known).log_prob(torch.stack(locations, 1)), cost, baseline)
     return (loss + surrogate + (baseline - cost[:, None]).square().mean(1)).mean()
 
 
@@ -109,7 +109,7 @@ def plain(network: Network, sensor: "Slices", labels: Tensor, first: Tensor, dra
     return (loss + surrogate - surrogate.detach() + (baseline - cost[:, None]).square().mean(1)).mean()
 
 
-def draw(positions: sc.Coordinate, sensor: sc.Glimpses) -> tuple[Tensor, Tensor, None]:
+def draw(positions: rg.Coordinate, sensor: rg.Glimpses) -> tuple[Tensor, Tensor, None]:
     """A hard read that leaves the log-probability for later."""
     return given(positions.sample())(positions, sensor)
 
@@ -151,7 +151,7 @@ def check(case: Case) -> None:
     """Both sides read the same glimpses, and get the same loss and gradients from the same locations."""
     images, labels = examples(case)
     locations = torch.rand(case.glimpses, BATCH, 2, dtype=images.dtype) * 2 - 1
-    sensors: list[Any] = [kind(images, case.size, case.scales) for kind in (sc.Glimpses, Slices)]
+    sensors: list[Any] = [kind(images, case.size, case.scales) for kind in (rg.Glimpses, Slices)]
     for z in locations:
         torch.testing.assert_close(*(sensor.read(z) for sensor in sensors), rtol=0, atol=0)
     network, (first, *rest) = Network(case).to(images.dtype), locations
@@ -217,11 +217,11 @@ def measure(rounds: int) -> Iterator[harness.Row]:
     torch.manual_seed(0)
     for case in CASES:
         check(case)
-        step = training(case, sc.Glimpses, ours, draw, fused=True)
+        step = training(case, rg.Glimpses, ours, draw, fused=True)
         yield train(f"training, {case}", case, step, products(step), rounds)
         if can_compile():
             compiled = torch.compile(ours, fullgraph=True, dynamic=False)
-            faster = training(case, sc.Glimpses, compiled, draw, fused=True)
+            faster = training(case, rg.Glimpses, compiled, draw, fused=True)
             yield train(f"the same by torch.compile, {case}", case, faster, products(step), rounds)
         yield read(case, rounds)
         yield paths(case, rounds)
@@ -243,7 +243,7 @@ def train(name: str, case: Case, step: harness.Call, bound: tuple[harness.Call, 
 def read(case: Case, rounds: int) -> harness.Row:
     """One glimpse of each image, the pyramid being there."""
     images, z = examples(case)[0].float(), torch.rand(BATCH, 2) * 2 - 1
-    ours, theirs = (partial(kind(images, case.size, case.scales).read, z) for kind in (sc.Glimpses, Slices))
+    ours, theirs = (partial(kind(images, case.size, case.scales).read, z) for kind in (rg.Glimpses, Slices))
     peer, limit = "all images are padded, then sliced in a Python loop", "copying as many values as are read"
     return harness.compare(f"one glimpse of {case}", peer, ours, theirs, ours().clone, limit, BATCH, rounds)
 

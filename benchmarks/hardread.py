@@ -3,7 +3,7 @@ streams the keys, so that no weights are formed.
 
 For K from 10^2 to 10^6, one row of 32 queries reads values of size 64, by the indices that were drawn (ours) and by
 the mean (the peer). From 10^3 on, a query draws and reads by the streamed road (ours) and by the plain one (the peer),
-which forms all the weights. `saccade bench hardread` prints the times.
+which forms all the weights. `regard bench hardread` prints the times.
 """
 
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ from unittest import mock
 import torch
 from harness import Row, compare, main
 
-import saccade as sc
-from saccade.kernels import registry
+import regard as rg
+from regard.kernels import registry
 
 QUERIES, SIZE = 32, 64
 COPY = "copying as many rows by torch.index_select"
@@ -26,17 +26,17 @@ def measure(rounds: int) -> Iterable[Row]:
     """A row for each number of places, and for each score and read."""
     for places in (10**2, 10**3, 10**4, 10**5, 10**6):
         yield _gathered(places, rounds)
-    for score in (sc.dot, sc.Additive(SIZE, SIZE, SIZE)):
+    for score in (rg.dot, rg.Additive(SIZE, SIZE, SIZE)):
         for places in (10**3, 10**4, 10**5, 10**6):
-            for read in (sc.sample, sc.mode):
+            for read in (rg.sample, rg.mode):
                 yield _streamed(score, read, places, rounds)
 
 
 def _gathered(places: int, rounds: int) -> Row:
     torch.manual_seed(0)
-    positions = sc.softmax(torch.randn(1, QUERIES, places))
+    positions = rg.softmax(torch.randn(1, QUERIES, places))
     values = torch.randn(1, places, SIZE)
-    weights, z = sc.OneHot(weights=positions.mean), positions.sample()
+    weights, z = rg.OneHot(weights=positions.mean), positions.sample()
     if not torch.equal(positions.gather(values, z), values[0, z]):
         raise AssertionError("the read is not what lies at the indices")
     return compare(
@@ -55,17 +55,17 @@ def _gathered(places: int, rounds: int) -> Row:
 def _streamed(score: Any, read: Any, places: int, rounds: int) -> Row:
     torch.manual_seed(0)
     query, keys = torch.randn(1, 1, SIZE), torch.randn(1, places, SIZE)
-    memory = sc.Attention(score).prepare(keys, keys)
-    ours = partial(torch.no_grad()(sc.Attention(score, read=read).forward), query, memory)
-    if read is sc.mode and not torch.equal(ours().z, _plainly(ours).z):
+    memory = rg.Attention(score).prepare(keys, keys)
+    ours = partial(torch.no_grad()(rg.Attention(score, read=read).forward), query, memory)
+    if read is rg.mode and not torch.equal(ours().z, _plainly(ours).z):
         raise AssertionError("the modes differ")
     name = getattr(score, "__name__", "additive")
     case = f"{name}, {read.__name__}, K = {places:,}"
-    scores = partial(torch.no_grad()(sc.attend), query, keys, keys, score=score, over=sc.sigmoid)
+    scores = partial(torch.no_grad()(rg.attend), query, keys, keys, score=score, over=rg.sigmoid)
     return compare(case, "plain road", ours, partial(_plainly, ours), scores, PRODUCT, items=1, rounds=rounds)
 
 
-def _plainly(call: Any) -> sc.Attended:
+def _plainly(call: Any) -> rg.Attended:
     with mock.patch.dict(registry._ROADS, clear=True):
         return call()
 

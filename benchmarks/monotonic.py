@@ -1,7 +1,7 @@
 """Expected monotonic alignments: the exact recurrence in one fused loop, against the same recurrence in PyTorch and the
 closed form of popular code, which clips its denominators and loses mass.
 
-`saccade bench monotonic` prints them, forward and backward, in turn. What the closed form loses stands by its name.
+`regard bench monotonic` prints them, forward and backward, in turn. What the closed form loses stands by its name.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,8 +12,8 @@ from harness import Row, compare, main
 from torch import Tensor
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade.positions.recurrence import by_steps, recurrence
+import regard as rg
+from regard.positions.recurrence import by_steps, recurrence
 
 SIZES = [(16, 200, 400), (16, 50, 100)]
 CLIP = 1e-10
@@ -58,7 +58,7 @@ def closed_form(scores: Tensor) -> Tensor:
 
 
 def _ours(scores: Tensor) -> Tensor:
-    return sc.Alignment(scores).mean
+    return rg.Alignment(scores).mean
 
 
 def _plain(scores: Tensor) -> Tensor:

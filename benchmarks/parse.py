@@ -1,8 +1,8 @@
 """Parsers that differ in their last layer alone: a distribution over trees, or over the head of each word by itself.
 
-    saccade bench parse --data DIR                                                       every run: many hours
-    saccade bench parse --data DIR --corpus ud_english_ewt --over softmax --seed 0       one of them
-    saccade bench parse                                                                  the table, as far as it is
+    regard bench parse --data DIR                                                       every run: many hours
+    regard bench parse --data DIR --corpus ud_english_ewt --over softmax --seed 0       one of them
+    regard bench parse                                                                  the table, as far as it is
 
 DIR holds the folders of the treebanks. What is trained is `parse/CORPUS-SIZE.yaml` beside this script: three seeds of a
 small network compare what they are over, a large one shows how far one comes in 40 minutes on two cores. Runs are kept
@@ -29,9 +29,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from saccade import runs
-from saccade.recipes import parse
-from saccade.training import Fit, evaluate
+from regard import runs
+from regard.recipes import parse
+from regard.training import Fit, evaluate
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "parse.json"

@@ -1,8 +1,8 @@
 """The tables of Mnih et al. 2014, "Recurrent Models of Visual Attention", and what each must beat: trained and tested.
 
-    saccade bench ram --data DIR                                        every row: hours
-    saccade bench ram --data DIR --task 28 --glimpses 6 --model hard    one row of the table, with all its seeds
-    saccade bench ram                                                   the table, as far as it is finished
+    regard bench ram --data DIR                                        every row: hours
+    regard bench ram --data DIR --task 28 --glimpses 6 --model hard    one row of the table, with all its seeds
+    regard bench ram                                                   the table, as far as it is finished
 
 The configuration of a task is `ram/TASK.yaml` beside this script. Runs are kept in `runs/ram` and are resumed; several
 of these commands may run at once, each takes runs that no other has. What is finished is in `results/ram.json`, and the
@@ -26,9 +26,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from saccade import looking, runs
-from saccade.recipes import glimpse
-from saccade.training import Fit
+from regard import looking, runs
+from regard.recipes import glimpse
+from regard.training import Fit
 
 HERE = Path(__file__).parent
 RESULTS, WEIGHTS = HERE / "results" / "ram.json", HERE.parent / "weights"
@@ -157,7 +157,7 @@ def _row(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "pixels_read": seeds[0]["pixels_read"],
         "weights_seed": best["seed"] if model == "hard" else None,
         "machine": seeds[-1]["machine"],
-        "command": f"saccade bench ram --data DIR --task {task} --glimpses {glimpses} --model {model}",
+        "command": f"regard bench ram --data DIR --task {task} --glimpses {glimpses} --model {model}",
     }
 
 

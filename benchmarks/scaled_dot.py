@@ -1,6 +1,6 @@
 """What `attend` adds to PyTorch's scaled_dot_product_attention, which is its fast road for (scaled_dot, softmax, mean).
 
-`saccade bench scaled_dot` prints both, forward alone and with the backward, in turn.
+`regard bench scaled_dot` prints both, forward alone and with the backward, in turn.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from harness import Row, compare, main
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-import saccade as sc
+import regard as rg
 
 SIZES = [(1, 8, 128, 64), (4, 8, 128, 64), (1, 8, 512, 64)]
 NARROW = [(64, 4, 30, 64), (4, 8, 128, 64)]
@@ -24,7 +24,7 @@ def measure(rounds: int) -> Iterable[Row]:
     for size in SIZES:
         torch.manual_seed(0)
         query, keys, values = (torch.randn(size, requires_grad=True) for _ in range(3))
-        ours, theirs = sc.attend(query, keys, values).context, scaled_dot_product_attention(query, keys, values)
+        ours, theirs = rg.attend(query, keys, values).context, scaled_dot_product_attention(query, keys, values)
         if not torch.equal(ours, theirs):
             raise AssertionError("the fast road is not PyTorch's")
         yield _row(size, "forward", _attend, scaled_dot_product_attention, _products, (query, keys, values), rounds)
@@ -47,7 +47,7 @@ def _row(size, what, ours, theirs, bound, tensors, rounds: int) -> Row:
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    return sc.attend(query, keys, values).context
+    return rg.attend(query, keys, values).context
 
 
 def _trained(function):

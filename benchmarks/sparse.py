@@ -1,6 +1,6 @@
 """Sparsemax and entmax on the CPU: ours, the plain road, the plain road by torch.compile, and the entmax package.
 
-`saccade bench sparse` prints the forward with the backward pass, in turn, beside torch.softmax of the same scores.
+`regard bench sparse` prints the forward with the backward pass, in turn, beside torch.softmax of the same scores.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,8 +11,8 @@ import torch
 from harness import Row, compare, main
 from torch import Tensor
 
-import saccade as sc
-from saccade.sparse import plain_weights
+import regard as rg
+from regard.sparse import plain_weights
 
 SIZES = [(512, 1024), (2048, 128)]
 LIMIT = "torch.softmax of the same scores, forward and backward: it reads and writes as much, and sorts nothing"
@@ -32,7 +32,7 @@ def measure(rounds: int) -> Iterable[Row]:
             scores, direction = torch.randn(size, requires_grad=True), torch.randn(size)
             plain = partial(plain_weights, alpha=alpha)
             peers = [("the plain road", plain), ("torch.compile of the plain road", torch.compile(plain)), *package]
-            ours = partial(sc.entmax_weights, alpha=alpha)
+            ours = partial(rg.entmax_weights, alpha=alpha)
             for peer, theirs in peers:
                 _check(ours, theirs, scores, direction)
                 calls = [partial(_trained, each, scores, direction) for each in (ours, theirs, torch.nn.Softmax(-1))]

@@ -1,6 +1,6 @@
 """Structured attention: ours, torch-struct, pytorch-crf and the plain road; and what it adds to a training step.
 
-`saccade bench structured` prints the marginals with their gradient, log Z with its gradient and the best labelling of
+`regard bench structured` prints the marginals with their gradient, log Z with its gradient and the best labelling of
 linear chains, the marginals of dependency trees, then the training step of a small translator with segments, beside
 the same with softmax.
 """
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch_struct import DependencyCRF, LinearChainCRF, NonProjectiveDependencyCRF
 
-import saccade as sc
-from saccade.positions import linear_chain
-from saccade.positions.trees import plain_marginals as plain_arcs
+import regard as rg
+from regard.positions import linear_chain
+from regard.positions.trees import plain_marginals as plain_arcs
 
 CHAINS = [(32, 50, 2), (32, 50, 20), (8, 500, 2)]
 EXPONENTIALS = "torch.softmax of the scores with its gradient: each score is read once, and exponentiated"
@@ -82,11 +82,11 @@ def trained(answer: Weights, scores: Tensor, transitions: Tensor) -> list[Tensor
     ]
 
 
-def ours(scores: Tensor, transitions: Tensor) -> sc.Chain:
+def ours(scores: Tensor, transitions: Tensor) -> rg.Chain:
     return layer(transitions)(scores)
 
 
-layer = cache(sc.chain)
+layer = cache(rg.chain)
 """A model makes it once."""
 
 
@@ -154,7 +154,7 @@ def trees(rounds: int) -> Iterable[Row]:
 
 
 def our_arcs(projective: bool, scores: Tensor) -> Tensor:
-    return sc.tree(projective, single_root=projective)(scores).mean
+    return rg.tree(projective, single_root=projective)(scores).mean
 
 
 def structs_arcs(projective: bool, scores: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ class Translator(nn.Module):
         super().__init__()
         self.source, self.target = nn.Embedding(words, dim), nn.Embedding(words, dim)
         self.encoder = nn.GRU(dim, dim, batch_first=True)
-        self.attention = sc.Attention(score=sc.Additive(dim, dim, dim), over=over, read=sc.mean)
+        self.attention = rg.Attention(score=rg.Additive(dim, dim, dim), over=over, read=rg.mean)
         self.decoder = nn.GRUCell(2 * dim, dim)
         self.output = nn.Linear(2 * dim, words)
 
@@ -195,7 +195,7 @@ class Translator(nn.Module):
 def training(rounds: int) -> Iterable[Row]:
     """A step of Adam on 32 pairs of 30 words."""
     source, target = torch.randint(1000, (2, 32, 30))
-    segments, softmax = (step(over, source, target) for over in (sc.segments(nn.Parameter(torch.ones(()))), sc.softmax))
+    segments, softmax = (step(over, source, target) for over in (rg.segments(nn.Parameter(torch.ones(()))), rg.softmax))
     yield compare("training step with segments", SOFTMAX, segments, softmax, softmax, SOFTMAX, 32, rounds)
 
 

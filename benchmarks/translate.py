@@ -1,9 +1,9 @@
 """What each attention is worth to a translator: BLEU, by sentence length too, and alignments against links by hand.
 
-    saccade bench translate --data DIR                                             every run: many hours
-    saccade bench translate --data DIR --pair de-en --attention hard --seed 0      some of them
-    saccade bench translate --figure docs/pictures/length.png                      what is finished, and its figure
-    saccade bench translate --alignments docs/pictures/alignments.png              where four of these runs look
+    regard bench translate --data DIR                                             every run: many hours
+    regard bench translate --data DIR --pair de-en --attention hard --seed 0      some of them
+    regard bench translate --figure docs/pictures/length.png                      what is finished, and its figure
+    regard bench translate --alignments docs/pictures/alignments.png              where four of these runs look
 
 DIR holds the folders `multi30k` and `word_alignments`. What is trained is `translate/SIZE.yaml` beside this script, and
 over it `translate/SIZE-ATTENTION.yaml` if there is one: of comparison size 12 minutes on one core, and more where
@@ -21,7 +21,7 @@ entropy of its weights.
 
 Alignments are those of the Hansards, by en-fr: each French word is linked to the English one at which it looks most,
 when it has to be written, and with none if that is the end of the sentence; `known` is of the pairs whose words are
-all in Multi30k. Only sure links are known, and half of the words have none (`saccade bench alignments` says more):
+all in Multi30k. Only sure links are known, and half of the words have none (`regard bench alignments` says more):
 rates are to be compared with each other, not with papers.
 """
 
@@ -44,10 +44,10 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save
 
-from saccade import looking, runs, translating
-from saccade.matrix import Matrix
-from saccade.recipes import translate
-from saccade.training import Fit
+from regard import looking, runs, translating
+from regard.matrix import Matrix
+from regard.recipes import translate
+from regard.training import Fit
 
 HERE = Path(__file__).parent
 RESULTS, WEIGHTS = HERE / "results" / "translate.json", HERE.parent / "weights"
@@ -183,7 +183,7 @@ def _row(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "bleu_by_length": {name: [round(each["bleu_by_length"][name], 2) for each in seeds] for name in lengths},
         "threads": [each["threads"] for each in seeds],
         "machine": found[-1]["machine"],
-        "command": f"saccade bench translate --data DIR --pair {pair} --size {size} --attention {attention}",
+        "command": f"regard bench translate --data DIR --pair {pair} --size {size} --attention {attention}",
     }
 
 

@@ -1,6 +1,6 @@
 """The variance laboratory: bias, variance and signal-to-noise of the gradient by every estimator, and what they cost.
 
-    saccade bench variance --out benchmarks/results/variance.json --figure docs/variance.png
+    regard bench variance --out benchmarks/results/variance.json --figure docs/variance.png
 
 Units of one network each look at one of 16 patches of a digit, and what they read is classified (`laboratory.model`).
 The network is trained a little and frozen; g is an estimate of the gradient of the mean cost of 16 held-out images in
@@ -71,8 +71,8 @@ from laboratory.model import (
 from laboratory.report import figure, show
 from torch import Tensor
 
-import saccade as sc
-from saccade.data import Split, digits
+import regard as rg
+from regard.data import Split, digits
 
 UNITS, BATCH = 3, 16
 """How many units look in the table, and at how many images: all 16^3 events of each are enumerated."""
@@ -202,7 +202,7 @@ def with_steps(network: Network, train: Split, test: Split, count: int) -> tuple
         return scene.running(context).sum(-1)
 
     def to_come(context: Tensor) -> Tensor:
-        return sc.to_go(scene.running(context))
+        return rg.to_go(scene.running(context))
 
     every: dict[str, Case] = {
         "every step, whole path": (partial(reinforce, scene, whole, nothing), 1),

@@ -1,6 +1,6 @@
 """Words per second of the translator, against the same model in plain PyTorch.
 
-    saccade bench words --out benchmarks/results/words.json --figure docs/pictures/words.png
+    regard bench words --out benchmarks/results/words.json --figure docs/pictures/words.png
 
 The peer is a loop over the words with `nn.LSTMCell`, whose attention forms all hidden units of all places, and which
 decodes a file 64 sentences at a time as they come. Its weights are ours, and so are its losses and translations. It
@@ -20,11 +20,11 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-from saccade import decoding
-from saccade.data import Pairs, Splits
-from saccade.data.vocabulary import BEGIN, END, Characters
-from saccade.recipes import translate
-from saccade.translating import translated
+from regard import decoding
+from regard.data import Pairs, Splits
+from regard.data.vocabulary import BEGIN, END, Characters
+from regard.recipes import translate
+from regard.translating import translated
 
 BATCH, LENGTHS, HIDDEN, WORDS, SENTENCES = 64, (15, 40, 80), 256, 4000, 1000
 PLAIN, ONCE = "plain PyTorch", "plain PyTorch, projected once"
@@ -264,7 +264,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
             found = [times[named(name, length), peer] for length in LENGTHS]
             axes.plot(
                 LENGTHS, [1e3 * row[whose] / row["items"] for row in found], "o-", c=colour,
-                label="saccade" if whose == "ours_ms" else peer,
+                label="regard" if whose == "ours_ms" else peer,
             )  # fmt: skip
         axes.set(title=f"attention in {name}", xlabel="words of the sentence", ylim=0, xlim=0)
         axes.spines[["top", "right"]].set_visible(False)

@@ -46,10 +46,10 @@ def offline(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of real data sets: $SACCADE_DATA, or ../shared/data beside the repository."""
-    folder = Path(os.environ.get("SACCADE_DATA", ROOT.parent / "shared" / "data"))
+    """The folder of real data sets: $REGARD_DATA, or ../shared/data beside the repository."""
+    folder = Path(os.environ.get("REGARD_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"needs the real data sets, and there is no folder {folder}; set SACCADE_DATA to where they are")
+        pytest.skip(f"needs the real data sets, and there is no folder {folder}; set REGARD_DATA to where they are")
     return folder
 
 
@@ -68,7 +68,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def visit(browser: Browser, tmp_path: Path):
     """Opens a report without a network; fails the test if the page complained or asked for anything else."""
-    from saccade.report import write_report  # not above, or jaxtyping would come too late to check it
+    from regard.report import write_report  # not above, or jaxtyping would come too late to check it
 
     complaints, requests, contexts = [], [], []
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import saccade as sc
+import regard as rg
 
 B, Q, K, D, V = 2, 3, 4, 5, 2
 INFINITY = float("inf")
@@ -22,13 +22,13 @@ def inputs(queries: int = Q) -> tuple[Tensor, Tensor, Tensor]:
     return *tensors(B, queries, D), *tensors(B, K, D), *tensors(B, K, V)
 
 
-class Fatigue(sc.Score):
+class Fatigue(rg.Score):
     """Carried by a score: a place is the less attractive the more it has been looked at."""
 
-    def at(self, step: sc.Step):
-        return lambda query, keys: sc.dot(query, keys) - (0 if step.carried is None else step.carried.unsqueeze(-2))
+    def at(self, step: rg.Step):
+        return lambda query, keys: rg.dot(query, keys) - (0 if step.carried is None else step.carried.unsqueeze(-2))
 
-    def next(self, carried: Tensor | None, positions: sc.Positions) -> Tensor:
+    def next(self, carried: Tensor | None, positions: rg.Positions) -> Tensor:
         return positions.mean.sum(-2) + (0 if carried is None else carried)
 
 
@@ -41,76 +41,76 @@ def parameter(*values: float | list[float]) -> nn.Parameter:
 
 
 SCORES: dict[str, Callable[[], Any]] = {
-    "dot": lambda: sc.dot,
-    "scaled_dot": lambda: sc.scaled_dot,
-    "cosine": lambda: sc.Cosine(sharpness=2.0),
-    "cosine, learned sharpness": lambda: sc.Cosine(nn.Parameter(torch.tensor(2.0, dtype=torch.float64))),
-    "additive": lambda: sc.Additive(D, D, 6).double(),
-    "bilinear": lambda: sc.Bilinear(D, D).double(),
-    "location": lambda: sc.Location(D, K + 2).double(),
-    "biased": lambda: sc.biased(sc.scaled_dot, nn.Parameter(torch.randn(Q, K, dtype=torch.float64))),
-    "biased additive": lambda: sc.biased(sc.Additive(D, D, 6).double(), torch.linspace(0, 1, K, dtype=torch.float64)),
+    "dot": lambda: rg.dot,
+    "scaled_dot": lambda: rg.scaled_dot,
+    "cosine": lambda: rg.Cosine(sharpness=2.0),
+    "cosine, learned sharpness": lambda: rg.Cosine(nn.Parameter(torch.tensor(2.0, dtype=torch.float64))),
+    "additive": lambda: rg.Additive(D, D, 6).double(),
+    "bilinear": lambda: rg.Bilinear(D, D).double(),
+    "location": lambda: rg.Location(D, K + 2).double(),
+    "biased": lambda: rg.biased(rg.scaled_dot, nn.Parameter(torch.randn(Q, K, dtype=torch.float64))),
+    "biased additive": lambda: rg.biased(rg.Additive(D, D, 6).double(), torch.linspace(0, 1, K, dtype=torch.float64)),
     "fatigue": Fatigue,
-    "coverage": lambda: sc.Coverage(D, D, 6).double(),
-    "location-aware": lambda: sc.LocationAware(D, D, 6, filters=3, width=3).double(),
-    "location-aware, summed": lambda: sc.LocationAware(D, D, 6, filters=3, width=5, summed=True).double(),
+    "coverage": lambda: rg.Coverage(D, D, 6).double(),
+    "location-aware": lambda: rg.LocationAware(D, D, 6, filters=3, width=3).double(),
+    "location-aware, summed": lambda: rg.LocationAware(D, D, 6, filters=3, width=5, summed=True).double(),
 }
 
 OVERS: dict[str, Callable[[], Any]] = {
-    "softmax": lambda: sc.softmax,
-    "sparsemax": lambda: sc.sparsemax,
-    "entmax(1)": lambda: sc.entmax(1.0),
-    "entmax(1.3)": lambda: sc.entmax(1.3),
-    "entmax(1.5)": lambda: sc.entmax(1.5),
-    "entmax(2)": lambda: sc.entmax(2.0),
-    "entmax, learned alpha": lambda: sc.entmax(nn.Parameter(torch.tensor(1.4, dtype=torch.float64))),
-    "top_k(2)": lambda: sc.top_k(2),
-    "sigmoid": lambda: sc.sigmoid,
-    "subset(1)": lambda: sc.subset(1),
-    "subset(2)": lambda: sc.subset(2),
-    "subset(9)": lambda: sc.subset(9),
-    "without_replacement(2)": lambda: sc.without_replacement(2),
-    "local-m": lambda: sc.local(1),
-    "local-p": lambda: sc.local(1, centre=sc.Predicted(D, 6).double()),
-    "monotonic": lambda: sc.monotonic(noise=0.5),
-    "monotonic, learned bias": lambda: sc.monotonic(bias=nn.Parameter(torch.tensor(-0.5, dtype=torch.float64))),
-    "monotonic(2)": lambda: sc.monotonic(2),
-    "monotonic(3)": lambda: sc.monotonic(3, score=sc.Location(D, K + 2).double()),
-    "monotonic(None)": lambda: sc.monotonic(None, noise=0.5),
-    "segments": lambda: sc.segments(1.5),
-    "segments, learned stay": lambda: sc.segments(parameter(-0.7)),
-    "chain": lambda: sc.chain(parameter(*LINKS), parameter(0.2, -0.4, 0.9, 0.0), parameter(-0.3, 0.5, 0.0, 0.8)),
-    "semi_markov": lambda: sc.semi_markov(
+    "softmax": lambda: rg.softmax,
+    "sparsemax": lambda: rg.sparsemax,
+    "entmax(1)": lambda: rg.entmax(1.0),
+    "entmax(1.3)": lambda: rg.entmax(1.3),
+    "entmax(1.5)": lambda: rg.entmax(1.5),
+    "entmax(2)": lambda: rg.entmax(2.0),
+    "entmax, learned alpha": lambda: rg.entmax(nn.Parameter(torch.tensor(1.4, dtype=torch.float64))),
+    "top_k(2)": lambda: rg.top_k(2),
+    "sigmoid": lambda: rg.sigmoid,
+    "subset(1)": lambda: rg.subset(1),
+    "subset(2)": lambda: rg.subset(2),
+    "subset(9)": lambda: rg.subset(9),
+    "without_replacement(2)": lambda: rg.without_replacement(2),
+    "local-m": lambda: rg.local(1),
+    "local-p": lambda: rg.local(1, centre=rg.Predicted(D, 6).double()),
+    "monotonic": lambda: rg.monotonic(noise=0.5),
+    "monotonic, learned bias": lambda: rg.monotonic(bias=nn.Parameter(torch.tensor(-0.5, dtype=torch.float64))),
+    "monotonic(2)": lambda: rg.monotonic(2),
+    "monotonic(3)": lambda: rg.monotonic(3, score=rg.Location(D, K + 2).double()),
+    "monotonic(None)": lambda: rg.monotonic(None, noise=0.5),
+    "segments": lambda: rg.segments(1.5),
+    "segments, learned stay": lambda: rg.segments(parameter(-0.7)),
+    "chain": lambda: rg.chain(parameter(*LINKS), parameter(0.2, -0.4, 0.9, 0.0), parameter(-0.3, 0.5, 0.0, 0.8)),
+    "semi_markov": lambda: rg.semi_markov(
         2, parameter(*LINKS), parameter([0.4, -0.2, 0.0, 0.3], [0.1, 0.7, -0.5, 0.2])
     ),
-    "tree": lambda: sc.tree(),
-    "tree, several roots": lambda: sc.tree(single_root=False),
-    "tree, non-projective": lambda: sc.tree(projective=False),
-    "tree, non-projective, several roots": lambda: sc.tree(projective=False, single_root=False),
-    "dropout": lambda: sc.dropout(sc.softmax, 0.5).eval(),
+    "tree": lambda: rg.tree(),
+    "tree, several roots": lambda: rg.tree(single_root=False),
+    "tree, non-projective": lambda: rg.tree(projective=False),
+    "tree, non-projective, several roots": lambda: rg.tree(projective=False, single_root=False),
+    "dropout": lambda: rg.dropout(rg.softmax, 0.5).eval(),
 }
 
 READS: dict[str, Callable[[], Any]] = {
-    "mean": lambda: sc.mean,
-    "sample": lambda: sc.sample,
-    "mode": lambda: sc.mode,
-    "hard": lambda: sc.hard,
-    "online": lambda: sc.online,
-    "straight_through": lambda: sc.straight_through,
-    "relaxed": lambda: sc.relaxed(0.7),
+    "mean": lambda: rg.mean,
+    "sample": lambda: rg.sample,
+    "mode": lambda: rg.mode,
+    "hard": lambda: rg.hard,
+    "online": lambda: rg.online,
+    "straight_through": lambda: rg.straight_through,
+    "relaxed": lambda: rg.relaxed(0.7),
 }
 
 DOCUMENTS = torch.tensor([[0, 0, 1, 1], [0, 2, 2, 1]]), torch.tensor([[0, 0, 1, 1], [0, 1, 1, 2]])
 
 MASKS: dict[str, Callable[..., Tensor | None]] = {
     "none": lambda queries=Q: None,
-    "padding": lambda queries=Q: sc.padding(torch.tensor([1, 3]), K),
-    "nothing to see": lambda queries=Q: sc.padding(torch.tensor([0, K]), K),
-    "causal": lambda queries=Q: sc.causal(queries, K),
-    "window": lambda queries=Q: sc.window(2, queries, K),
-    "document": lambda queries=Q: sc.document(DOCUMENTS[0][:, :queries], DOCUMENTS[1]),
+    "padding": lambda queries=Q: rg.padding(torch.tensor([1, 3]), K),
+    "nothing to see": lambda queries=Q: rg.padding(torch.tensor([0, K]), K),
+    "causal": lambda queries=Q: rg.causal(queries, K),
+    "window": lambda queries=Q: rg.window(2, queries, K),
+    "document": lambda queries=Q: rg.document(DOCUMENTS[0][:, :queries], DOCUMENTS[1]),
     "combined": lambda queries=Q: (
-        sc.causal(queries, K) & ~sc.padding(torch.tensor([1, 0]), K) | sc.window(1, queries, K)
+        rg.causal(queries, K) & ~rg.padding(torch.tensor([1, 0]), K) | rg.window(1, queries, K)
     ),
 }
 
@@ -120,11 +120,11 @@ def queries(over: str) -> int:
     return K if over.startswith("tree") else Q
 
 
-def positions(over: Any, scores: Tensor, mask: Tensor | None = None) -> sc.Positions:
+def positions(over: Any, scores: Tensor, mask: Tensor | None = None) -> rg.Positions:
     """The distribution that an over makes of scores (*B, Q, K), at the first step, outside of training."""
     query, keys = torch.ones(*scores.shape[:-1], D).to(scores), torch.ones(*scores.shape[:-2], scores.shape[-1], D)
-    return at(over, sc.Step(query, keys.to(scores), mask, training=False))(scores, mask)
+    return at(over, rg.Step(query, keys.to(scores), mask, training=False))(scores, mask)
 
 
-def at(part: Any, step: sc.Step) -> Any:
+def at(part: Any, step: rg.Step) -> Any:
     return part.at(step) if hasattr(part, "at") else part

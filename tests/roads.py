@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import saccade as sc
-from saccade.kernels import registry
+import regard as rg
+from regard.kernels import registry
 
 
 def answers(function: Callable[..., Tensor], *given: Tensor) -> list[Tensor]:
@@ -49,9 +49,9 @@ def taken(monkeypatch: pytest.MonkeyPatch, parts: tuple, call: Callable[[], obje
 class Contexts(nn.Module):
     """query, keys and values to contexts; with its matrices as arguments, a function of them too."""
 
-    def __init__(self, score: nn.Module, over=sc.softmax, mask: Tensor | None = None):
+    def __init__(self, score: nn.Module, over=rg.softmax, mask: Tensor | None = None):
         super().__init__()
-        self.attention = sc.Attention(score, over)
+        self.attention = rg.Attention(score, over)
         self.mask = mask
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:

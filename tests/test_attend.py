@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import saccade as sc
+import regard as rg
 
 
 class Reader:
@@ -31,13 +31,13 @@ def test_a_reader_reads_what_the_tensor_holds(read: str, over: str):
     for each in (values, Reader(values)):
         torch.manual_seed(0)
         contexts.append(
-            sc.attend(
+            rg.attend(
                 query,
                 keys,
                 each,
-                score=sc.dot,
+                score=rg.dot,
                 read=examples.READS[read](),
-                over=examples.OVERS[over]() if over != "local-p" else sc.softmax,
+                over=examples.OVERS[over]() if over != "local-p" else rg.softmax,
             ).context
         )
     assert_close(*contexts)
@@ -46,15 +46,15 @@ def test_a_reader_reads_what_the_tensor_holds(read: str, over: str):
 def test_a_hard_read_reads_one_place_a_query_and_a_soft_read_all():
     query, keys, values = examples.inputs()
     hard, soft = Reader(values), Reader(values)
-    out = sc.attend(query, keys, hard, read=sc.sample)
-    sc.attend(query, keys, soft, read=sc.mean)
+    out = rg.attend(query, keys, hard, read=rg.sample)
+    rg.attend(query, keys, soft, read=rg.mean)
     assert [z.tolist() for z in hard.places] == [out.z.tolist()]
     assert [z.shape for z in soft.places] == [(2, 4)]
 
 
 def test_hard_samples_in_training_and_takes_the_mode_in_evaluation():
     query, keys, values = examples.inputs()
-    attention = sc.Attention(sc.dot, read=sc.hard)
+    attention = rg.Attention(rg.dot, read=rg.hard)
     memory = attention.prepare(keys, values)
     draws = torch.stack([attention(query, memory).z for _ in range(50)])
     assert (draws != draws[0]).any()
@@ -64,7 +64,7 @@ def test_hard_samples_in_training_and_takes_the_mode_in_evaluation():
 
 def test_draws_stand_in_front():
     query, keys, values = examples.inputs()
-    out = sc.attend(query.expand(7, 2, 3, 5), keys, values, read=sc.sample, mask=sc.padding(torch.tensor([1, 4]), 4))
+    out = rg.attend(query.expand(7, 2, 3, 5), keys, values, read=rg.sample, mask=rg.padding(torch.tensor([1, 4]), 4))
     assert out.context.shape == (7, 2, 3, 2) and out.z.shape == out.log_prob.shape == (7, 2, 3)
     assert (out.z[:, 0] == 0).all() and (out.z[:, 1] != out.z[0, 1]).any()
     assert_close(out.context[3, 1, 2], values[1, out.z[3, 1, 2]])
@@ -72,14 +72,14 @@ def test_draws_stand_in_front():
 
 def test_where_nothing_may_be_seen_nothing_is_read():
     query, keys, values = examples.inputs()
-    out = sc.attend(query, keys, values, read=sc.sample, mask=torch.zeros(2, 1, 4, dtype=torch.bool))
+    out = rg.attend(query, keys, values, read=rg.sample, mask=torch.zeros(2, 1, 4, dtype=torch.bool))
     assert (out.z == -1).all() and (out.context == 0).all() and (out.log_prob == 0).all()
 
 
 def test_nan_in_the_scores_propagates():
     query, keys, values = examples.inputs()
     query[0, 1] = float("nan")
-    context = sc.attend(query, keys, values).context
+    context = rg.attend(query, keys, values).context
     assert context[0, 1].isnan().all() and context[0, 0].isfinite().all() and context[1].isfinite().all()
 
 
@@ -91,12 +91,12 @@ def test_nan_in_the_scores_is_looked_for_where_anomalies_are_detected():
         torch.autograd.detect_anomaly(),
         pytest.raises(ValueError, match="scores expected numbers, but got NaN"),
     ):
-        sc.attend(query, keys, values, score=sc.dot)
+        rg.attend(query, keys, values, score=rg.dot)
 
 
-def heads(theirs: nn.MultiheadAttention, **parts) -> sc.MultiHead:
+def heads(theirs: nn.MultiheadAttention, **parts) -> rg.MultiHead:
     """A MultiHead with the weights of PyTorch's."""
-    ours = sc.MultiHead(theirs.embed_dim, theirs.num_heads, **parts).double()
+    ours = rg.MultiHead(theirs.embed_dim, theirs.num_heads, **parts).double()
     for name, weight, bias in zip(
         ("query", "key", "value"), theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3), strict=True
     ):
@@ -109,10 +109,10 @@ def heads(theirs: nn.MultiheadAttention, **parts) -> sc.MultiHead:
 def test_multihead_is_that_of_pytorch(mask: str):
     theirs = nn.MultiheadAttention(8, 2, batch_first=True).double()
     ours, words = heads(theirs), torch.randn(2, 4, 8, dtype=torch.float64)
-    allowed = {"none": None, "padding": sc.padding(torch.tensor([2, 4]), 4), "causal": sc.causal(4)}[mask]
+    allowed = {"none": None, "padding": rg.padding(torch.tensor([2, 4]), 4), "causal": rg.causal(4)}[mask]
     theirs_mask = {
-        "padding": {"key_padding_mask": ~sc.padding(torch.tensor([2, 4]), 4)[:, 0]},
-        "causal": {"attn_mask": ~sc.causal(4)},
+        "padding": {"key_padding_mask": ~rg.padding(torch.tensor([2, 4]), 4)[:, 0]},
+        "causal": {"attn_mask": ~rg.causal(4)},
     }
     wanted, weights = theirs(words, words, words, average_attn_weights=False, **theirs_mask.get(mask, {}))
     out = ours(words, ours.prepare(words, words, allowed))
@@ -120,14 +120,14 @@ def test_multihead_is_that_of_pytorch(mask: str):
 
 
 def test_multihead_sums_the_log_probability_over_heads():
-    attention, words = sc.MultiHead(8, 4, read=sc.sample), torch.randn(3, 5, 8)
-    out = attention(words, attention.prepare(words, words, sc.causal(5)))
+    attention, words = rg.MultiHead(8, 4, read=rg.sample), torch.randn(3, 5, 8)
+    out = attention(words, attention.prepare(words, words, rg.causal(5)))
     assert out.z.shape == (3, 4, 5) and out.log_prob.shape == (3, 5)
     assert_close(out.log_prob, out.positions.log_prob(out.z).sum(1))
 
 
 def test_multihead_takes_structures_and_states():
-    attention, words = sc.MultiHead(8, 2, over=sc.local(1)), torch.randn(3, 5, 8)
+    attention, words = rg.MultiHead(8, 2, over=rg.local(1)), torch.randn(3, 5, 8)
     memory = attention.prepare(words, words)
     first = attention(words[:, :2], memory)
     second = attention(words[:, 2:], memory, first.state)
@@ -142,7 +142,7 @@ class Sensor:
 @pytest.mark.parametrize("training", [True, False])
 def test_look(training: bool):
     query = torch.randn(4, 2).clamp(-1, 1).requires_grad_()
-    seen = sc.look(query, lambda centre: sc.Coordinate(centre, 0.1), Sensor(), training=training)
+    seen = rg.look(query, lambda centre: rg.Coordinate(centre, 0.1), Sensor(), training=training)
     assert_close(seen.context, 10 * seen.z)
     assert_close(seen.log_prob, seen.positions.log_prob(seen.z))
     assert (seen.z == query).all() != training
@@ -185,7 +185,7 @@ def test_shapes_that_do_not_fit_are_refused(case: str, score: str):
     }
     mask = torch.ones(shapes["mask"], dtype=torch.bool) if "mask" in shapes else None
     with pytest.raises(ValueError, match=message):
-        sc.attend(**arguments, score=examples.SCORES[score](), mask=mask)
+        rg.attend(**arguments, score=examples.SCORES[score](), mask=mask)
 
 
 @pytest.mark.unchecked
@@ -194,12 +194,12 @@ def test_a_mask_that_is_not_bool_is_refused():
     with pytest.raises(
         TypeError, match=r"mask expected dtype bool, True where a key may be looked at, but got torch\.float32"
     ):
-        sc.attend(query, keys, values, mask=torch.ones(3, 4))
+        rg.attend(query, keys, values, mask=torch.ones(3, 4))
 
 
 def test_no_queries_read_nothing():
-    for read in (sc.mean, sc.sample):
-        assert sc.attend(torch.ones(2, 0, 5), torch.ones(2, 4, 5), torch.ones(2, 4, 3), read=read).context.shape == (
+    for read in (rg.mean, rg.sample):
+        assert rg.attend(torch.ones(2, 0, 5), torch.ones(2, 4, 5), torch.ones(2, 4, 3), read=read).context.shape == (
             2,
             0,
             3,
@@ -208,18 +208,18 @@ def test_no_queries_read_nothing():
 
 def test_heads_that_do_not_divide_the_model_are_refused():
     with pytest.raises(ValueError, match="MultiHead expected model_dim to be a multiple of heads=3, but got 8"):
-        sc.MultiHead(8, 3)
+        rg.MultiHead(8, 3)
 
 
 def test_a_score_without_compare_says_what_is_missing():
     with pytest.raises(TypeError, match=r"Score must define compare\(query, prepared\)"):
-        sc.Score()(torch.ones(1, 2), torch.ones(1, 2))
+        rg.Score()(torch.ones(1, 2), torch.ones(1, 2))
 
 
 def test_an_attention_shows_its_triple():
-    shown = repr(sc.Attention(sc.Additive(2, 2, 2), sc.local(2), sc.hard))
+    shown = repr(rg.Attention(rg.Additive(2, 2, 2), rg.local(2), rg.hard))
     assert "read=hard" in shown and "(score): Additive" in shown and "local(radius=2)" in shown
-    assert repr(sc.Attention()) == "Attention(score=scaled_dot, over=softmax, read=mean)"
+    assert repr(rg.Attention()) == "Attention(score=scaled_dot, over=softmax, read=mean)"
 
 
 class TestSummary:
@@ -227,11 +227,11 @@ class TestSummary:
 
     query, keys = torch.randn(2, 7, 4, dtype=torch.float64), torch.randn(2, 9, 4, dtype=torch.float64)
 
-    @pytest.mark.parametrize("mask", [None, torch.ones(7, 9).tril().bool(), sc.padding(torch.tensor([3, 0]), 9)])
+    @pytest.mark.parametrize("mask", [None, torch.ones(7, 9).tril().bool(), rg.padding(torch.tensor([3, 0]), 9)])
     @pytest.mark.parametrize("size", [1, 50, 10**6])
     def test_it_is_that_of_the_weights(self, mask: Tensor | None, size: int, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(sys.modules["saccade.attend"], "BLOCK", size)
-        out = sc.attend(self.query, self.keys, self.keys, mask=mask)
+        monkeypatch.setattr(sys.modules["regard.attend"], "BLOCK", size)
+        out = rg.attend(self.query, self.keys, self.keys, mask=mask)
         found = out.summary(top=3)
         assert out.formed is None, "the weights are not kept"
         scores = self.query @ self.keys.mT / 2
@@ -243,38 +243,38 @@ class TestSummary:
         assert_close(out.weights.gather(-1, found.places), found.weights)
 
     def test_of_any_distribution(self):
-        for over in (sc.sparsemax, sc.subset(2), sc.local(1)):
-            out = sc.attend(self.query, self.keys, self.keys, over=over)
+        for over in (rg.sparsemax, rg.subset(2), rg.local(1)):
+            out = rg.attend(self.query, self.keys, self.keys, over=over)
             found = out.summary()
-            assert found.log_sum_exp is None or over is not sc.sparsemax
+            assert found.log_sum_exp is None or over is not rg.sparsemax
             assert_close((found.weights[..., 0], found.coverage), (out.weights.amax(-1), out.weights.sum(-2)))
 
     def test_after_the_weights_are_gone_for_good(self):
         with pytest.raises(ValueError, match=r"before detach\(\)"):
-            sc.attend(self.query, self.keys, self.keys).detach().summary()
+            rg.attend(self.query, self.keys, self.keys).detach().summary()
 
     def test_of_nothing(self):
         for query, keys in ((self.query[:, :0], self.keys), (self.query[:0], self.keys[:0])):
-            found = sc.attend(query, keys, keys).summary()
+            found = rg.attend(query, keys, keys).summary()
             assert found.coverage.shape == (len(query), 9) and (found.coverage == 0).all()
 
     def test_how_many(self):
         with pytest.raises(ValueError, match="summary expected top of at least 1, but got 0"):
-            sc.attend(self.query, self.keys, self.keys).summary(0)
+            rg.attend(self.query, self.keys, self.keys).summary(0)
 
 
 def test_a_step_of_decoding_computes_nothing_anew():
     """The keys are projected once; a beam is reordered and rows that are done are dropped without another look."""
-    score = sc.Additive(4, 4, 8)
+    score = rg.Additive(4, 4, 8)
     calls = []
     score.key.register_forward_hook(lambda *_: calls.append(0))
-    attention = sc.Attention(score, sc.local(2))
+    attention = rg.Attention(score, rg.local(2))
     memory = attention.prepare(keys := torch.randn(3, 20, 4), values := torch.randn(3, 20, 2))
     queries, state, rows = torch.randn(5, 3, 1, 4), None, torch.arange(3)
     for step, order in enumerate(([2, 0, 0], [1, 1, 2], [0, 2], [1], [0])):
         out = attention(queries[step, rows], memory, state)
-        memory, state, rows = (sc.select(each, torch.tensor(order)) for each in (memory, out.state, rows))
+        memory, state, rows = (rg.select(each, torch.tensor(order)) for each in (memory, out.state, rows))
     assert len(calls) == 1
     whole = attention(queries[:, rows].transpose(0, 2)[0], attention.prepare(keys[rows], values[rows]))
-    last = attention(queries[4, rows], memory, sc.State(over=torch.tensor([4])))
+    last = attention(queries[4, rows], memory, rg.State(over=torch.tensor([4])))
     assert_close(last.context, whole.context[:, 4:])

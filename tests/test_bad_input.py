@@ -8,24 +8,24 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade.kernels import additive_numba, banded, registry, streamed
+import regard as rg
+from regard.kernels import additive_numba, banded, registry, streamed
 
 SCORES = {
-    "dot": lambda width: sc.dot,
-    "scaled_dot": lambda width: sc.scaled_dot,
-    "cosine": lambda width: sc.Cosine(3.0),
-    "bilinear": lambda width: sc.Bilinear(width, width),
-    "additive": lambda width: sc.Additive(width, width, width),
+    "dot": lambda width: rg.dot,
+    "scaled_dot": lambda width: rg.scaled_dot,
+    "cosine": lambda width: rg.Cosine(3.0),
+    "bilinear": lambda width: rg.Bilinear(width, width),
+    "additive": lambda width: rg.Additive(width, width, width),
 }
 OVERS = {
-    "softmax": sc.softmax,
-    "sparsemax": sc.sparsemax,
-    "entmax(1.5)": sc.entmax(1.5),
-    "entmax(1.3)": sc.entmax(1.3),
-    "local": sc.local(1),
+    "softmax": rg.softmax,
+    "sparsemax": rg.sparsemax,
+    "entmax(1.5)": rg.entmax(1.5),
+    "entmax(1.3)": rg.entmax(1.3),
+    "local": rg.local(1),
 }
-READS = {"mean": sc.mean, "mode": sc.mode}
+READS = {"mean": rg.mean, "mode": rg.mode}
 roads = pytest.mark.parametrize("road", ["fast", "plain"])
 scores = pytest.mark.parametrize("score", SCORES)
 overs = pytest.mark.parametrize("over", OVERS)
@@ -44,7 +44,7 @@ def way(road: str):
     return nullcontext() if road == "fast" else mock.patch.dict(registry._ROADS, clear=True)
 
 
-def attend(road: str, score: str, over: str, read: str, query: Tensor, keys: Tensor, mask=None) -> sc.Attended:
+def attend(road: str, score: str, over: str, read: str, query: Tensor, keys: Tensor, mask=None) -> rg.Attended:
     part = SCORES[score](query.shape[-1])
     if isinstance(part, nn.Module):
         torch.manual_seed(0)
@@ -52,7 +52,7 @@ def attend(road: str, score: str, over: str, read: str, query: Tensor, keys: Ten
             nn.init.normal_(weights)
         part.requires_grad_(False)
     with way(road):
-        return sc.attend(query, keys, keys, score=part, over=OVERS[over], read=READS[read], mask=mask)
+        return rg.attend(query, keys, keys, score=part, over=OVERS[over], read=READS[read], mask=mask)
 
 
 @roads
@@ -94,7 +94,7 @@ def test_any_width(score: str, over: str, read: str, width: int):
 @overs
 @reads
 def test_lengths_of_zero_read_nothing(road: str, score: str, over: str, read: str):
-    mask = sc.padding(torch.tensor([0, 4]), 5)
+    mask = rg.padding(torch.tensor([0, 4]), 5)
     out = attend(road, score, over, read, torch.randn(2, 3, 3), torch.randn(2, 5, 3), mask)
     assert (out.context[0] == 0).all() and (out.weights[0] == 0).all()
     assert out.context.isfinite().all() and (out.weights[1, :, 4] == 0).all()
@@ -110,7 +110,7 @@ def test_scores_of_minus_infinity_are_never_looked_at(road: str, over: str, read
     keys = torch.tensor([[[-INFINITY], [1.0], [0.5]]])
     values = torch.tensor([[[1.0], [2.0], [3.0]]])
     with way(road):
-        out = sc.attend(query, keys, values, score=sc.dot, over=OVERS[over], read=READS[read])
+        out = rg.attend(query, keys, values, score=rg.dot, over=OVERS[over], read=READS[read])
     assert out.context.isfinite().all() and out.weights[..., 0] == 0
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from saccade.data import house
+from regard.data import house
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

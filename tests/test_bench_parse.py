@@ -9,8 +9,8 @@ import pytest
 import yaml
 from test_data_conllu import conllu
 
-from saccade import training
-from saccade.data.grammar import grammar
+from regard import training
+from regard.data.grammar import grammar
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TINY = {

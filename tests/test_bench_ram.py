@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
-from saccade.cli import main
-from saccade.recipes import glimpse
+from regard.cli import main
+from regard.recipes import glimpse
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"

@@ -11,13 +11,13 @@ import pytest
 import torch
 import yaml
 
-from saccade import translating
-from saccade.cli import main
-from saccade.data import Pairs
-from saccade.data.dates import dates
-from saccade.data.vocabulary import Characters, subwords
-from saccade.matrix import Matrix
-from saccade.recipes import translate
+from regard import translating
+from regard.cli import main
+from regard.data import Pairs
+from regard.data.dates import dates
+from regard.data.vocabulary import Characters, subwords
+from regard.matrix import Matrix
+from regard.recipes import translate
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"

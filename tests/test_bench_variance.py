@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import saccade as sc
+import regard as rg
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SMALL = {"units": (1, 2, 4), "draws": (1, 2, 4), "steps": (1, 2, 4)}
@@ -57,7 +57,7 @@ def test_the_exact_gradient_has_no_variance_and_no_bias(results):
 def test_the_exact_gradient_is_that_of_all_events(variance, scene):
     scores = scene.scores.clone().requires_grad_()
     pairs = torch.cartesian_prod(torch.arange(16), torch.arange(16)).unsqueeze(1).expand(-1, 4, -1)  # (256, B, N)
-    positions = sc.softmax(scores)
+    positions = rg.softmax(scores)
     cost = scene.together(positions.gather(scene.values, pairs))
     (gradient,) = torch.autograd.grad((positions.log_prob(pairs).sum(-1).exp() * cost).sum(0).mean(), scores)
     found = variance.gradients(scene, partial(variance.exactly, scene), 1)

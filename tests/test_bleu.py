@@ -5,7 +5,7 @@ import random
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 
-from saccade.bleu import bleu, counts
+from regard.bleu import bleu, counts
 
 
 def summed(hypotheses: list[list[str]], references: list[list[str]]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from saccade import cli, flags
+from regard import cli, flags
 
 TOY = '''"""Guesses a number: there is nothing to see.
 
@@ -49,16 +49,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def toy(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple]]:
     """A recipe named toy, and what training is asked to do with it."""
-    import saccade.recipes
-    import saccade.training
+    import regard.recipes
+    import regard.training
 
     (here / "recipes").mkdir()
     (here / "recipes" / "toy.py").write_text(TOY)
-    monkeypatch.setattr(saccade.recipes, "__path__", [*saccade.recipes.__path__, str(here / "recipes")])
+    monkeypatch.setattr(regard.recipes, "__path__", [*regard.recipes.__path__, str(here / "recipes")])
     asked = []
-    monkeypatch.setattr(saccade.training, "train", lambda *given: asked.append(given) or {"valid_error": 0.25})
+    monkeypatch.setattr(regard.training, "train", lambda *given: asked.append(given) or {"valid_error": 0.25})
     yield asked
-    sys.modules.pop("saccade.recipes.toy", None)
+    sys.modules.pop("regard.recipes.toy", None)
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -72,9 +72,9 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The sentence with which a wrong call is refused."""
     status, out, error = call(capsys, *words)
     assert (status, out) == (2, "")
-    assert error.startswith("saccade: ")
+    assert error.startswith("regard: ")
     assert error.count("\n") == 1
-    return error.removeprefix("saccade: ").rstrip("\n")
+    return error.removeprefix("regard: ").rstrip("\n")
 
 
 def test_help_names_every_verb(capsys):
@@ -88,25 +88,25 @@ def test_help_names_every_verb(capsys):
 def test_each_verb_explains_itself(verb: str, capsys):
     status, out, error = call(capsys, verb, "--help")
     assert (status, error) == (0, "")
-    assert f"usage: saccade {verb}" in out
+    assert f"usage: regard {verb}" in out
 
 
 def test_help_is_fast_and_imports_nothing_heavy():
-    program = [sys.executable, "-X", "importtime", "-m", "saccade", "--help"]
+    program = [sys.executable, "-X", "importtime", "-m", "regard", "--help"]
     imported = subprocess.run(program, capture_output=True, text=True, check=True).stderr
     names = {line.rpartition("|")[2].strip() for line in imported.splitlines()}
-    assert "saccade.cli" in names
+    assert "regard.cli" in names
     assert not names & {"torch", "numpy", "lightning", "jsonargparse", "rich"}
     took = []
     for _ in range(5):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "saccade", "--help"], capture_output=True, check=True)
+        subprocess.run([sys.executable, "-m", "regard", "--help"], capture_output=True, check=True)
         took.append(time.perf_counter() - start)
     assert min(took) < 0.3
 
 
 def test_version(capsys):
-    assert call(capsys, "--version") == (0, "saccade 0.1.0\n", "")
+    assert call(capsys, "--version") == (0, "regard 0.1.0\n", "")
 
 
 def test_list_shows_recipes_and_mechanisms(toy, capsys):
@@ -184,7 +184,7 @@ def test_the_help_of_a_recipe_is_made_of_its_config(toy, capsys):
         ("train toy --epochs 0", "epochs expected at least 1, but got 0."),
         ("train toy soft", "unrecognized arguments: soft"),
         ("evaluate runs/toy/none", "unknown run 'runs/toy/none': there are none"),
-        ("bench speed", "the current directory has no folder benchmarks, whose scripts saccade bench runs"),
+        ("bench speed", "the current directory has no folder benchmarks, whose scripts regard bench runs"),
     ],
 )
 def test_a_wrong_call_is_refused_in_one_sentence(words: str, sentence: str, toy, capsys):
@@ -199,7 +199,7 @@ def test_a_flag_cannot_name_a_function(toy, capsys):
 def test_train_without_a_recipe_names_them(toy, capsys):
     for words in (["train"], ["train", "--epochs", "3"]):
         sentence = refused(capsys, *words)
-        assert sentence.startswith("expected the name of a recipe after saccade train: there are")
+        assert sentence.startswith("expected the name of a recipe after regard train: there are")
         assert "toy" in sentence
 
 
@@ -251,23 +251,21 @@ def test_whatever_fails_is_one_sentence(error: BaseException, status: int, sente
         raise error
 
     monkeypatch.setitem(cli.VERBS, "list", (fail, "", ""))
-    assert call(capsys, "list") == (status, "", f"saccade: {sentence}\n")
+    assert call(capsys, "list") == (status, "", f"regard: {sentence}\n")
     with pytest.raises(type(error)):
         cli.main(["list", "--debug"])
 
 
 def test_a_failure_has_its_own_status(monkeypatch, capsys):
-    from saccade.failure import Failure, Interrupted
+    from regard.failure import Failure, Interrupted
 
     for failure, status in ((Failure("a disk"), 1), (Interrupted("at step 3"), 130)):
         monkeypatch.setitem(cli.VERBS, "list", (lambda words, failure=failure: (_ for _ in ()).throw(failure), "", ""))
-        assert call(capsys, "list") == (status, "", f"saccade: {failure}\n")
+        assert call(capsys, "list") == (status, "", f"regard: {failure}\n")
 
 
 def test_a_reader_that_has_gone_is_no_error():
-    listing = subprocess.Popen(
-        [sys.executable, "-m", "saccade", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    listing = subprocess.Popen([sys.executable, "-m", "regard", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert listing.stdout is not None
     listing.stdout.close()
     assert listing.wait(10) == 1
@@ -295,4 +293,4 @@ def test_train_evaluate_and_look_on_the_recipe_itself(here, capsys):
     assert all(Path(picture).stat().st_size > 1000 for picture in pictures)
     status, _, error = call(capsys, "evaluate", "glimpse/hard-seed0", "--data", "absent")
     assert status == 1
-    assert error.startswith("saccade: data folder absent does not exist; expected 'embedded'")
+    assert error.startswith("regard: data folder absent does not exist; expected 'embedded'")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from saccade import cli, costs, flags, parallel, table
-from saccade.compare import Plan, answer, claim, kinds
-from saccade.failure import Failure
+from regard import cli, costs, flags, parallel, table
+from regard.compare import Plan, answer, claim, kinds
+from regard.failure import Failure
 
 TOY = '''"""Tell bright images from dark ones."""
 
@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
-from saccade.report import Look
+from regard.report import Look
 
 WATCH = ("valid_error", "min")
 QUICK = {"epochs": 1}
@@ -106,21 +106,21 @@ def look(model, batch):
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The recipe toy, known here and in every process that is started, and an empty current directory."""
-    import saccade.recipes
+    import regard.recipes
 
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "toy.py").write_text(TOY)
-    more = "import saccade.recipes as known; known.__path__ = [*known.__path__, {!r}]"
+    more = "import regard.recipes as known; known.__path__ = [*known.__path__, {!r}]"
     (tmp_path / "sitecustomize.py").write_text(more.format(str(tmp_path / "recipes")))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(saccade.recipes, "__path__", [*saccade.recipes.__path__, str(tmp_path / "recipes")])
+    monkeypatch.setattr(regard.recipes, "__path__", [*regard.recipes.__path__, str(tmp_path / "recipes")])
     monkeypatch.chdir(tmp_path)
     yield tmp_path / "runs" / "compare" / "toy"
-    sys.modules.pop("saccade.recipes.toy", None)
+    sys.modules.pop("regard.recipes.toy", None)
 
 
 def start(*words: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "saccade", "compare", "toy", *words]
+    command = [sys.executable, "-m", "regard", "compare", "toy", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -137,7 +137,7 @@ def workers() -> list[int]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             ours = os.readlink(process / "cwd") == os.getcwd()
-            if ours and "saccade.parallel" in (process / "cmdline").read_text():
+            if ours and "regard.parallel" in (process / "cmdline").read_text():
                 found.append(int(process.name))
         except OSError:
             continue
@@ -188,7 +188,7 @@ def test_ctrl_c_stops_everything_and_the_same_call_goes_on(toy: Path):
     first.send_signal(signal.SIGINT)
     _, error = first.communicate(timeout=60)
     assert first.returncode == 130
-    assert error.endswith("saccade: stopped, with everything saved: the same command goes on from there.\n")
+    assert error.endswith("regard: stopped, with everything saved: the same command goes on from there.\n")
     assert "Traceback" not in error
     assert workers() == []
     done = rows(run)
@@ -218,7 +218,7 @@ def test_no_worker_outlives_a_killed_comparison(toy: Path):
 def test_a_run_that_fails_is_named_and_stops_the_others(toy: Path, capsys):
     assert cli.main(["compare", "toy", "--poison", "true"]) == 1
     error = capsys.readouterr().err
-    assert "saccade: the loss became nan at step 1 of 8" in error
+    assert "regard: the loss became nan at step 1 of 8" in error
     assert workers() == []
 
 
@@ -264,7 +264,7 @@ def test_a_recipe_without_kinds_of_attention_cannot_be_compared():
 @pytest.mark.parametrize("words", [["--seeds", "0"], ["--attention", "soft"], ["--seed", "1"]])
 def test_a_wrong_comparison_is_refused(words: list[str], toy: Path, capsys):
     assert cli.main(["compare", "toy", *words]) == 2
-    assert re.match(r"saccade: (--seeds expected at least 1, but got 0|unknown flag '--\w+')", capsys.readouterr().err)
+    assert re.match(r"regard: (--seeds expected at least 1, but got 0|unknown flag '--\w+')", capsys.readouterr().err)
 
 
 def test_images_a_second_are_told_apart():

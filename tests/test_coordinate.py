@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
-from saccade.positions import Coordinate
+from regard.positions import Coordinate
 
 INFINITY = float("inf")
 CENTRES = (0.0, 0.3, -0.9, 1.0, -1.2, 2.0, -3.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from saccade.data import Question, Stories, babi, house, questions
+from regard.data import Question, Stories, babi, house, questions
 
 LINES = """1 Mary moved to the bathroom.
 2 John went to the hallway.
@@ -18,7 +18,7 @@ LINES = """1 Mary moved to the bathroom.
 1 Ann slept.
 2 Who slept? \tnobody,ann\t1
 """
-FULL = Path(os.environ.get("SACCADE_DATA", Path(__file__).parent.parent.parent / "shared" / "data")) / "babi"
+FULL = Path(os.environ.get("REGARD_DATA", Path(__file__).parent.parent.parent / "shared" / "data")) / "babi"
 
 
 def fill(folder: Path, count: int = 10) -> Path:

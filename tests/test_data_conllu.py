@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from saccade.data import Sentence, Trees, treebank
-from saccade.data.conllu import find, read
-from saccade.data.grammar import grammar
-from saccade.data.trees import RELATIONS, TAGS, name
+from regard.data import Sentence, Trees, treebank
+from regard.data.conllu import find, read
+from regard.data.grammar import grammar
+from regard.data.trees import RELATIONS, TAGS, name
 
 TEXT = """# sent_id = 1
 # text = Don't go .

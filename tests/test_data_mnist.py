@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from saccade.data import digits, load, mnist
-from saccade.data.pack import pack, thin, write_idx
+from regard.data import digits, load, mnist
+from regard.data.pack import pack, thin, write_idx
 
 
 @pytest.fixture
@@ -208,5 +208,5 @@ def test_the_hub_without_its_extra_says_what_to_install(
     hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, missing: str
 ):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ValueError, match=r"^data 'hub' needs the extra hub: pip install 'saccade\[hub\]'$"):
+    with pytest.raises(ValueError, match=r"^data 'hub' needs the extra hub: pip install 'regard\[hub\]'$"):
         load("hub")

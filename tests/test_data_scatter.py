@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from saccade.data import Scattered, digits
-from saccade.data.jitter import jittered
+from regard.data import Scattered, digits
+from regard.data.jitter import jittered
 
 
 def flat(*values: int, size: int = 28) -> torch.Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import saccade as sc
-from saccade.decoding import beam, greedy
+import regard as rg
+from regard.decoding import beam, greedy
 
 BEGIN, END, WORDS = 1, 2, 4
 
@@ -24,12 +24,12 @@ class Toy:
         self.table[..., END] += end
         self.asked: list[int] = []
 
-    def state(self) -> tuple[Tensor, sc.Memory]:
+    def state(self) -> tuple[Tensor, rg.Memory]:
         rows = torch.arange(len(self.table))
         keys = rows.double().view(-1, 1, 1)
-        return torch.stack((rows, torch.zeros_like(rows)), -1), sc.Memory(keys, keys)
+        return torch.stack((rows, torch.zeros_like(rows)), -1), rg.Memory(keys, keys)
 
-    def step(self, words: Tensor, state: tuple[Tensor, sc.Memory]) -> tuple[Tensor, tuple[Tensor, sc.Memory]]:
+    def step(self, words: Tensor, state: tuple[Tensor, rg.Memory]) -> tuple[Tensor, tuple[Tensor, rg.Memory]]:
         known, memory = state
         assert (memory.keys.flatten() == known[:, 0]).all(), "the parts of a state stay together"
         self.asked.append(len(words))
@@ -124,7 +124,7 @@ def test_a_row_is_decoded_as_if_it_were_alone(size: int):
     toy, longest = Toy(rows=12), torch.arange(12) % 5 + 1
     together = beam(toy.step, toy.state(), longest, size=size)
     for n in range(12):
-        state = sc.select(toy.state(), torch.tensor([n]))
+        state = rg.select(toy.state(), torch.tensor([n]))
         assert beam(toy.step, state, longest[n : n + 1], size=size)[0].tolist() == together[n].tolist()
 
 

@@ -5,18 +5,18 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-import saccade as sc
+import regard as rg
 
 
 def test_the_value_is_zero_so_that_the_loss_is_the_cost():
     log_prob, cost = torch.randn(5, 3, requires_grad=True), torch.rand(5)
-    assert (sc.reinforce(log_prob, cost) == 0).all()
-    assert (sc.leave_one_out(log_prob, cost) == 0).all()
+    assert (rg.reinforce(log_prob, cost) == 0).all()
+    assert (rg.leave_one_out(log_prob, cost) == 0).all()
 
 
 def test_the_log_probability_is_summed_over_what_the_cost_lacks():
     log_prob, cost = torch.randn(5, 3, 2, requires_grad=True), torch.rand(5)
-    surrogate = sc.reinforce(log_prob, cost, baseline=0.5)
+    surrogate = rg.reinforce(log_prob, cost, baseline=0.5)
     assert surrogate.shape == (5,)
     (gradient,) = torch.autograd.grad(surrogate.sum(), log_prob)
     assert_close(gradient, (cost - 0.5).view(5, 1, 1).expand(5, 3, 2))
@@ -24,20 +24,20 @@ def test_the_log_probability_is_summed_over_what_the_cost_lacks():
 
 def test_a_baseline_may_differ_from_step_to_step():
     log_prob, cost, baseline = torch.randn(5, 3, requires_grad=True), torch.rand(5), torch.rand(5, 3)
-    (gradient,) = torch.autograd.grad(sc.reinforce(log_prob, cost, baseline).sum(), log_prob)
+    (gradient,) = torch.autograd.grad(rg.reinforce(log_prob, cost, baseline).sum(), log_prob)
     assert_close(gradient, cost.unsqueeze(-1) - baseline)
 
 
 def test_no_gradient_reaches_the_cost_or_the_baseline():
     log_prob = torch.randn(5, requires_grad=True)
     cost, baseline = torch.rand(5, requires_grad=True), torch.rand(5, requires_grad=True)
-    surrogate = sc.reinforce(log_prob, cost, baseline).sum()
+    surrogate = rg.reinforce(log_prob, cost, baseline).sum()
     assert torch.autograd.grad(surrogate, (cost, baseline), allow_unused=True) == (None, None)
 
 
 def test_leave_one_out_takes_the_mean_of_the_others():
     log_prob, cost = torch.randn(4, 2, 3, requires_grad=True), torch.rand(4, 2)
-    (gradient,) = torch.autograd.grad(sc.leave_one_out(log_prob, cost).sum(), log_prob)
+    (gradient,) = torch.autograd.grad(rg.leave_one_out(log_prob, cost).sum(), log_prob)
     others = torch.stack([cost[[i for i in range(4) if i != s]].mean(0) for s in range(4)])
     assert_close(gradient, (cost - others).unsqueeze(-1).expand(4, 2, 3))
 
@@ -47,51 +47,51 @@ def test_leave_one_out_takes_the_mean_of_the_others():
     ("call", "message"),
     [
         (
-            lambda: sc.reinforce(torch.ones(5, 3), torch.ones(3)),
+            lambda: rg.reinforce(torch.ones(5, 3), torch.ones(3)),
             r"cost expected a shape that is a prefix.*\(5, 3\), but got \(3,\)",
         ),
         (
-            lambda: sc.reinforce(torch.ones(5), torch.ones(5, 1)),
+            lambda: rg.reinforce(torch.ones(5), torch.ones(5, 1)),
             r"cost expected a shape that is a prefix.*\(5,\), but got \(5, 1\)",
         ),
         (
-            lambda: sc.reinforce(torch.ones(5, 3), torch.ones(5), torch.ones(3)),
+            lambda: rg.reinforce(torch.ones(5, 3), torch.ones(5), torch.ones(3)),
             r"baseline expected a shape.*but got \(3,\)",
         ),
         (
-            lambda: sc.leave_one_out(torch.ones(1, 3), torch.ones(1, 3)),
+            lambda: rg.leave_one_out(torch.ones(1, 3), torch.ones(1, 3)),
             "at least 2 draws in the first dimension of cost, but got 1",
         ),
         (
-            lambda: sc.leave_one_out(torch.ones(3), torch.tensor(1.0)),
+            lambda: rg.leave_one_out(torch.ones(3), torch.tensor(1.0)),
             "at least 2 draws in the first dimension of cost, but got 0",
         ),
-        (lambda: sc.MovingAverage(1.0), "momentum of at least 0 and below 1, but got 1.0"),
-        (lambda: sc.relaxed(0.0), "relaxed expected a temperature above zero, but got 0.0"),
-        (lambda: sc.to_go(torch.ones(3), 1.5), "discount expected a number from 0 to 1, but got 1.5"),
-        (lambda: sc.to_go(torch.tensor(1.0)), "whose last dimension are the steps, but got a single number"),
+        (lambda: rg.MovingAverage(1.0), "momentum of at least 0 and below 1, but got 1.0"),
+        (lambda: rg.relaxed(0.0), "relaxed expected a temperature above zero, but got 0.0"),
+        (lambda: rg.to_go(torch.ones(3), 1.5), "discount expected a number from 0 to 1, but got 1.5"),
+        (lambda: rg.to_go(torch.tensor(1.0)), "whose last dimension are the steps, but got a single number"),
         (
-            lambda: sc.actor_critic(torch.ones(5, 3), torch.ones(5, 3), torch.ones(5, 3), trace=-0.1),
+            lambda: rg.actor_critic(torch.ones(5, 3), torch.ones(5, 3), torch.ones(5, 3), trace=-0.1),
             "trace expected a number from 0 to 1, but got -0.1",
         ),
         (
-            lambda: sc.actor_critic(torch.ones(5, 3), torch.ones(5, 2), torch.ones(5, 3)),
+            lambda: rg.actor_critic(torch.ones(5, 3), torch.ones(5, 2), torch.ones(5, 3)),
             r"cost expected the shape of the log-probability, \(5, 3\), with or without .*, but got \(5, 2\)",
         ),
         (
-            lambda: sc.actor_critic(torch.ones(5, 3), torch.ones(4), torch.ones(5, 3)),
+            lambda: rg.actor_critic(torch.ones(5, 3), torch.ones(4), torch.ones(5, 3)),
             r"cost expected a shape that is a prefix.*\(5, 3\), but got \(4,\)",
         ),
         (
-            lambda: sc.actor_critic(torch.ones(5, 3), torch.ones(5), torch.ones(5)),
+            lambda: rg.actor_critic(torch.ones(5, 3), torch.ones(5), torch.ones(5)),
             r"value expected the shape of the log-probability, \(5, 3\), but got \(5,\)",
         ),
         (
-            lambda: sc.rebar(sc.OneHot(weights=torch.ones(1, 1)), lambda places: places.sum(-1), temperature=0.0),
+            lambda: rg.rebar(rg.OneHot(weights=torch.ones(1, 1)), lambda places: places.sum(-1), temperature=0.0),
             "temperature expected a number above zero, but got 0.0",
         ),
         (
-            lambda: sc.variational(torch.ones(3), *[sc.OneHot(weights=torch.ones(2, 1))] * 2),
+            lambda: rg.variational(torch.ones(3), *[rg.OneHot(weights=torch.ones(2, 1))] * 2),
             r"cost expected a shape that is a prefix.*\(2,\), but got \(3,\)",
         ),
     ],
@@ -103,27 +103,27 @@ def test_errors(call, message: str):
 
 def test_enumeration_of_locations_is_refused():
     with pytest.raises(TypeError, match="expected events that can be enumerated, not Coordinate"):
-        sc.enumerate_exactly(sc.Coordinate(torch.zeros(2), 0.1), lambda z: z.sum(-1))
+        rg.enumerate_exactly(rg.Coordinate(torch.zeros(2), 0.1), lambda z: z.sum(-1))
 
 
 @pytest.mark.unchecked
 def test_relax_of_anything_but_places_is_refused():
     with pytest.raises(TypeError, match="positions expected a OneHot, at most one place a query, not Independent"):
-        sc.rebar(sc.sigmoid(torch.zeros(1, 3)), lambda places: places.sum(-1))
+        rg.rebar(rg.sigmoid(torch.zeros(1, 3)), lambda places: places.sum(-1))
 
 
 def test_what_is_to_go():
     cost = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 8.0]])
-    assert_close(sc.to_go(cost), torch.tensor([[6.0, 5.0, 3.0], [8.0, 8.0, 8.0]]))
-    assert_close(sc.to_go(cost, 0.5)[1], torch.tensor([2.0, 4.0, 8.0]))
-    assert_close(sc.to_go(cost, 0.0), cost)
-    assert sc.to_go(torch.ones(2, 0)).shape == (2, 0)
+    assert_close(rg.to_go(cost), torch.tensor([[6.0, 5.0, 3.0], [8.0, 8.0, 8.0]]))
+    assert_close(rg.to_go(cost, 0.5)[1], torch.tensor([2.0, 4.0, 8.0]))
+    assert_close(rg.to_go(cost, 0.0), cost)
+    assert rg.to_go(torch.ones(2, 0)).shape == (2, 0)
 
 
 def test_no_gradient_reaches_the_cost_or_the_critic():
     log_prob = torch.randn(5, 3, requires_grad=True)
     cost, value = torch.rand(5, 3, requires_grad=True), torch.rand(5, 3, requires_grad=True)
-    surrogate = sc.actor_critic(log_prob, cost, value, 0.9, 0.8)
+    surrogate = rg.actor_critic(log_prob, cost, value, 0.9, 0.8)
     assert (surrogate == 0).all()
     assert torch.autograd.grad(surrogate.sum(), (cost, value), allow_unused=True) == (None, None)
 
@@ -134,16 +134,16 @@ class TestRelax:
     def test_the_cost_s_own_parameters_get_the_gradient_of_the_draw_alone(self):
         torch.manual_seed(0)
         prices = torch.randn(4, requires_grad=True)
-        positions = sc.OneHot(scores=torch.randn(6, 1, 4, requires_grad=True))
-        costs = sc.rebar(positions, lambda places: (places @ prices).square())
+        positions = rg.OneHot(scores=torch.randn(6, 1, 4, requires_grad=True))
+        costs = rg.rebar(positions, lambda places: (places @ prices).square())
         drawn = (costs[:, :, None].sqrt() - prices.abs()).abs().argmin(-1)  # which price was paid
         (gradient,) = torch.autograd.grad(costs.sum(), prices)
         assert_close(gradient, 2 * prices.detach() * drawn.flatten().bincount(minlength=4), rtol=1e-4, atol=1e-4)
 
     def test_the_control_gets_no_gradient_but_that_of_the_variance(self):
         control, scores = nn.Linear(4, 1), torch.randn(6, 1, 4, requires_grad=True)
-        estimate = sc.relax(
-            sc.OneHot(scores=scores), lambda places: places[..., 0], lambda places: control(places).squeeze(-1)
+        estimate = rg.relax(
+            rg.OneHot(scores=scores), lambda places: places[..., 0], lambda places: control(places).squeeze(-1)
         )
         (gradient,) = torch.autograd.grad(estimate.sum(), scores, create_graph=True)
         direct = torch.autograd.grad(estimate.sum(), control.weight, retain_graph=True)[0]
@@ -159,8 +159,8 @@ class TestRelax:
 
         def gradients(count: int) -> torch.Tensor:
             leaf = scores.expand(count, 1, 3).clone().requires_grad_()
-            estimate = sc.relax(
-                sc.OneHot(scores=leaf), lambda places: (places @ prices).square(), lambda p: control(p).squeeze(-1)
+            estimate = rg.relax(
+                rg.OneHot(scores=leaf), lambda places: (places @ prices).square(), lambda p: control(p).squeeze(-1)
             )
             return torch.autograd.grad(estimate.sum(), leaf, create_graph=True)[0].flatten(1)
 
@@ -176,26 +176,26 @@ class TestRelax:
     @pytest.mark.parametrize("scores", [[[-float("inf")] * 3], [[0.5, -float("inf"), 0.1]], [[1e4, 0.0, -1e4]]])
     def test_finite_where_places_are_impossible(self, scores: list):
         leaf = torch.tensor([scores]).requires_grad_()
-        costs = sc.rebar(sc.OneHot(scores=leaf), lambda places: (places @ torch.tensor([1.0, 2.0, 4.0])).square())
+        costs = rg.rebar(rg.OneHot(scores=leaf), lambda places: (places @ torch.tensor([1.0, 2.0, 4.0])).square())
         costs.sum().backward()
         assert costs.isfinite().all() and leaf.grad.isfinite().all()
 
     def test_places_by_weights(self):
         weights = torch.tensor([[[0.2, 0.5, 0.0]]]).requires_grad_()  # nowhere has 0.3
-        costs = sc.rebar(sc.OneHot(weights=weights.expand(64, 1, 3)), lambda places: places.sum(-1))
+        costs = rg.rebar(rg.OneHot(weights=weights.expand(64, 1, 3)), lambda places: places.sum(-1))
         costs.sum().backward()
         assert set(costs.detach().flatten().tolist()) == {0.0, 1.0}
         assert weights.grad.isfinite().all()
 
 
 def test_a_moving_average_does_not_contain_the_cost_at_hand():
-    average = sc.MovingAverage(0.9)
+    average = rg.MovingAverage(0.9)
     seen = [average(torch.tensor([cost, cost])) for cost in (2.0, 4.0, 100.0)]
     assert_close(torch.stack(seen)[:, 0], torch.tensor([0.0, 2.0, (0.9 * 2 + 4) / 1.9]))
 
 
 def test_a_moving_average_moves_in_training_alone_and_is_saved():
-    average, other = sc.MovingAverage(0.5), sc.MovingAverage(0.5)
+    average, other = rg.MovingAverage(0.5), rg.MovingAverage(0.5)
     average(torch.tensor([3.0]))
     average.eval()
     average(torch.tensor([1000.0]))
@@ -206,7 +206,7 @@ def test_a_moving_average_moves_in_training_alone_and_is_saved():
 def test_a_learned_baseline_trains_nothing_but_itself_and_lowers_the_variance():
     features = torch.randn(512, 3, requires_grad=True)
     cost = features.detach() @ torch.tensor([1.0, -2.0, 0.5])
-    baseline = sc.Learned(3, 16)
+    baseline = rg.Learned(3, 16)
     optimiser = torch.optim.Adam(baseline.parameters(), 0.01)
     for _ in range(300):
         optimiser.zero_grad()
@@ -221,14 +221,14 @@ def test_a_self_critical_baseline_is_the_cost_of_the_greedy_choice():
     prices = torch.tensor([[5.0], [7.0], [9.0]])
 
     def greedy() -> torch.Tensor:
-        return sc.mode(sc.softmax(scores), prices)[0].squeeze(-1)
+        return rg.mode(rg.softmax(scores), prices)[0].squeeze(-1)
 
-    baseline = sc.SelfCritical(greedy)()
+    baseline = rg.SelfCritical(greedy)()
     assert baseline.item() == 7.0 and not baseline.requires_grad
 
 
 @pytest.mark.parametrize(
-    "estimate", [lambda log_prob, cost: sc.reinforce(log_prob, cost, cost.mean()), sc.leave_one_out]
+    "estimate", [lambda log_prob, cost: rg.reinforce(log_prob, cost, cost.mean()), rg.leave_one_out]
 )
 def test_hard_attention_learns_where_the_prize_is(estimate):
     """One more line in the loss, and the policy finds the one key out of eight under which the prize lies."""
@@ -238,7 +238,7 @@ def test_hard_attention_learns_where_the_prize_is(estimate):
     optimiser = torch.optim.Adam(policy.parameters(), 0.1)
     for _ in range(200):
         query = policy(torch.ones(64, 1, 1))
-        out = sc.attend(query, keys.expand(64, 8, 4), keys.expand(64, 8, 4), read=sc.hard)
+        out = rg.attend(query, keys.expand(64, 8, 4), keys.expand(64, 8, 4), read=rg.hard)
         cost = (out.z.squeeze(-1) != prize).float()
         loss = (cost + estimate(out.log_prob.squeeze(-1), cost)).mean()
         optimiser.zero_grad()

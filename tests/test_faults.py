@@ -17,10 +17,10 @@ import torch
 import yaml
 from tiny_run import ENVIRONMENT, contents, send_at
 
-from saccade import keeping, runs
-from saccade.failure import Failure
-from saccade.runs import best_row, claim, locked, read_config, read_metrics, write, write_metrics
-from saccade.training import Fit, evaluate, load, train
+from regard import keeping, runs
+from regard.failure import Failure
+from regard.runs import best_row, claim, locked, read_config, read_metrics, write, write_metrics
+from regard.training import Fit, evaluate, load, train
 
 CONFIG = tiny_recipe.Config()
 QUIET = Fit(accelerator="cpu", progress="none")
@@ -147,8 +147,8 @@ class TestFullDisk:
 def test_kill_9_in_the_middle_of_a_save_loses_no_more_than_that_epoch(whole, tmp_path):
     program = f"""if True:
         import os, signal, tiny_recipe
-        from saccade import keeping, runs
-        from saccade.training import Fit, train
+        from regard import keeping, runs
+        from regard.training import Fit, train
         replace = os.replace
         def die(draft, path):
             if path.name == "last.ckpt" and path.exists():
@@ -187,7 +187,7 @@ class TestExistingRun:
 
     def test_another_recipe_is_refused(self, whole):
         other = ModuleType("glimpse")
-        vars(other).update(vars(tiny_recipe) | {"__name__": "saccade.recipes.glimpse"})
+        vars(other).update(vars(tiny_recipe) | {"__name__": "regard.recipes.glimpse"})
         assert "(recipe is tiny_recipe there and glimpse here)" in fails(whole, recipe=other)
 
     def test_a_checkpoint_of_who_knows_what_is_not_overwritten(self, tmp_path):
@@ -269,10 +269,10 @@ class TestDamagedRun:
         os.truncate(run / "last.ckpt", size)
         assert fails(run).startswith(f"{run / 'last.ckpt'} is damaged, or holds what could run code (")
 
-    @pytest.mark.parametrize("name", ["os", "saccade.cli", "../glimpse", 7])
+    @pytest.mark.parametrize("name", ["os", "regard.cli", "../glimpse", 7])
     def test_a_configuration_cannot_choose_what_is_imported(self, run, name):
         (run / "config.yaml").write_text(yaml.safe_dump({"recipe": name, "seed": 0}))
-        with pytest.raises(Failure, match=r"config.yaml names the recipe .*, which saccade does not have\."):
+        with pytest.raises(Failure, match=r"config.yaml names the recipe .*, which regard does not have\."):
             load(run)
 
     def test_a_configuration_cannot_run_code(self, run, tmp_path):
@@ -350,9 +350,9 @@ def test_a_torchvision_that_does_not_load(tmp_path):
     (tmp_path / "torchvision-0.28.0.dist-info").mkdir()
     (tmp_path / "torchvision-0.28.0.dist-info" / "METADATA").write_text("Name: torchvision\nVersion: 0.28.0\n")
     environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])}
-    program = [sys.executable, "-c", "import saccade.training"]
+    program = [sys.executable, "-c", "import regard.training"]
     said = subprocess.run(program, env=environment, stderr=subprocess.PIPE, text=True, timeout=100).stderr
     assert said.splitlines()[-1] == (
-        "saccade.failure.Failure: torchvision is installed but does not fit this torch (operator torchvision::nms does "
+        "regard.failure.Failure: torchvision is installed but does not fit this torch (operator torchvision::nms does "
         "not exist): `python -m pip uninstall torchvision` repairs it, or installing the two together from one index."
     )

@@ -12,11 +12,11 @@ import torch
 from tiny_run import ENVIRONMENT, contents
 from torch import Tensor
 
-import saccade as sc
-from saccade.data import Splits
-from saccade.failure import Failure
-from saccade.recipes import glimpse
-from saccade.training import Fit, train
+import regard as rg
+from regard.data import Splits
+from regard.failure import Failure
+from regard.recipes import glimpse
+from regard.training import Fit, train
 
 SMALL = glimpse.Config(
     canvas=28, clutter=0, size=8, scales=1, glimpses=2, hidden=16, draws=2, epochs=2, batch=3000, jitter=0.5
@@ -28,7 +28,7 @@ def policy_gradient(estimate, cost: Tensor) -> Tensor:
     """Of the centre, from four draws of three locations."""
     torch.manual_seed(0)
     centre = torch.zeros(3, 2, requires_grad=True)
-    positions = sc.Coordinate(centre, 0.1)
+    positions = rg.Coordinate(centre, 0.1)
     estimate(positions.log_prob(positions.sample((4,))), cost).mean().backward()
     assert centre.grad is not None
     return centre.grad
@@ -38,18 +38,18 @@ class TestRewards:
     @pytest.mark.parametrize("cost", [0.0, 1.0, -3.5])
     def test_a_constant_one_teaches_nothing_where_it_is_expected(self, cost: float):
         costs = torch.full((4, 3), cost)
-        average = sc.MovingAverage()
+        average = rg.MovingAverage()
         average(costs)
-        for estimate in (sc.leave_one_out, lambda log_prob, cost: sc.reinforce(log_prob, cost, average.eval()(cost))):
+        for estimate in (rg.leave_one_out, lambda log_prob, cost: rg.reinforce(log_prob, cost, average.eval()(cost))):
             assert policy_gradient(estimate, costs).abs().max() < 1e-5
-        assert policy_gradient(sc.reinforce, costs).isfinite().all()
+        assert policy_gradient(rg.reinforce, costs).isfinite().all()
 
     def test_one_that_is_not_a_number_is_seen_in_the_loss(self):
         log_prob, cost = torch.zeros(2, 3, requires_grad=True), torch.tensor([[0.0, math.nan, 1.0], [1.0, 0.0, 1.0]])
         for surrogate in (
-            sc.reinforce(log_prob, cost),
-            sc.leave_one_out(log_prob, cost),
-            sc.actor_critic(log_prob, cost, cost),
+            rg.reinforce(log_prob, cost),
+            rg.leave_one_out(log_prob, cost),
+            rg.actor_critic(log_prob, cost, cost),
         ):
             assert surrogate.isnan().any(), "a surrogate of zero would hide it"
 
@@ -67,7 +67,7 @@ class TestRewards:
 
 def test_one_path_has_no_others_to_be_compared_with():
     with pytest.raises(ValueError, match="leave_one_out expected at least 2 draws in the first dimension of cost"):
-        sc.leave_one_out(torch.zeros(1, 3), torch.zeros(1, 3))
+        rg.leave_one_out(torch.zeros(1, 3), torch.zeros(1, 3))
 
 
 class Noise:
@@ -108,12 +108,12 @@ def test_images_smaller_than_the_glimpse(kind: str, height: int, width: int):
 def test_a_location_at_the_very_edge(corner: tuple[float, float]):
     """It is drawn inside, read, and has a finite log-probability and gradient, wherever the centre lies."""
     centre = torch.tensor([corner] * 64).requires_grad_()
-    sensor = sc.Glimpses(torch.rand(64, 1, 28, 28), 8, 2)
-    for read in (sc.sample, sc.mode):
-        seen = sc.look(centre, lambda centre: sc.Coordinate(centre, 0.1), sensor, read)
+    sensor = rg.Glimpses(torch.rand(64, 1, 28, 28), 8, 2)
+    for read in (rg.sample, rg.mode):
+        seen = rg.look(centre, lambda centre: rg.Coordinate(centre, 0.1), sensor, read)
         assert seen.z.abs().max() <= 1
         assert seen.log_prob.isfinite().all() and seen.context.isfinite().all()
-        (gradient,) = torch.autograd.grad(sc.reinforce(seen.log_prob, torch.rand(64)).sum(), centre)
+        (gradient,) = torch.autograd.grad(rg.reinforce(seen.log_prob, torch.rand(64)).sum(), centre)
         assert gradient.isfinite().all()
 
 

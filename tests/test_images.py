@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-import saccade
-from saccade.images import Glimpses, grid
+import regard
+from regard.images import Glimpses, grid
 
 SIZES = [(28, 28, 8, 1), (28, 28, 7, 2), (27, 31, 8, 3), (27, 31, 5, 4), (5, 3, 8, 3), (1, 1, 1, 2), (60, 60, 12, 3)]
 
@@ -112,7 +112,7 @@ def test_a_sensor_of_some_of_the_images(rows: torch.Tensor):
     images, z = whole_numbers(3, 2, 20, 20), torch.rand(3, 2) * 2 - 1
     sensor = Glimpses(images, 6, 2)
     whole = sensor.read(z)
-    few = saccade.select(sensor, rows)
+    few = regard.select(sensor, rows)
     assert torch.equal(few.read(z[rows]), whole[rows])
     assert few.pixels == 2 * sensor.pixels // 3, "each counts what it has read"
 

@@ -9,7 +9,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.distributions import Bernoulli, kl_divergence
 from torch.testing import assert_close
 
-from saccade.positions import Independent
+from regard.positions import Independent
 
 INFINITY = float("inf")
 SCORES = torch.tensor([[0.3, -1.2, 2.0, 0.0], [40.0, -INFINITY, -30.0, 1.0]], dtype=torch.float64)

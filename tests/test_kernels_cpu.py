@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, Dataset
 
-import saccade as sc
-from saccade.kernels import additive_numba, cpu
+import regard as rg
+from regard.kernels import additive_numba, cpu
 
-SCORE = sc.Additive(16, 16, 32)
+SCORE = rg.Additive(16, 16, 32)
 for parameter in SCORE.parameters():
     parameter.data = torch.linspace(-0.3, 0.3, parameter.numel()).view_as(parameter)
 
@@ -31,7 +31,7 @@ def weights(seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     query, keys = (torch.randn(4, 8, 16, generator=generator) for _ in range(2))
     leaf = query.requires_grad_()
-    context = sc.attend(leaf, keys, keys, score=SCORE).context
+    context = rg.attend(leaf, keys, keys, score=SCORE).context
     return torch.cat((context.detach(), *torch.autograd.grad(context.square().sum(), leaf)))
 
 
@@ -113,13 +113,13 @@ SCRIPT = """
 import torch
 torch.manual_seed(0)
 {before}
-import saccade as sc
-from saccade.kernels import cpu
+import regard as rg
+from regard.kernels import cpu
 cpu.PATIENCE = {patience}
 query = torch.randn(2, 64, 64)
-out = sc.attend(query, query, query, score=sc.Additive(64, 64, 64))
+out = rg.attend(query, query, query, score=rg.Additive(64, 64, 64))
 assert out.context.isfinite().all()
-from saccade.kernels import additive_loops
+from regard.kernels import additive_loops
 assert additive_loops.scores.overloads, "the kernel did this"
 """
 
@@ -140,7 +140,7 @@ def run_alone(folder: Path, before: str = "", patience: float = 0.1) -> str:
 
 def test_it_is_compiled_once_and_says_so(tmp_path: Path):
     said = run_alone(tmp_path)
-    assert said == "saccade compiles its kernel scores for this machine, once: it takes some seconds.\n"
+    assert said == "regard compiles its kernel scores for this machine, once: it takes some seconds.\n"
     assert run_alone(tmp_path, patience=5) == ""
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from saccade.kernels.op import discrete
+from regard.kernels.op import discrete
 
 pytestmark = pytest.mark.unchecked
 calls = []

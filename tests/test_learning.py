@@ -13,14 +13,14 @@ from test_faults import after_fsyncs
 from test_matrix import made
 from tiny_run import contents, send_at
 
-from saccade.failure import Failure, Interrupted
-from saccade.learning import few, read_learning, write_learning
-from saccade.matrix import Matrix
-from saccade.page import page
-from saccade.report import Report
-from saccade.runs import read_metrics
-from saccade.sentences import learned, png
-from saccade.training import Fit, train
+from regard.failure import Failure, Interrupted
+from regard.learning import few, read_learning, write_learning
+from regard.matrix import Matrix
+from regard.page import page
+from regard.report import Report
+from regard.runs import read_metrics
+from regard.sentences import learned, png
+from regard.training import Fit, train
 
 CONFIG = tiny_recipe.Config()  # three epochs of six steps
 QUIET = Fit(accelerator="cpu", progress="none")

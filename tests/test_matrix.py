@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgba
 
-from saccade import drawing
-from saccade.matrix import Matrix, merged
-from saccade.page import page
-from saccade.positions import OneHot
-from saccade.report import Picture, Report
-from saccade.sentences import png, squares
+from regard import drawing
+from regard.matrix import Matrix, merged
+from regard.page import page
+from regard.positions import OneHot
+from regard.report import Picture, Report
+from regard.sentences import png, squares
 
 SOURCE, TARGET = ["die", "kleine", "Katze"], ["the", "small", "cat", "."]
 WEIGHTS = torch.tensor([[0.9, 0.1, 0.0], [0.0, 0.7, 0.3], [0.004, 0.026, 0.97], [0.0, 0.0, 0.0]])

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-import saccade as sc
-from saccade import estimators
-from saccade.named import BY_NAME, TABLE, Named, cite, find, papers
+import regard as rg
+from regard import estimators
+from regard.named import BY_NAME, TABLE, Named, cite, find, papers
 
 B, Q, K, D, V = 2, 3, 12, 8, 4
 ATTENTIONS = [row for row in TABLE if row.name != "glimpse"]
@@ -20,7 +20,7 @@ def queries(row: Named) -> int:
     return K if row.name == "tree" else Q
 
 
-def run(row: Named) -> sc.Attended:
+def run(row: Named) -> rg.Attended:
     attention = row.make(query_dim=D, key_dim=D, hidden_dim=6, places=K, heads=2)
     values = torch.randn(B, K, D if row.name == "multi-head" else V, requires_grad=True)
     return attention(torch.randn(B, queries(row), D), attention.prepare(torch.randn(B, K, D), values))
@@ -42,7 +42,7 @@ def test_a_row_draws_an_event_exactly_where_its_read_says_so(row: Named):
 
 def test_the_glimpse_looks_at_an_image():
     glance = find("glimpse").make(query_dim=D, key_dim=D)
-    seen = glance(torch.randn(B, D), sensor=sc.Glimpses(torch.rand(B, 1, 20, 20), size=4, scales=2))
+    seen = glance(torch.randn(B, D), sensor=rg.Glimpses(torch.rand(B, 1, 20, 20), size=4, scales=2))
     assert seen.context.shape == (B, 2, 1, 4, 4)
     assert seen.z is not None
     assert seen.log_prob is not None
@@ -57,10 +57,10 @@ def test_different_sizes_of_query_and_key_fit_where_the_score_has_parameters():
 def test_the_triple_that_is_printed_is_the_one_that_is_made():
     attention = find("local-p").make(query_dim=D, key_dim=D)
     assert str(find("local-p")) == "local-p: Additive, local(radius=10, centre=Predicted), mean"
-    assert isinstance(attention.score, sc.Additive)
-    assert isinstance(attention.over, sc.local)
-    assert isinstance(attention.over.centre, sc.Predicted)
-    assert attention.read is sc.mean
+    assert isinstance(attention.score, rg.Additive)
+    assert isinstance(attention.over, rg.local)
+    assert isinstance(attention.over.centre, rg.Predicted)
+    assert attention.read is rg.mean
 
 
 def test_names_are_unique_and_can_be_typed():
@@ -120,6 +120,6 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 
 def test_the_table_can_be_read_without_torch():
-    program = "import sys, saccade.named as named; named.cite('soft'); print('torch' in sys.modules)"
+    program = "import sys, regard.named as named; named.cite('soft'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -12,13 +12,13 @@ from types import ModuleType
 
 import pytest
 
-import saccade
+import regard
 
 ROOT = Path(__file__).parent.parent
-SOURCE = ROOT / "src" / "saccade"
-COMMAND = Path(sysconfig.get_path("scripts")) / "saccade"
+SOURCE = ROOT / "src" / "regard"
+COMMAND = Path(sysconfig.get_path("scripts")) / "regard"
 
-USE_EVERY_NAME = "import saccade; [getattr(saccade, name) for name in saccade.__all__]"
+USE_EVERY_NAME = "import regard; [getattr(regard, name) for name in regard.__all__]"
 
 
 def output_of(*command: str | Path) -> str:
@@ -26,24 +26,24 @@ def output_of(*command: str | Path) -> str:
 
 
 def test_every_public_name_is_what_it_says():
-    for name in saccade.__all__:
-        assert isinstance(getattr(saccade, name), ModuleType) == (name == "named"), name
-    assert set(saccade.__all__) <= set(dir(saccade))
-    assert len(set(saccade.__all__)) == len(saccade.__all__)
+    for name in regard.__all__:
+        assert isinstance(getattr(regard, name), ModuleType) == (name == "named"), name
+    assert set(regard.__all__) <= set(dir(regard))
+    assert len(set(regard.__all__)) == len(regard.__all__)
 
 
 def test_no_other_module_takes_a_public_name():
-    assert set(modules()) & set(saccade.__all__) == {"attend", "named"}
+    assert set(modules()) & set(regard.__all__) == {"attend", "named"}
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'saccade' has no attribute 'atend'"):
-        getattr(saccade, "atend")  # noqa: B009 - as a user would, but type checkers know better
+    with pytest.raises(AttributeError, match="module 'regard' has no attribute 'atend'"):
+        getattr(regard, "atend")  # noqa: B009 - as a user would, but type checkers know better
 
 
-@pytest.mark.parametrize("first", ["from saccade.attend import Attention", "import saccade.recipes", "import saccade"])
+@pytest.mark.parametrize("first", ["from regard.attend import Attention", "import regard.recipes", "import regard"])
 def test_attend_is_the_function_whatever_was_imported_first(first):
-    kind = output_of(sys.executable, "-c", f"{first}; import saccade; print(type(saccade.attend).__name__)")
+    kind = output_of(sys.executable, "-c", f"{first}; import regard; print(type(regard.attend).__name__)")
     assert kind == "function\n"
 
 
@@ -61,11 +61,11 @@ print(json.dumps([name for name in sys.modules if name not in before]))
 
 def test_public_names_load_few_packages():
     assert "rich" in packages_loaded_by("import rich")
-    assert packages_loaded_by(USE_EVERY_NAME) <= {"saccade", "torch", "numpy", "einops", "jaxtyping"}
+    assert packages_loaded_by(USE_EVERY_NAME) <= {"regard", "torch", "numpy", "einops", "jaxtyping"}
 
 
-def test_importing_saccade_loads_no_other_package():
-    loaded = "import saccade, sys; print(*sys.modules)"
+def test_importing_regard_loads_no_other_package():
+    loaded = "import regard, sys; print(*sys.modules)"
     assert "torch" not in output_of(sys.executable, "-c", loaded).split()
     assert "torch" in output_of(sys.executable, "-c", f"import torch; {loaded}").split()
 
@@ -93,15 +93,15 @@ def import_rules() -> dict[str, str]:
 
 
 def imported_by(source: str) -> set[str]:
-    """What a source imports of saccade, as the table names it: a module, or `saccade` for the package."""
+    """What a source imports of regard, as the table names it: a module, or `regard` for the package."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    ours = [name.removeprefix("saccade.") for name in names if name.split(".")[0] == "saccade"]
-    return {"saccade" if name in saccade.__all__ and name != "named" else name for name in ours}
+    ours = [name.removeprefix("regard.") for name in names if name.split(".")[0] == "regard"]
+    return {"regard" if name in regard.__all__ and name != "named" else name for name in ours}
 
 
 def may_import(module: str, target: str, rules: dict[str, str]) -> bool:
@@ -125,18 +125,18 @@ def test_modules_import_only_what_they_may():
 @pytest.mark.parametrize(
     ("module", "source", "allowed"),
     [
-        ("scores", "from saccade.over import softmax", False),
+        ("scores", "from regard.over import softmax", False),
         ("scores", "import torch", True),
-        ("positions.subset", "from saccade.positions.base import Positions", True),
-        ("positions.subset", "def f():\n    import saccade.reads", False),
-        ("over", "from saccade import masks", True),
-        ("over", "from saccade import softmax", False),
-        ("kernels.registry", "from saccade.kernels import dot_sdpa", False),
-        ("kernels.additive", "from saccade.kernels.registry import Road", True),
-        ("training", "from saccade.recipes import glimpse", False),
-        ("training", "import saccade as sc", True),
-        ("cli", "from saccade.recipes import glimpse", True),
-        ("recipes.glimpse", "from saccade.report import Look", True),
+        ("positions.subset", "from regard.positions.base import Positions", True),
+        ("positions.subset", "def f():\n    import regard.reads", False),
+        ("over", "from regard import masks", True),
+        ("over", "from regard import softmax", False),
+        ("kernels.registry", "from regard.kernels import dot_sdpa", False),
+        ("kernels.additive", "from regard.kernels.registry import Road", True),
+        ("training", "from regard.recipes import glimpse", False),
+        ("training", "import regard as rg", True),
+        ("cli", "from regard.recipes import glimpse", True),
+        ("recipes.glimpse", "from regard.report import Look", True),
     ],
 )
 def test_the_import_rules_tell_right_from_wrong(module, source, allowed):

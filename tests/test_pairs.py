@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from saccade.data import translations
-from saccade.data.dates import dates
-from saccade.data.pairs import Pairs, lines
-from saccade.data.vocabulary import END, SPECIAL, UNKNOWN, Characters, subwords, vocabulary
+from regard.data import translations
+from regard.data.dates import dates
+from regard.data.pairs import Pairs, lines
+from regard.data.vocabulary import END, SPECIAL, UNKNOWN, Characters, subwords, vocabulary
 
 GERMAN = ["ein Haus", "ein rotes Haus", "das Haus, ein Baum", "rot & grün"]
 ENGLISH = ["a house", "a red house", "the house, a tree", "red & green"]
@@ -115,7 +115,7 @@ def test_without_the_extra_one_is_told_which(folder: Path, monkeypatch: pytest.M
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", absent)
-    refused(folder, "sentences from files need the extra text: pip install 'saccade[text]'")
+    refused(folder, "sentences from files need the extra text: pip install 'regard[text]'")
     assert len(translations().train) == 4000, "dates do not"
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade import data as datasets
-from saccade.attend import Attended
-from saccade.recipes import answer
-from saccade.recipes.answer import Config
+import regard as rg
+from regard import data as datasets
+from regard.attend import Attended
+from regard.recipes import answer
+from regard.recipes.answer import Config
 
 OVERS = ("softmax", "sigmoid", "segments", "chain")
 SMALL = Config(hidden=16, batch=16)
@@ -142,7 +142,7 @@ class Fixed(answer.Model):
 
     def forward(self, batch: dict[str, Tensor]) -> answer.Seen:
         answers = torch.tensor([[1.0, 0.0]]).expand(len(batch["label"]), -1)
-        return answer.Seen(answers, [Attended(hop, formed=sc.OneHot(weights=hop)) for hop in self.chosen])
+        return answer.Seen(answers, [Attended(hop, formed=rg.OneHot(weights=hop)) for hop in self.chosen])
 
 
 def test_which_facts_count_as_found():

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade import data as datasets
-from saccade.recipes import glimpse
-from saccade.recipes.glimpse import Config
+import regard as rg
+from regard import data as datasets
+from regard.recipes import glimpse
+from regard.recipes.glimpse import Config
 
 KINDS = list(glimpse.KINDS)
 SMALL = Config(glimpses=4, hidden=64, draws=3, batch=32)
@@ -127,7 +127,7 @@ def test_the_value_of_the_loss_is_that_of_its_costs(splits: datasets.Splits):
     torch.manual_seed(1)
     seen = model(images["image"])
     answers, alone = (glimpse._cross_entropy(each, images["label"]) for each in (seen.answers, seen.alone))
-    costs = sc.to_go(answers, 0.5) + alone
+    costs = rg.to_go(answers, 0.5) + alone
     expected = model.baseline(torch.cat((seen.before.memory, seen.before.glimpse), -1))
     assert_close(total, answers.mean() + alone.mean() + (expected - costs).square().mean())
 
@@ -142,7 +142,7 @@ def test_what_a_glimpse_is_credited_with(settings: dict, splits: datasets.Splits
     answers, alone = (glimpse._cross_entropy(each, images["label"]).detach() for each in (seen.answers, seen.alone))
     if settings["credit"] == "last":
         answers = answers * torch.tensor([0.0, 0.0, 0.0, 1.0])
-    costs = sc.to_go(answers, 0.5) + settings["alone"] * alone
+    costs = rg.to_go(answers, 0.5) + settings["alone"] * alone
     value, logs = glimpse._policy_loss(
         model, seen, *(glimpse._cross_entropy(each, images["label"]).detach() for each in (seen.answers, seen.alone))
     )

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade import data as datasets
-from saccade import looking, training
-from saccade.data.grammar import grammar
-from saccade.recipes import parse
-from saccade.recipes.parse import Config, Parsed
+import regard as rg
+from regard import data as datasets
+from regard import looking, training
+from regard.data.grammar import grammar
+from regard.recipes import parse
+from regard.recipes.parse import Config, Parsed
 
 OVERS = ("projective", "nonprojective", "softmax")
 SMALL = Config(words=16, letters=8, filters=16, hidden=24, layers=2, arcs=24, relations=16)
@@ -55,7 +55,7 @@ class Answers:
     def __call__(self, batch: dict[str, Tensor]) -> Parsed:
         weights = torch.nn.functional.one_hot(self.heads.clamp_min(0), self.heads.shape[1]).float()
         nothing = torch.zeros(*self.heads.shape, 1)
-        return Parsed(sc.positions.OneHot(weights * (self.heads >= 0).unsqueeze(-1)), nothing, nothing)
+        return Parsed(rg.positions.OneHot(weights * (self.heads >= 0).unsqueeze(-1)), nothing, nothing)
 
     def relate(self, words: Tensor, heads: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(self.relations.clamp_min(0), len(datasets.trees.RELATIONS)).float()

@@ -8,17 +8,17 @@ from tiny_translate import SMALL, SPLITS, attentions, batch, made, made_of
 from torch import Tensor
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade import looking
-from saccade.bleu import bleu, counts
-from saccade.data import Pairs, Splits
-from saccade.data.dates import dates
-from saccade.data.vocabulary import END, subwords
-from saccade.looking import averages
-from saccade.recipes import translate
-from saccade.recipes.translate import Config, Model
-from saccade.seq2seq import Seen, State
-from saccade.translating import translated
+import regard as rg
+from regard import looking
+from regard.bleu import bleu, counts
+from regard.data import Pairs, Splits
+from regard.data.dates import dates
+from regard.data.vocabulary import END, subwords
+from regard.looking import averages
+from regard.recipes import translate
+from regard.recipes.translate import Config, Model
+from regard.seq2seq import Seen, State
+from regard.translating import translated
 
 
 @attentions
@@ -75,7 +75,7 @@ def test_a_state_can_be_reordered(attention: str):
             _, state = model.step(words, state)
             words = torch.full((6,), word)
         wanted, _ = model.step(words, state)
-        found, _ = model.step(words[rows], sc.select(state, rows))
+        found, _ = model.step(words[rows], rg.select(state, rows))
     assert_close(found, wanted[rows])
     assert not torch.allclose(wanted[3], wanted[0])
 
@@ -126,8 +126,8 @@ def test_the_bound_is_above_the_exact_cost_and_equal_for_the_true_posterior(monk
     model.config.draws = 1500
     bound = translate.by_posterior(model, seen, state, pairs["target"], 0.0)
     assert (bound - exact)[present].mean() > 0.02
-    true = sc.OneHot(scores=(prior + likelihood).permute(1, 2, 0))
-    monkeypatch.setattr(type(model.posterior), "forward", lambda *_: sc.Attended(seen.features, formed=true))
+    true = rg.OneHot(scores=(prior + likelihood).permute(1, 2, 0))
+    monkeypatch.setattr(type(model.posterior), "forward", lambda *_: rg.Attended(seen.features, formed=true))
     tight = translate.by_posterior(model, seen, state, pairs["target"], 0.0)
     assert_close(tight[present].mean(), exact[present].mean(), rtol=3e-3, atol=0)
 
@@ -139,8 +139,8 @@ def test_draws_are_compared_with_each_other_word_by_word(monkeypatch: pytest.Mon
     scores = prior.permute(1, 2, 0).detach().requires_grad_()
     expected = (scores.softmax(-1) * -likelihood.permute(1, 2, 0).detach()).sum(-1)
     (wanted,) = torch.autograd.grad(expected[pairs["target"] > 0].sum(), scores)
-    positions = sc.OneHot(scores=scores)
-    looks = [sc.Attended(seen.features, z=positions.sample(), formed=positions)]
+    positions = rg.OneHot(scores=scores)
+    looks = [rg.Attended(seen.features, z=positions.sample(), formed=positions)]
     features = model.network.given(looks[0].z, seen, state.memory)
     model.config.draws = 20000
     cost = translate.by_draws(model, seen._replace(looks=looks, features=features), state, pairs["target"], 0.0)

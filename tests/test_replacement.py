@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
-from saccade.positions import OneHot, WithoutReplacement
+from regard.positions import OneHot, WithoutReplacement
 
 INFINITY = float("inf")
 

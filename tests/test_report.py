@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from saccade import drawing, plots
-from saccade.images import Glimpses, grid
-from saccade.page import chart, page
-from saccade.report import Column, Look, Picture, Report, write_report
+from regard import drawing, plots
+from regard.images import Glimpses, grid
+from regard.page import chart, page
+from regard.report import Column, Look, Picture, Report, write_report
 
 IMAGES, STEPS, SCALES, SIZE = 4, 6, 3, 12
 
@@ -49,7 +49,7 @@ def report(**changes) -> Report:
         curves=curves,
         looks=looks,
         failures={how: look(how, 2) for how in looks},
-        command="saccade compare",
+        command="regard compare",
         config="seed: 0",
     )
     return replace(full, **changes)
@@ -207,7 +207,7 @@ def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch, function):
 
 def test_importing_the_report_draws_nothing_yet():
     heavy = "{'matplotlib', 'jinja2', 'PIL'}"
-    code = f"import sys, saccade.report; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, regard.report; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

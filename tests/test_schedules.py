@@ -1,9 +1,9 @@
-"""Laws of `saccade.schedules`."""
+"""Laws of `regard.schedules`."""
 
 import pytest
 import torch
 
-from saccade.schedules import warmup_cosine
+from regard.schedules import warmup_cosine
 
 
 def rates(steps: int, warmup: int) -> list[float]:

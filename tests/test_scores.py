@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import saccade as sc
+import regard as rg
 
 
 def loop(function, query: Tensor, keys: Tensor) -> Tensor:
@@ -22,17 +22,17 @@ def loop(function, query: Tensor, keys: Tensor) -> Tensor:
 
 
 def equations() -> dict:
-    additive, bilinear = sc.Additive(5, 5, 6).double(), sc.Bilinear(5, 5).double()
-    learned = sc.Cosine(nn.Parameter(torch.tensor(3.0, dtype=torch.float64)))
+    additive, bilinear = rg.Additive(5, 5, 6).double(), rg.Bilinear(5, 5).double()
+    learned = rg.Cosine(nn.Parameter(torch.tensor(3.0, dtype=torch.float64)))
     w, u, v = additive.query.weight, additive.key.weight, additive.energy.weight[0]
     return {
-        "dot": (sc.dot, lambda q, k: q @ k),
-        "scaled_dot": (sc.scaled_dot, lambda q, k: q @ k / math.sqrt(5)),
-        "cosine": (sc.Cosine(2.0), lambda q, k: 2 * q @ k / q.norm() / k.norm()),
+        "dot": (rg.dot, lambda q, k: q @ k),
+        "scaled_dot": (rg.scaled_dot, lambda q, k: q @ k / math.sqrt(5)),
+        "cosine": (rg.Cosine(2.0), lambda q, k: 2 * q @ k / q.norm() / k.norm()),
         "cosine, learned": (learned, lambda q, k: 3 * q @ k / q.norm() / k.norm()),
         "additive": (additive, lambda q, k: v @ torch.tanh(w @ q + u @ k)),
         "bilinear": (bilinear, lambda q, k: q @ (bilinear.key.weight @ k)),
-        "biased": (sc.biased(sc.dot, torch.tensor(0.5)), lambda q, k: q @ k + 0.5),
+        "biased": (rg.biased(rg.dot, torch.tensor(0.5)), lambda q, k: q @ k + 0.5),
     }
 
 
@@ -44,7 +44,7 @@ def test_equation(name: str):
 
 
 def test_location_depends_on_the_query_alone():
-    score, (query, keys, _) = sc.Location(5, 10).double(), examples.inputs()
+    score, (query, keys, _) = rg.Location(5, 10).double(), examples.inputs()
     assert_close(score(query, keys), (query @ score.place.weight.T)[..., :4])
     assert_close(score(query, keys), score(query, torch.zeros_like(keys)))
 
@@ -52,7 +52,7 @@ def test_location_depends_on_the_query_alone():
 @pytest.mark.unchecked
 def test_location_refuses_more_keys_than_places():
     with pytest.raises(ValueError, match="Location expected at most places=3 keys, but got 4"):
-        sc.Location(5, 3)(torch.ones(1, 5), torch.ones(4, 5))
+        rg.Location(5, 3)(torch.ones(1, 5), torch.ones(4, 5))
 
 
 @pytest.mark.parametrize("name", examples.SCORES)
@@ -63,8 +63,8 @@ def test_prepared_keys_give_the_same_scores(name: str):
 
 
 def test_the_sharpness_of_a_cosine_is_learned_if_it_is_a_parameter():
-    assert [name for name, _ in sc.Cosine(nn.Parameter(torch.tensor(1.0))).named_parameters()] == ["sharpness"]
-    assert not list(sc.Cosine(1.0).parameters())
+    assert [name for name, _ in rg.Cosine(nn.Parameter(torch.tensor(1.0))).named_parameters()] == ["sharpness"]
+    assert not list(rg.Cosine(1.0).parameters())
 
 
 def test_an_additive_attention_of_an_older_model_gives_the_same_numbers():
@@ -73,7 +73,7 @@ def test_an_additive_attention_of_an_older_model_gives_the_same_numbers():
     state, annotations = torch.randn(2, 4), torch.randn(2, 7, 5)
     energy = v(torch.tanh(w(state).unsqueeze(1) + u(annotations))).squeeze(-1)
     wanted = torch.bmm(energy.softmax(-1).unsqueeze(1), annotations)
-    attention = sc.Attention(sc.Additive(4, 5, 6))
+    attention = rg.Attention(rg.Additive(4, 5, 6))
     attention.score.load_state_dict({"query.weight": w.weight, "key.weight": u.weight, "energy.weight": v.weight})
     out = attention(state.unsqueeze(1), attention.prepare(annotations, annotations))
     assert_close(out.context, wanted)

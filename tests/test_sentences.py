@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-from saccade import sentences
-from saccade.sentences import arcs, png, spans
+from regard import sentences
+from regard.sentences import arcs, png, spans
 
 WORDS = ["Time", "flies", "like", "an", "arrow"]
 HEADS = torch.tensor([1, 1, 4, 4, 1])

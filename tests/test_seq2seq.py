@@ -6,8 +6,8 @@ from tiny_translate import batch, made
 from torch import nn
 from torch.testing import assert_close
 
-from saccade import seq2seq
-from saccade.seq2seq import Recurring
+from regard import seq2seq
+from regard.seq2seq import Recurring
 
 
 def test_the_gradient_of_recurring_weights_is_that_of_each_step():

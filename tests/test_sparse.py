@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
-from saccade.sparse import entmax_weights, plain_weights, sparsemax_weights
+from regard.sparse import entmax_weights, plain_weights, sparsemax_weights
 
 ALPHAS = (1.0, 1.01, 1.1, 1.3, 1.5, 1.8, 1.99, 2.0, 2.3, 3.0)
 INFINITY = float("inf")

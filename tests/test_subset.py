@@ -12,7 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.distributions import kl_divergence
 from torch.testing import assert_close
 
-from saccade.positions import Subset
+from regard.positions import Subset
 
 INFINITY = float("inf")
 

@@ -9,12 +9,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_run import contents, send_at, start
 
-from saccade import keeping, training
-from saccade.data.splits import Splits
-from saccade.failure import Failure, Interrupted
-from saccade.order import Order
-from saccade.runs import read_metrics
-from saccade.training import Batches, Fit, evaluate, load, train
+from regard import keeping, training
+from regard.data.splits import Splits
+from regard.failure import Failure, Interrupted
+from regard.order import Order
+from regard.runs import read_metrics
+from regard.training import Batches, Fit, evaluate, load, train
 
 CONFIG = tiny_recipe.Config()  # three epochs of six steps
 QUIET = Fit(accelerator="cpu", progress="none")

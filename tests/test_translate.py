@@ -16,20 +16,20 @@ from tiny_run import contents
 from tiny_translate import QUIET, SMALL, attentions, made, made_of, trained
 from torch import Tensor
 
-from saccade import cli, looking, parallel, runs, seq2seq, training
-from saccade.data.dates import dates
-from saccade.failure import Interrupted
-from saccade.learning import read_learning
-from saccade.looking import averages
-from saccade.recipes import translate
-from saccade.recipes.translate import Config, Model
-from saccade.translating import restored, translated
+from regard import cli, looking, parallel, runs, seq2seq, training
+from regard.data.dates import dates
+from regard.failure import Interrupted
+from regard.learning import read_learning
+from regard.looking import averages
+from regard.recipes import translate
+from regard.recipes.translate import Config, Model
+from regard.translating import restored, translated
 
 
 @pytest.fixture
 def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current directory, and few dates to train on."""
-    monkeypatch.setattr("saccade.data.pairs.COUNTS", (64, 16, 16))
+    monkeypatch.setattr("regard.data.pairs.COUNTS", (64, 16, 16))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -136,7 +136,7 @@ def test_any_sentence_is_translated_by_any_attention(attention: str, monkeypatch
 
 def refused(monkeypatch, capsys, words: list[str], sentence: str, status: int = 1, text: bytes = b"") -> None:
     found, out, error = spoken(monkeypatch, capsys, words, text)
-    assert (found, out, error) == (status, "", f"saccade: {sentence}\n")
+    assert (found, out, error) == (status, "", f"regard: {sentence}\n")
 
 
 @pytest.mark.unchecked
@@ -150,7 +150,7 @@ class TestRefused:
 
     def test_a_run_that_is_not_there(self, few: Path, monkeypatch, capsys):
         found, _, error = spoken(monkeypatch, capsys, ["translate", "nowhere"], b"")
-        assert found == 2 and error.startswith("saccade: unknown run 'nowhere'")
+        assert found == 2 and error.startswith("regard: unknown run 'nowhere'")
 
     def test_a_run_of_another_recipe(self, few: Path, monkeypatch, capsys):
         (few / "run").mkdir()
@@ -183,13 +183,13 @@ class TestRefused:
     def test_a_damaged_vocabulary(self, run: Path, few: Path, monkeypatch, capsys):
         self.damaged(run, few, spelling=torch.tensor([255, 0], dtype=torch.uint8))
         found, _, error = spoken(monkeypatch, capsys, ["translate", "run"], b"")
-        assert found == 1 and error.startswith("saccade: the vocabulary of the run is damaged: ")
+        assert found == 1 and error.startswith("regard: the vocabulary of the run is damaged: ")
         assert error.count("\n") == 1
 
     def test_weights_of_another_size(self, run: Path, few: Path, monkeypatch, capsys):
         self.damaged(run, few, bias=torch.zeros(3))
         found, _, error = spoken(monkeypatch, capsys, ["translate", "run"], b"")
-        assert found == 1 and error.startswith("saccade: run/model.safetensors cannot be loaded: ")
+        assert found == 1 and error.startswith("regard: run/model.safetensors cannot be loaded: ")
         assert error.count("\n") == 1
 
     def test_a_run_trained_with_another_attention(self, run: Path, files: Path, few: Path, monkeypatch, capsys):
@@ -219,7 +219,7 @@ class TestRefused:
         words = ["train", "translate", "--config", str(run / "config.yaml"), "--progress", "none"]
         sentence = (
             "the vocabulary of the data is not that of the run, which was trained on other sentences or languages: "
-            "`saccade translate RUN` needs no data."
+            "`regard translate RUN` needs no data."
         )
         refused(monkeypatch, capsys, words if verb == "train" else ["evaluate", str(run)], sentence)
         assert contents(run) == before
@@ -245,7 +245,7 @@ class TestRefused:
 
 
 def test_other_sentences_are_evaluated_in_the_vocabulary_of_the_run(files: Path, run: Path, tmp_path: Path):
-    from saccade import looking
+    from regard import looking
 
     for file in files.iterdir():
         text = file.read_text() if file.name.startswith("test") else "ganz andere Worte\n" * 9
@@ -287,7 +287,7 @@ def test_a_run_shows_how_it_learned_where_to_look(run: Path, few: Path, capsys):
 
 
 class TestTextOfTheCommandLine:
-    """`saccade look RUN --text SENTENCE`."""
+    """`regard look RUN --text SENTENCE`."""
 
     def test_it_is_translated_and_drawn_without_the_data(self, run: Path, monkeypatch, capsys):
         monkeypatch.setattr(translate, "data", lambda config: pytest.fail("it needs no data"))
@@ -304,12 +304,12 @@ class TestTextOfTheCommandLine:
     @pytest.mark.parametrize("words", [["--text", " "], ["--text", ""], ["--text", "rot", "--data", "generated"]])
     def test_it_must_be_a_sentence_alone(self, words: list[str], run: Path, capsys):
         assert cli.main(["look", str(run), *words]) == 2
-        sentence = f"saccade: --text expected a sentence and no --data beside it, but got {words[1]!r}\n"
+        sentence = f"regard: --text expected a sentence and no --data beside it, but got {words[1]!r}\n"
         assert capsys.readouterr().err == sentence
 
 
 class TestComparison:
-    """`saccade compare translate --attentions ...`."""
+    """`regard compare translate --attentions ...`."""
 
     @pytest.fixture(autouse=True)
     def here(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -343,4 +343,4 @@ class TestComparison:
     @pytest.mark.unchecked
     def test_there_must_be_such_an_attention(self, capsys):
         assert cli.main(["compare", "translate", "--attentions", "none,entmaxx"]) == 2
-        assert capsys.readouterr().err == "saccade: unknown attention 'entmaxx': did you mean 'entmax'?\n"
+        assert capsys.readouterr().err == "regard: unknown attention 'entmaxx': did you mean 'entmax'?\n"

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-import saccade as sc
+import regard as rg
 
 KINDS = {
-    "projective": sc.tree(),
-    "projective, several roots": sc.tree(single_root=False),
-    "any": sc.tree(projective=False),
-    "any, several roots": sc.tree(projective=False, single_root=False),
+    "projective": rg.tree(),
+    "projective, several roots": rg.tree(single_root=False),
+    "any": rg.tree(projective=False),
+    "any, several roots": rg.tree(projective=False, single_root=False),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 SPARSE, LARGE = "half of the arcs forbidden", "large"
@@ -49,7 +49,7 @@ def is_tree(heads: list[int], present: list[bool], projective: bool, single_root
     return not projective or all(head in above(other) for head, other in between if present[other])
 
 
-def oracle(scores: Tensor, present: Tensor, over: sc.tree) -> tuple[Tensor, Tensor]:
+def oracle(scores: Tensor, present: Tensor, over: rg.tree) -> tuple[Tensor, Tensor]:
     """All trees of one sentence and their scores, the best first."""
     size = scores.shape[-1]
     every = torch.cartesian_prod(*[torch.arange(-1, size)] * size).view(-1, size)
@@ -65,10 +65,10 @@ def made(case: str) -> tuple[Tensor, Tensor]:
     return scores, torch.rand(scores.shape[:-1]) < 0.85
 
 
-def tree(kind: str, scores: Tensor, present: Tensor | None = None) -> sc.Tree:
+def tree(kind: str, scores: Tensor, present: Tensor | None = None) -> rg.Tree:
     over = KINDS[kind]
     present = torch.ones(scores.shape[:-1], dtype=torch.bool) if present is None else present
-    return sc.Tree(scores, present, over.projective, over.single_root)
+    return rg.Tree(scores, present, over.projective, over.single_root)
 
 
 def check_answers(kind: str, case: str) -> None:
@@ -78,7 +78,7 @@ def check_answers(kind: str, case: str) -> None:
     best = positions.k_best(5)
     for row in range(len(scores)):
         trees, totals = oracle(scores[row], present[row], KINDS[kind])
-        log_z, single = totals.logsumexp(0), sc.select(positions, torch.tensor([row]))
+        log_z, single = totals.logsumexp(0), rg.select(positions, torch.tensor([row]))
         assert_close(single.log_z[0], log_z)
         if len(trees) == 0:
             assert (single.mean == 0).all() and single.entropy() == 0 and (best[:, row] == -1).all()
@@ -167,8 +167,8 @@ def test_the_single_root_is_exact_where_dropping_roots_is_not():
     """Of two roots the better one would be kept, but the other can hang from nothing that is worth as much."""
     scores = torch.tensor([[11.0, 9.0], [1.0, 10.0]])
     for projective in (True, False):
-        assert sc.tree(projective, single_root=False)(scores).mode.tolist() == [0, 1]
-        assert sc.tree(projective)(scores).mode.tolist() == [1, 1]
+        assert rg.tree(projective, single_root=False)(scores).mode.tolist() == [0, 1]
+        assert rg.tree(projective)(scores).mode.tolist() == [1, 1]
 
 
 @kinds
@@ -184,7 +184,7 @@ def test_a_constant_for_all_arcs_of_a_word_changes_nothing(kind: str):
 @kinds
 def test_padding_changes_nothing_and_rows_are_independent(kind: str):
     scores, lengths = torch.randn(4, 5, 5).double(), torch.tensor([0, 1, 3, 5])
-    positions = KINDS[kind](scores, sc.padding(lengths, 5))
+    positions = KINDS[kind](scores, rg.padding(lengths, 5))
     for row, length in enumerate(lengths.tolist()):
         alone = KINDS[kind](scores[row, :length, :length])
         assert_close(positions.log_z[row], alone.log_z)
@@ -230,16 +230,16 @@ def test_it_agrees_with_torch_struct_where_that_is_right():
 
     scores = torch.randn(2, 5, 5)
     theirs = scores.mT.contiguous().requires_grad_()
-    assert_close(sc.tree()(scores).mean, DependencyCRF(theirs, multiroot=False).marginals.mT, rtol=1e-4, atol=1e-5)
+    assert_close(rg.tree()(scores).mean, DependencyCRF(theirs, multiroot=False).marginals.mT, rtol=1e-4, atol=1e-5)
     several = NonProjectiveDependencyCRF(theirs.double(), multiroot=True).marginals.mT.float()
-    assert_close(sc.tree(False, single_root=False)(scores).mean, several, rtol=1e-3, atol=1e-3)
+    assert_close(rg.tree(False, single_root=False)(scores).mean, several, rtol=1e-3, atol=1e-3)
 
 
 class TestAttention:
     def test_a_word_reads_its_head_and_a_root_itself(self):
         words = torch.randn(2, 4, 3)
-        for read in (sc.mean, sc.sample, sc.mode):
-            out = sc.attend(words, words, words, over=sc.tree(), read=read)
+        for read in (rg.mean, rg.sample, rg.mode):
+            out = rg.attend(words, words, words, over=rg.tree(), read=read)
             if out.z is not None:
                 assert_close(out.context, words.take_along_dim(out.z.unsqueeze(-1), 1))
                 assert out.log_prob.shape == (2,)
@@ -247,31 +247,31 @@ class TestAttention:
                 assert_close(out.context, out.weights @ words)
 
     def test_nothing_is_changed(self):
-        scores, mask = torch.randn(2, 4, 4), sc.padding(torch.tensor([2, 4]), 4)
+        scores, mask = torch.randn(2, 4, 4), rg.padding(torch.tensor([2, 4]), 4)
         before = scores.clone(), mask.clone()
-        positions = sc.tree()(scores, mask)
+        positions = rg.tree()(scores, mask)
         _ = positions.mean, positions.mode, positions.sample(), positions.entropy(), positions.k_best(2)
         assert (scores == before[0]).all() and (mask == before[1]).all()
 
     def test_it_trains_a_parser(self):
         """The gradient of the loss is what is expected less what is seen."""
         scores, gold = torch.randn(2, 4, 4, requires_grad=True), torch.tensor([[1, 1, 1, 2], [0, 0, 3, 0]])
-        positions = sc.tree()(scores)
+        positions = rg.tree()(scores)
         (slope,) = torch.autograd.grad(-positions.log_prob(gold).sum(), scores)
         assert_close(slope, positions.mean - positions.indicator(gold))
 
     def test_it_is_pickled_and_compared(self):
-        assert pickle.loads(pickle.dumps(sc.tree(False))) == sc.tree(projective=False) != sc.tree()
+        assert pickle.loads(pickle.dumps(rg.tree(False))) == rg.tree(projective=False) != rg.tree()
 
     def test_scores_that_are_not_square_are_refused(self):
         with pytest.raises(
             ValueError, match=r"^tree expected scores of as many words as heads, but got \(2, 3, 4\)\.$"
         ):
-            sc.tree()(torch.zeros(2, 3, 4))
+            rg.tree()(torch.zeros(2, 3, 4))
 
     def test_trees_of_some_words_are_not_joined(self):
         with pytest.raises(TypeError, match="score expected to carry nothing, as Tree spans all queries"):
-            sc.tree()(torch.zeros(2, 2)).then(sc.tree()(torch.zeros(2, 2)))
+            rg.tree()(torch.zeros(2, 2)).then(rg.tree()(torch.zeros(2, 2)))
 
 
 class TestMutants:
@@ -280,24 +280,24 @@ class TestMutants:
     @pytest.mark.parametrize("name", ["log_z", "mean", "_is_structure"])
     def test_a_wrong_answer(self, name: str, monkeypatch: pytest.MonkeyPatch):
         law = check_answers if name != "_is_structure" else lambda kind, _: test_possible_events_are_the_trees(kind)
-        right = getattr(sc.Tree, name)
+        right = getattr(rg.Tree, name)
         wrong = {
             "log_z": property(lambda self: right.fget(self) + 1e-3),
             "mean": property(lambda self: right.fget(self).mT),
             "_is_structure": lambda self, z: (z >= 0).all(-1),
         }[name]
-        monkeypatch.setattr(sc.Tree, name, wrong)
+        monkeypatch.setattr(rg.Tree, name, wrong)
         with pytest.raises(AssertionError):
             law("any", "four")
 
     def test_trees_of_another_kind(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setitem(KINDS, "any", sc.tree())
-        right = sc.Tree._parts.fget
-        monkeypatch.setattr(sc.Tree, "_parts", property(lambda self: (*right(self)[:2], False, True)))
+        monkeypatch.setitem(KINDS, "any", rg.tree())
+        right = rg.Tree._parts.fget
+        monkeypatch.setattr(rg.Tree, "_parts", property(lambda self: (*right(self)[:2], False, True)))
         with pytest.raises(AssertionError):
             check_answers("any", "four")
 
     def test_a_draw_that_takes_the_best_heads(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(sc.Tree, "sample", lambda self, shape: self.scores.argmax(-1).expand(*shape, -1, -1))
+        monkeypatch.setattr(rg.Tree, "sample", lambda self, shape: self.scores.argmax(-1).expand(*shape, -1, -1))
         with pytest.raises(AssertionError):
             test_samples_are_trees_and_come_as_often_as_they_should("any", "four")

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from saccade import training
-from saccade.data import Pairs, Splits
-from saccade.data.dates import dates
-from saccade.data.vocabulary import Characters
-from saccade.recipes import translate
-from saccade.recipes.translate import Config, Model
+from regard import training
+from regard.data import Pairs, Splits
+from regard.data.dates import dates
+from regard.data.vocabulary import Characters
+from regard.recipes import translate
+from regard.recipes.translate import Config, Model
 
 ATTENTIONS = get_args(Config.__annotations__["attention"])
 SMALL = Config(hidden=16, batch=16, layers=2, heads=2, epochs=2)

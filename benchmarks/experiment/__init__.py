@@ -12,9 +12,9 @@ from typing import Any
 
 import harness
 
-from saccade import runs
-from saccade.failure import Failure, Interrupted
-from saccade.training import Fit, train
+from regard import runs
+from regard.failure import Failure, Interrupted
+from regard.training import Fit, train
 
 
 def asked(jobs: Iterable[Any], options: argparse.Namespace) -> Iterator[Any]:

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
-from saccade.runs import write
+from regard.runs import write
 
 Call = Callable[[], object]
 

@@ -10,8 +10,8 @@ from xml.sax.saxutils import escape
 import alignments
 import torch
 
-from saccade.data.vocabulary import END
-from saccade.recipes import translate
+from regard.data.vocabulary import END
+from regard.recipes import translate
 
 LENGTHS = (0, 8, 10, 12, 14, 17, 1000)
 """Words of a source sentence: where a bucket ends and the next begins."""

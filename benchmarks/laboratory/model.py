@@ -13,8 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-import saccade as sc
-from saccade.data import Split
+import regard as rg
+from regard.data import Split
 
 PLACES, PATCH, SIZE = 16, 7, 32
 """An image is cut into 16 patches of 7x7 pixels; keys and values have 32 numbers."""
@@ -51,16 +51,16 @@ class Scene:
         patches = batch["image"].to(kind).unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH)  # (B, 1, 4, 4, 7, 7)
         patches = patches.reshape(-1, PLACES, PATCH**2)  # (B, K, 49)
         keys = network.key(patches) + network.key_place
-        self.scores = sc.scaled_dot(network.queries[units].expand(len(keys), -1, -1), keys)
+        self.scores = rg.scaled_dot(network.queries[units].expand(len(keys), -1, -1), keys)
         self.values = torch.relu(network.value(patches) + network.value_place)
         self.truth = nn.functional.one_hot(batch["label"], CLASSES).to(kind).unsqueeze(1)
-        expected = sc.softmax(self.scores).expect(self.values)
+        expected = rg.softmax(self.scores).expect(self.values)
         self.known = torch.cat((self.values.mean(1), expected.mean(1)), -1)
         self.classify, self.paid = network.classify, 0
 
     def draw(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """What the units read, (*S, B, N, V), and the log-probability of each one's choice, (*S, B, N)."""
-        context, _, log_prob = sc.sample(sc.softmax(scores), self.values)
+        context, _, log_prob = rg.sample(rg.softmax(scores), self.values)
         return context, log_prob
 
     def together(self, context: Tensor) -> Tensor:
@@ -93,19 +93,19 @@ def reinforce(scene: Scene, cost: Cost, predict: Callable[[Tensor], float | Tens
     """The surrogate of `reinforce` with a baseline that may know the costs."""
     context, log_prob = scene.draw(scores)
     paid = cost(context)
-    return sc.reinforce(log_prob, paid, predict(paid))
+    return rg.reinforce(log_prob, paid, predict(paid))
 
 
 def leave_one_out(scene: Scene, cost: Cost, draws: int, scores: Tensor) -> Tensor:
     """The surrogate of `leave_one_out`, or of `reinforce` without a baseline, averaged over draws."""
     context, log_prob = scene.draw(scores.expand(draws, *scores.shape))
-    return sc.leave_one_out(log_prob, cost(context)).mean(0)
+    return rg.leave_one_out(log_prob, cost(context)).mean(0)
 
 
 def actor_critic(scene: Scene, cost: Cost, value: Callable, trace: float, scores: Tensor) -> Tensor:
     """The surrogate of `actor_critic`, the units looking one after another."""
     context, log_prob = scene.draw(scores)
-    return sc.actor_critic(log_prob, cost(context), value(scene.before(context)), trace=trace)
+    return rg.actor_critic(log_prob, cost(context), value(scene.before(context)), trace=trace)
 
 
 def exactly(scene: Scene, scores: Tensor) -> Tensor:
@@ -118,13 +118,13 @@ def _given(scene: Scene, scores: Tensor, read: Tensor) -> Tensor:
     unit = read.shape[-2]
     if unit == scores.shape[-2]:
         return scene.together(read)
-    positions = sc.softmax(scores[..., unit : unit + 1, :])
+    positions = rg.softmax(scores[..., unit : unit + 1, :])
 
     def cost(z: Tensor) -> Tensor:
         more = torch.cat((read.expand(len(z), *read.shape), positions.gather(scene.values, z)), -2)
         return _given(scene, scores.expand(len(z), *scores.shape), more).unsqueeze(-1)
 
-    return sc.enumerate_exactly(positions, cost).squeeze(-1)
+    return rg.enumerate_exactly(positions, cost).squeeze(-1)
 
 
 def nothing(cost: Tensor) -> float:
@@ -152,19 +152,19 @@ def trained(split: Split) -> Network:
     def loss(scene: Scene) -> Tensor:
         context, log_prob = scene.draw(scene.scores.expand(4, -1, -1, -1))
         cost = scene.together(context)
-        return (cost + sc.leave_one_out(log_prob, cost)).mean()
+        return (cost + rg.leave_one_out(log_prob, cost)).mean()
 
     network = Network()
     return fit(network, network, split, some, loss).double()
 
 
-def baseline(network: Network, split: Split, units: Tensor) -> sc.Learned:
+def baseline(network: Network, split: Split, units: Tensor) -> rg.Learned:
     """A learned baseline of the one cost, from what is known of the images."""
 
     def loss(scene: Scene) -> Tensor:
         return (part(scene.known) - scene.together(scene.draw(scene.scores)[0])).square().mean()
 
-    part = sc.Learned(2 * SIZE, SIZE).double()
+    part = rg.Learned(2 * SIZE, SIZE).double()
     return fit(part, network, split, lambda: units, loss)
 
 
@@ -174,7 +174,7 @@ class Critic(nn.Module):
     def __init__(self, to_come: Tensor):
         super().__init__()
         self.to_come = to_come
-        self.each = sc.Learned(3 * SIZE + len(to_come), SIZE).double()
+        self.each = rg.Learned(3 * SIZE + len(to_come), SIZE).double()
 
     def forward(self, before: Tensor) -> Tensor:
         return self.to_come * self.each(before)
@@ -186,7 +186,7 @@ def critic(network: Network, split: Split, units: Tensor, every_step: bool) -> C
 
     def loss(scene: Scene) -> Tensor:
         context, _ = scene.draw(scene.scores)
-        cost = sc.to_go(scene.running(context)) if every_step else scene.together(context).unsqueeze(-1)
+        cost = rg.to_go(scene.running(context)) if every_step else scene.together(context).unsqueeze(-1)
         return ((part(scene.before(context)) - cost) / part.to_come).square().mean()
 
     part = Critic(torch.arange(steps, 0, -1) if every_step else torch.ones(steps))
@@ -211,8 +211,8 @@ def control(network: Network, split: Split, units: Tensor, temperature: float) -
 
     def loss(scene: Scene) -> Tensor:
         scores = scene.scores.detach().requires_grad_()
-        cost = sc.relax(
-            sc.softmax(scores),
+        cost = rg.relax(
+            rg.softmax(scores),
             lambda places: scene.together(places @ scene.values),
             lambda places: part(scene, places),
             temperature,
@@ -229,13 +229,13 @@ def baselines(scene: Scene, network: Network, split: Split, units: Tensor) -> di
     with torch.no_grad():
         seen = Scene(network, split, torch.arange(1024), units)
         usual = seen.together(seen.draw(seen.scores)[0])
-    average, learned = sc.MovingAverage(), baseline(network, split, units)
-    greedy = sc.SelfCritical(lambda: scene.together(sc.mode(sc.softmax(scene.scores), scene.values)[0]))
+    average, learned = rg.MovingAverage(), baseline(network, split, units)
+    greedy = rg.SelfCritical(lambda: scene.together(rg.mode(rg.softmax(scene.scores), scene.values)[0]))
     for step in usual.split(len(scene.scores)):
         average(step)
     return {
         "no baseline": nothing,
-        "Constant": sc.Constant(usual.mean().item()),
+        "Constant": rg.Constant(usual.mean().item()),
         "MovingAverage": lambda cost: torch.stack([average(step) for step in cost]),
         "Learned": lambda cost: learned(scene.known).expand_as(cost),
         "SelfCritical": lambda cost: greedy().expand_as(cost),
@@ -258,8 +258,8 @@ def estimators(scene: Scene, network: Network, split: Split, units: Tensor) -> I
         name = f"actor_critic, trace {trace:g}"
         yield name, trace == 1, partial(actor_critic, scene, scene.together, value, trace)
     free = partial(control(network, split, units, temperature=0.5), scene)
-    yield "rebar(0.5)", True, lambda scores: sc.rebar(sc.softmax(scores), cost, temperature=0.5)
-    yield "relax(0.5)", True, lambda scores: sc.relax(sc.softmax(scores), cost, free, temperature=0.5)
-    for read in (sc.straight_through, sc.relaxed(0.5), sc.relaxed(1.0)):
-        name = f"relaxed({read.temperature:g})" if isinstance(read, sc.relaxed) else "straight_through"
-        yield name, False, lambda scores, read=read: scene.together(read(sc.softmax(scores), scene.values)[0])
+    yield "rebar(0.5)", True, lambda scores: rg.rebar(rg.softmax(scores), cost, temperature=0.5)
+    yield "relax(0.5)", True, lambda scores: rg.relax(rg.softmax(scores), cost, free, temperature=0.5)
+    for read in (rg.straight_through, rg.relaxed(0.5), rg.relaxed(1.0)):
+        name = f"relaxed({read.temperature:g})" if isinstance(read, rg.relaxed) else "straight_through"
+        yield name, False, lambda scores, read=read: scene.together(read(rg.softmax(scores), scene.values)[0])

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from saccade import drawing
+from regard import drawing
 
 HEADROOM = 0.5  # for the legend, as a share of the decades below it
 RATIOS = "signal_to_noise", "signal_to_noise_for_budget"

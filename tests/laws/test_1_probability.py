@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import saccade as sc
+import regard as rg
 
 
-def check_probability(positions: sc.Positions, values: Tensor) -> None:
+def check_probability(positions: rg.Positions, values: Tensor) -> None:
     """The law for a distribution over places."""
     support = positions.enumerate_support()
     log_prob = positions.log_prob(support)
@@ -51,7 +51,7 @@ def test_divergence(over: str):
     part = examples.OVERS[over]()
     p, q = (
         examples.positions(part, scores[0]),
-        examples.positions(sc.softmax if over in ("sparsemax", "top_k(2)") else part, scores[1]),
+        examples.positions(rg.softmax if over in ("sparsemax", "top_k(2)") else part, scores[1]),
     )
     support = p.enumerate_support()
     probability = p.log_prob(support).exp()
@@ -66,7 +66,7 @@ def location_nodes(count: int = 400) -> tuple[Tensor, Tensor]:
     return torch.cartesian_prod(nodes, nodes), torch.cartesian_prod(weights, weights).prod(-1)
 
 
-def check_location(positions: sc.Positions) -> None:
+def check_location(positions: rg.Positions) -> None:
     """The law for a distribution over the image, by quadrature; batch_shape (N,)."""
     nodes, weights = location_nodes()
     log_prob = positions.log_prob(nodes.unsqueeze(1).expand(-1, *positions.batch_shape, 2))  # (nodes, N)
@@ -76,9 +76,9 @@ def check_location(positions: sc.Positions) -> None:
     assert (log_prob.amax(0) <= positions.log_prob(positions.mode) + 1e-12).all()
 
 
-def coordinate() -> sc.Coordinate:
+def coordinate() -> rg.Coordinate:
     centre = torch.tensor([[0.0, 0.0], [0.9, -0.2], [1.3, 0.5], [-1.0, 1.0]], dtype=torch.float64)
-    return sc.Coordinate(centre, torch.tensor([[0.2], [0.3], [0.4], [2.0]], dtype=torch.float64))
+    return rg.Coordinate(centre, torch.tensor([[0.2], [0.3], [0.4], [2.0]], dtype=torch.float64))
 
 
 def test_location():
@@ -89,27 +89,27 @@ class TestMutants:
     """Each breaks one clause of the law, which must then fail."""
 
     def test_a_nowhere_that_is_forgotten(self, monkeypatch: pytest.MonkeyPatch):
-        positions = sc.OneHot(weights=torch.full((1, 1, 4), 0.2, dtype=torch.float64))
+        positions = rg.OneHot(weights=torch.full((1, 1, 4), 0.2, dtype=torch.float64))
         check_probability(positions, torch.ones(1, 4, 1, dtype=torch.float64))
-        monkeypatch.setattr(sc.OneHot, "enumerate_support", lambda self: torch.arange(4).view(4, 1, 1))
+        monkeypatch.setattr(rg.OneHot, "enumerate_support", lambda self: torch.arange(4).view(4, 1, 1))
         with pytest.raises(AssertionError):
             check_probability(positions, torch.ones(1, 4, 1, dtype=torch.float64))
 
     @pytest.mark.parametrize("name", ["mean", "mode", "entropy", "indicator", "gather"])
     def test_a_wrong_answer(self, name: str, monkeypatch: pytest.MonkeyPatch):
-        right = getattr(sc.OneHot, name)
+        right = getattr(rg.OneHot, name)
         wrong = (
             property(lambda self: right.fget(self).flip(-1))
             if isinstance(right, property)
             else lambda self, *args: right(self, *args) + 0.01
         )
-        positions = sc.softmax(torch.tensor([[[0.0, 1.0, 3.0], [2.0, 1.0, 1.0]]], dtype=torch.float64))
-        monkeypatch.setattr(sc.OneHot, name, wrong)
+        positions = rg.softmax(torch.tensor([[[0.0, 1.0, 3.0], [2.0, 1.0, 1.0]]], dtype=torch.float64))
+        monkeypatch.setattr(rg.OneHot, name, wrong)
         with pytest.raises(AssertionError):
             check_probability(positions, torch.rand(1, 3, 1, dtype=torch.float64))
 
     def test_a_gaussian_that_is_not_truncated(self, monkeypatch: pytest.MonkeyPatch):
         gaussian = lambda self, z: torch.distributions.Normal(self.centre, self.width).log_prob(z).sum(-1)  # noqa: E731
-        monkeypatch.setattr(sc.Coordinate, "log_prob", gaussian)
+        monkeypatch.setattr(rg.Coordinate, "log_prob", gaussian)
         with pytest.raises(AssertionError):
             check_location(coordinate())

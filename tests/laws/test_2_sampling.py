@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import saccade as sc
+import regard as rg
 
 DRAWS = 20_000
 NORMAL_QUANTILE = 4.2649  # of 1 - 1e-5
@@ -46,7 +46,7 @@ def event_numbers(z: Tensor, support: Tensor) -> Tensor:
     return same.int().argmax(1)
 
 
-def check_sampling(positions: sc.Positions) -> None:
+def check_sampling(positions: rg.Positions) -> None:
     """The law for batch_shape (2, 1), or (2,) where one event spans the queries."""
     z, support = positions.sample((DRAWS,)), positions.enumerate_support()
     probability = positions.log_prob(support).exp().flatten(1)
@@ -54,7 +54,7 @@ def check_sampling(positions: sc.Positions) -> None:
     check_independent_rows(*numbers, probability[:, 0], probability[:, 1])
 
 
-def twins(over: str) -> sc.Positions:
+def twins(over: str) -> rg.Positions:
     """Two rows that are alike, with a place that may not be looked at."""
     queries = 4 if over.startswith("tree") else 1
     scores = torch.tensor([0.0, 1.0, -0.5, 0.7], dtype=torch.float64).expand(2, queries, 4)
@@ -78,7 +78,7 @@ def test_a_seed_repeats_the_samples(over: str):
     assert not varied or (draws[0] != draws[2]).any()
 
 
-def cells(count: int, positions: sc.Coordinate) -> Tensor:
+def cells(count: int, positions: rg.Coordinate) -> Tensor:
     """The probability of each of count x count squares of the image, (count^2, N), by the midpoints of a fine grid."""
     fine = (torch.arange(count * 100, dtype=torch.float64) + 0.5) / (count * 50) - 1
     nodes = torch.cartesian_prod(fine, fine)
@@ -86,7 +86,7 @@ def cells(count: int, positions: sc.Coordinate) -> Tensor:
     return mass.view(count, 100, count, 100, -1).sum((1, 3)).flatten(0, 1)
 
 
-def check_location_sampling(positions: sc.Coordinate, count: int = 4) -> None:
+def check_location_sampling(positions: rg.Coordinate, count: int = 4) -> None:
     """The law for a distribution over the image with batch_shape (2,), on a grid of squares."""
     z, probability = positions.sample((DRAWS,)), cells(count, positions)
     square = ((z + 1) * count / 2).long().clamp(max=count - 1)
@@ -94,9 +94,9 @@ def check_location_sampling(positions: sc.Coordinate, count: int = 4) -> None:
     check_independent_rows(numbers[:, 0], numbers[:, 1], probability[:, 0], probability[:, 1])
 
 
-def coordinates() -> sc.Coordinate:
+def coordinates() -> rg.Coordinate:
     centre = torch.tensor([[0.2, -0.3], [1.2, 0.9]], dtype=torch.float64)
-    return sc.Coordinate(centre, torch.tensor([[0.4], [0.5]], dtype=torch.float64))
+    return rg.Coordinate(centre, torch.tensor([[0.4], [0.5]], dtype=torch.float64))
 
 
 def test_location_sampling():
@@ -107,27 +107,27 @@ class TestMutants:
     """Each breaks one clause of the law, which must then fail."""
 
     def test_temperature(self, monkeypatch: pytest.MonkeyPatch):
-        right = sc.OneHot.sample
-        monkeypatch.setattr(sc.OneHot, "sample", lambda self, shape: right(sc.OneHot(scores=1.2 * self.scores), shape))
+        right = rg.OneHot.sample
+        monkeypatch.setattr(rg.OneHot, "sample", lambda self, shape: right(rg.OneHot(scores=1.2 * self.scores), shape))
         with pytest.raises(AssertionError):
             check_sampling(twins("softmax"))
 
     def test_noise_that_rows_share(self, monkeypatch: pytest.MonkeyPatch):
-        right = sc.OneHot.sample
-        monkeypatch.setattr(sc.OneHot, "sample", lambda self, shape: right(self, shape)[:, :1].expand(-1, 2, -1))
+        right = rg.OneHot.sample
+        monkeypatch.setattr(rg.OneHot, "sample", lambda self, shape: right(self, shape)[:, :1].expand(-1, 2, -1))
         with pytest.raises(AssertionError):
             check_sampling(twins("softmax"))
 
     def test_an_impossible_place(self, monkeypatch: pytest.MonkeyPatch):
-        right = sc.OneHot.sample
+        right = rg.OneHot.sample
         monkeypatch.setattr(
-            sc.OneHot, "sample", lambda self, shape: right(self, shape).index_fill(0, torch.tensor(0), 2)
+            rg.OneHot, "sample", lambda self, shape: right(self, shape).index_fill(0, torch.tensor(0), 2)
         )
         with pytest.raises(AssertionError):
             check_sampling(twins("softmax"))
 
     def test_clamping_instead_of_truncating(self, monkeypatch: pytest.MonkeyPatch):
         clamped = lambda self, shape: torch.distributions.Normal(self.centre, self.width).sample(shape).clamp(-1, 1)  # noqa: E731
-        monkeypatch.setattr(sc.Coordinate, "sample", clamped)
+        monkeypatch.setattr(rg.Coordinate, "sample", clamped)
         with pytest.raises(AssertionError):
             check_location_sampling(coordinates())

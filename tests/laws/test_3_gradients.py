@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-import saccade as sc
+import regard as rg
 
 
-def answers(positions: sc.Positions, values: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+def answers(positions: rg.Positions, values: Tensor, z: Tensor) -> tuple[Tensor, ...]:
     """Everything that has a gradient."""
     return positions.mean, positions.log_prob(z), positions.entropy(), positions.expect(values)
 
@@ -66,7 +66,7 @@ def check_finite(part, leaf: Tensor, scores: Tensor, mask: Tensor | None, values
 def test_score(score: str):
     part, (query, keys, _) = examples.SCORES[score](), examples.inputs()
     parameters = tuple(part.parameters()) if isinstance(part, torch.nn.Module) else ()
-    function = lambda query, keys, *_: examples.at(part, sc.Step(query, keys))(query, keys)  # noqa: E731
+    function = lambda query, keys, *_: examples.at(part, rg.Step(query, keys))(query, keys)  # noqa: E731
     arguments = (query.requires_grad_(), keys.requires_grad_(), *parameters)
     assert gradcheck(function, arguments)
     assert gradgradcheck(function, arguments)
@@ -80,12 +80,12 @@ def test_attend(read: str, mask: str):
 
     def function(query: Tensor, keys: Tensor, values: Tensor):
         torch.manual_seed(0)
-        out = sc.attend(query, keys, values, read=part, mask=allowed)
+        out = rg.attend(query, keys, values, read=part, mask=allowed)
         return out.context if out.log_prob is None else (out.context, out.log_prob)
 
     if read == "straight_through":  # whose gradient is not that of what it returns: that is its point
         context = function(*arguments)[0]
-        expected = sc.attend(*arguments, mask=allowed).context
+        expected = rg.attend(*arguments, mask=allowed).context
         for got, wanted in zip(
             *(torch.autograd.grad(c.sum(), arguments[:2]) for c in (context, expected)), strict=True
         ):
@@ -97,7 +97,7 @@ def test_attend(read: str, mask: str):
 
 def test_a_zero_vector_has_a_finite_cosine():
     query, keys = torch.zeros(1, 3, requires_grad=True), torch.randn(2, 3, requires_grad=True)
-    sc.Cosine()(query, keys).sum().backward()
+    rg.Cosine()(query, keys).sum().backward()
     assert query.grad.isfinite().all() and keys.grad.isfinite().all()
 
 
@@ -106,14 +106,14 @@ class TestMutants:
 
     def test_the_entropy_by_xlogy(self, monkeypatch: pytest.MonkeyPatch):
         naive = lambda self: -(self.log_weights.exp() * self.log_weights).sum(-1)  # noqa: E731
-        monkeypatch.setattr(sc.OneHot, "entropy", naive)
+        monkeypatch.setattr(rg.OneHot, "entropy", naive)
         scores = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
         with pytest.raises(AssertionError):
-            check_finite(sc.softmax, scores, scores, sc.causal(3, 4), torch.ones(2, 4, 1, dtype=torch.float64))
+            check_finite(rg.softmax, scores, scores, rg.causal(3, 4), torch.ones(2, 4, 1, dtype=torch.float64))
 
     def test_a_mean_that_is_detached_in_part(self, monkeypatch: pytest.MonkeyPatch):
-        right = sc.OneHot.mean.fget
-        monkeypatch.setattr(sc.OneHot, "mean", property(lambda self: right(self) + 0.1 * right(self).detach()))
+        right = rg.OneHot.mean.fget
+        monkeypatch.setattr(rg.OneHot, "mean", property(lambda self: right(self) + 0.1 * right(self).detach()))
         scores = torch.randn(1, 3, dtype=torch.float64, requires_grad=True)
         with pytest.raises(RuntimeError, match="Jacobian mismatch"):
-            gradcheck(lambda scores: sc.softmax(scores).mean, scores)
+            gradcheck(lambda scores: rg.softmax(scores).mean, scores)

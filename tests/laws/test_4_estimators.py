@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import saccade as sc
-from saccade import estimators
+import regard as rg
+from regard import estimators
 
-Make = Callable[[Tensor], sc.Positions]
+Make = Callable[[Tensor], rg.Positions]
 Estimate = Callable[[Tensor, Tensor], Tensor]
 
 
-def cost(positions: sc.Positions, z: Tensor) -> Tensor:
+def cost(positions: rg.Positions, z: Tensor) -> Tensor:
     """A cost of events (*S, B, Q, *event) that couples the queries of a row: (*S, B)."""
-    if isinstance(positions, sc.Chunkwise):
+    if isinstance(positions, rg.Chunkwise):
         positions = positions.stops  # where it stopped: what is read round there depends on the scores once more
     places = positions.indicator(z)  # (*S, B, Q, K)
     prices = torch.tensor([[0.3, -1.2, 2.0, 0.7], [1.1, 0.4, -0.9, 1.7]], dtype=torch.float64)
@@ -30,7 +30,7 @@ def cost(positions: sc.Positions, z: Tensor) -> Tensor:
     return (places * prices).sum((-1, -2)).add(0.4).square()
 
 
-def events(positions: sc.Positions) -> list[Tensor]:
+def events(positions: rg.Positions) -> list[Tensor]:
     """Every event of a row with all its queries, (1, Q, *event)."""
     support = positions.enumerate_support()  # (N, 1, Q, *event)
     if len(positions.batch_shape) == 1:  # one event spans the queries
@@ -85,25 +85,25 @@ class Features(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.baseline = sc.Learned(3, 4).double()
+        self.baseline = rg.Learned(3, 4).double()
 
     def forward(self, cost: Tensor) -> Tensor:
         return self.baseline(torch.ones(*cost.shape, 3, dtype=torch.float64))
 
 
-def seen_before() -> sc.MovingAverage:
+def seen_before() -> rg.MovingAverage:
     """A moving average that has seen a cost, and moves no more while the tuples are enumerated."""
-    average = sc.MovingAverage(0.9)
+    average = rg.MovingAverage(0.9)
     average(torch.tensor([3.0]))
     return average.eval()
 
 
 BASELINES: dict[str, Callable[[], Callable[[Tensor], Tensor | float]]] = {
     "no baseline": lambda: lambda cost: 0.0,
-    "Constant": lambda: sc.Constant(2.5),
+    "Constant": lambda: rg.Constant(2.5),
     "MovingAverage": seen_before,
     "Learned": Features,
-    "SelfCritical": lambda: sc.SelfCritical(lambda cost: torch.full_like(cost, 1.7)),
+    "SelfCritical": lambda: rg.SelfCritical(lambda cost: torch.full_like(cost, 1.7)),
     "one number a query": lambda: lambda cost: torch.tensor([[[1.0, 3.0]]], dtype=torch.float64).expand(*cost.shape, 2),
 }
 
@@ -119,7 +119,7 @@ SCORES = torch.tensor([[[0.3, -0.5, 0.9, 0.2], [-0.4, 0.8, 0.1, -0.7]]], dtype=t
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_reinforce(baseline: str):
     part = BASELINES[baseline]()
-    check_unbiased(make("softmax"), SCORES, lambda log_prob, cost: sc.reinforce(log_prob, cost, part(cost)), 1)
+    check_unbiased(make("softmax"), SCORES, lambda log_prob, cost: rg.reinforce(log_prob, cost, part(cost)), 1)
 
 
 @pytest.mark.parametrize(
@@ -127,17 +127,17 @@ def test_reinforce(baseline: str):
 )
 def test_reinforce_over(over: str):
     scores = SCORES.flatten()[:4].view(1, 2, 2) if over.startswith("tree") else SCORES
-    check_unbiased(make(over), scores, sc.reinforce, 1)
+    check_unbiased(make(over), scores, rg.reinforce, 1)
 
 
 def test_reinforce_over_ordered_draws():
-    check_unbiased(make("without_replacement(2)"), SCORES[:, :1], sc.reinforce, 1)
+    check_unbiased(make("without_replacement(2)"), SCORES[:, :1], rg.reinforce, 1)
 
 
 @pytest.mark.parametrize("draws", [2, 3])
 @pytest.mark.parametrize("over", ["softmax", "sparsemax", "local-p", "subset(2)"])
 def test_leave_one_out(over: str, draws: int):
-    check_unbiased(make(over), SCORES[:, :1], sc.leave_one_out, draws)
+    check_unbiased(make(over), SCORES[:, :1], rg.leave_one_out, draws)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_leave_one_out(over: str, draws: int):
 def test_enumerate_exactly(over: str):
     leaf = SCORES[:, :1].clone().requires_grad_()
     positions = make(over)(leaf)
-    exact = sc.enumerate_exactly(positions, lambda z: cost(positions, z).unsqueeze(-1)).sum()
+    exact = rg.enumerate_exactly(positions, lambda z: cost(positions, z).unsqueeze(-1)).sum()
     torch.testing.assert_close(exact, expected_cost(make(over), SCORES[:, :1]))
     gradient = torch.autograd.grad(exact, leaf)[0]
     torch.testing.assert_close(gradient, true_gradient(make(over), SCORES[:, :1]), rtol=0, atol=1e-8)
@@ -160,10 +160,10 @@ def test_reinforce_of_a_location():
     leaf = torch.tensor([0.7, -0.2], dtype=torch.float64, requires_grad=True)
 
     def expected(centre: Tensor) -> Tensor:
-        return (sc.Coordinate(centre, 0.5).log_prob(z).exp() * weights * price).sum()
+        return (rg.Coordinate(centre, 0.5).log_prob(z).exp() * weights * price).sum()
 
-    log_prob = sc.Coordinate(leaf, 0.5).log_prob(z)
-    estimate = (log_prob.exp().detach() * weights * sc.reinforce(log_prob, price, 0.4)).sum()
+    log_prob = rg.Coordinate(leaf, 0.5).log_prob(z)
+    estimate = (log_prob.exp().detach() * weights * rg.reinforce(log_prob, price, 0.4)).sum()
     move = 1e-4 * torch.eye(2, dtype=torch.float64)
     truth = torch.stack([(expected(leaf + step) - expected(leaf - step)) / 2e-4 for step in move]).detach()
     torch.testing.assert_close(torch.autograd.grad(estimate, leaf)[0], truth, rtol=0, atol=1e-7)
@@ -210,14 +210,14 @@ WRONG = torch.tensor([0.7, 1.3], dtype=torch.float64)  # what a bad critic expec
 
 def test_actor_critic_with_a_full_trace():
     chain = Chain()
-    assert chain.bias(lambda log_prob, cost: sc.actor_critic(log_prob, cost, WRONG.expand_as(cost))) < 1e-7
-    assert chain.bias(lambda log_prob, cost: sc.reinforce(log_prob, sc.to_go(cost), WRONG.expand_as(cost))) < 1e-7
+    assert chain.bias(lambda log_prob, cost: rg.actor_critic(log_prob, cost, WRONG.expand_as(cost))) < 1e-7
+    assert chain.bias(lambda log_prob, cost: rg.reinforce(log_prob, rg.to_go(cost), WRONG.expand_as(cost))) < 1e-7
 
 
 def test_actor_critic_with_one_cost_at_the_end():
     chain = Chain()
     chain.first = torch.zeros(3).double()
-    assert chain.bias(lambda log_prob, cost: sc.actor_critic(log_prob, cost[:, 1], WRONG.expand_as(cost))) < 1e-7
+    assert chain.bias(lambda log_prob, cost: rg.actor_critic(log_prob, cost[:, 1], WRONG.expand_as(cost))) < 1e-7
 
 
 @pytest.mark.parametrize("trace", [0.0, 0.5])
@@ -225,13 +225,13 @@ def test_actor_critic_with_a_short_trace_is_as_biased_as_its_critic(trace: float
     chain = Chain()
     after = (chain.log_prob(chain.scores)[:, 1].exp() * chain.cost[:, 1]).view(3, 3).sum(-1)  # by the first choice
     right = torch.stack([torch.zeros(9).double(), after[:, None].expand(3, 3).flatten()], -1)
-    estimate = lambda value: lambda log_prob, cost: sc.actor_critic(log_prob, cost, value, trace=trace)  # noqa: E731
+    estimate = lambda value: lambda log_prob, cost: rg.actor_critic(log_prob, cost, value, trace=trace)  # noqa: E731
     assert chain.bias(estimate(right)) < 1e-7
     assert chain.bias(estimate(WRONG.expand(9, 2))) > 1e-2
 
 
 def test_a_discount_below_one_is_biased_for_the_sum_as_it_says():
-    estimate = lambda log_prob, cost: sc.actor_critic(log_prob, cost, WRONG.expand_as(cost), discount=0.5)  # noqa: E731
+    estimate = lambda log_prob, cost: rg.actor_critic(log_prob, cost, WRONG.expand_as(cost), discount=0.5)  # noqa: E731
     assert Chain().bias(estimate) > 1e-2
 
 
@@ -245,19 +245,19 @@ def gumbel_grid(monkeypatch: pytest.MonkeyPatch, places: int) -> tuple[Tensor, T
     noise, weights = -(-uniform_log).log(), density
     grid = torch.cartesian_prod(*[noise] * places).view(-1, 1, 1, places)
     noise = torch.cat((grid, torch.zeros_like(grid[..., :1])), -1)
-    monkeypatch.setattr("saccade.estimators.gumbel_like", lambda log_weights: noise)
-    monkeypatch.setattr("saccade.positions.onehot.gumbel_like", lambda log_weights: noise)
+    monkeypatch.setattr("regard.estimators.gumbel_like", lambda log_weights: noise)
+    monkeypatch.setattr("regard.positions.onehot.gumbel_like", lambda log_weights: noise)
     return noise, torch.cartesian_prod(*[weights] * places).view(-1, places).prod(-1)
 
 
-def enumerated(monkeypatch: pytest.MonkeyPatch, scores: Tensor, estimate: Callable[[sc.OneHot], Tensor]) -> Tensor:
+def enumerated(monkeypatch: pytest.MonkeyPatch, scores: Tensor, estimate: Callable[[rg.OneHot], Tensor]) -> Tensor:
     """The gradient of an estimate of one draw, over every draw, and over its noise by quadrature."""
     noise, weights = gumbel_grid(monkeypatch, scores.shape[-1])
     torch.testing.assert_close(weights.sum(), torch.ones(()).double(), rtol=0, atol=1e-8)
     total = torch.zeros_like(scores)
     for place in range(scores.shape[-1]):
         leaf = scores.expand(len(noise), 1, -1, -1).clone().requires_grad_()
-        positions = sc.OneHot(scores=leaf)
+        positions = rg.OneHot(scores=leaf)
         z = torch.full(positions.batch_shape, place)
         monkeypatch.setattr(positions, "sample", lambda z=z: z)
         probability = positions.log_prob(z).exp().detach()
@@ -282,14 +282,14 @@ def true_gradient_of_pay(scores: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("scores", "within"), [(TWO, 1e-8), (THREE, 1e-6)])
 def test_rebar(monkeypatch: pytest.MonkeyPatch, scores: Tensor, within: float):
-    estimate = lambda positions: sc.rebar(positions, pay, temperature=0.7, scale=0.8)  # noqa: E731
+    estimate = lambda positions: rg.rebar(positions, pay, temperature=0.7, scale=0.8)  # noqa: E731
     estimated = enumerated(monkeypatch, scores, estimate)
     torch.testing.assert_close(estimated, true_gradient_of_pay(scores), rtol=0, atol=within)
 
 
 def test_relax(monkeypatch: pytest.MonkeyPatch):
     control = lambda places: (3 * places[..., 0] - 1).sin() + places[..., 1].exp()  # noqa: E731
-    estimated = enumerated(monkeypatch, TWO, lambda positions: sc.relax(positions, pay, control, temperature=1.3))
+    estimated = enumerated(monkeypatch, TWO, lambda positions: rg.relax(positions, pay, control, temperature=1.3))
     torch.testing.assert_close(estimated, true_gradient_of_pay(TWO), rtol=0, atol=1e-8)
 
 
@@ -297,7 +297,7 @@ def test_relaxed_is_unbiased_for_its_own_objective_and_biased_for_that_of_draws(
     noise, weights = gumbel_grid(monkeypatch, 2)
 
     def objective(scores: Tensor) -> Tensor:
-        context = sc.relaxed(0.5)(sc.OneHot(scores=scores.expand(len(noise), 1, -1, -1)), torch.eye(2).double())[0]
+        context = rg.relaxed(0.5)(rg.OneHot(scores=scores.expand(len(noise), 1, -1, -1)), torch.eye(2).double())[0]
         return (weights * pay(context).flatten()).sum()
 
     estimated = torch.func.grad(objective)(TWO)
@@ -313,9 +313,9 @@ class TestVariational:
     prior, likelihood = torch.tensor([[0.2, 0.5, 0.3]]).double(), torch.tensor([0.7, 0.1, 0.4]).double()
 
     def bound(self, scores: Tensor) -> Tensor:
-        posterior = sc.OneHot(scores=scores)
-        cost = sc.enumerate_exactly(posterior, lambda z: -self.likelihood.log()[z])
-        return sc.variational(cost, posterior, sc.OneHot(weights=self.prior))
+        posterior = rg.OneHot(scores=scores)
+        cost = rg.enumerate_exactly(posterior, lambda z: -self.likelihood.log()[z])
+        return rg.variational(cost, posterior, rg.OneHot(weights=self.prior))
 
     def test_it_is_a_bound_and_tight_at_the_true_posterior(self):
         evidence = -(self.prior * self.likelihood).sum(-1).log()
@@ -324,13 +324,13 @@ class TestVariational:
 
     def test_by_draws_it_has_the_gradient_of_the_enumerated_one(self):
         leaf = torch.tensor([[0.3, -0.4, 0.6]]).double().requires_grad_()
-        posterior = sc.OneHot(scores=leaf)
+        posterior = rg.OneHot(scores=leaf)
         z = torch.arange(3).unsqueeze(-1)
         log_prob, cost = posterior.log_prob(z), -self.likelihood.log()[z]
-        each = sc.variational(
-            cost, sc.OneHot(scores=leaf.expand(3, 1, 3)), sc.OneHot(weights=self.prior.expand(3, 1, 3))
+        each = rg.variational(
+            cost, rg.OneHot(scores=leaf.expand(3, 1, 3)), rg.OneHot(weights=self.prior.expand(3, 1, 3))
         )
-        total = (log_prob.exp().detach() * (each + sc.reinforce(log_prob, cost, 0.3))).sum()
+        total = (log_prob.exp().detach() * (each + rg.reinforce(log_prob, cost, 0.3))).sum()
         (exact,) = torch.autograd.grad(self.bound(leaf).sum(), leaf)
         torch.testing.assert_close(torch.autograd.grad(total, leaf)[0], exact, rtol=0, atol=1e-8)
 
@@ -339,12 +339,12 @@ class TestMutants:
     """Estimators that are biased: the law must fail for them."""
 
     def test_a_baseline_that_contains_its_own_draw(self):
-        wrong = lambda log_prob, cost: sc.reinforce(log_prob, cost, cost.mean(0).expand_as(cost))  # noqa: E731
+        wrong = lambda log_prob, cost: rg.reinforce(log_prob, cost, cost.mean(0).expand_as(cost))  # noqa: E731
         with pytest.raises(AssertionError):
             check_unbiased(make("softmax"), SCORES[:, :1], wrong, 2)
 
     def test_a_baseline_that_looks_at_the_draw(self):
-        wrong = lambda log_prob, cost: sc.reinforce(log_prob, cost, 0.5 * cost)  # noqa: E731
+        wrong = lambda log_prob, cost: rg.reinforce(log_prob, cost, 0.5 * cost)  # noqa: E731
         with pytest.raises(AssertionError):
             check_unbiased(make("softmax"), SCORES, wrong, 1)
 
@@ -353,7 +353,7 @@ class TestMutants:
         total = torch.zeros((), dtype=torch.float64)
         for place in range(4):
             z = torch.full((1, 1), place)
-            positions = sc.softmax(leaf)
+            positions = rg.softmax(leaf)
             expected = positions.expect(values)
             context = positions.gather(values, z) + expected - expected.detach()
             total = total + positions.log_prob(z).exp().detach().sum() * context.add(0.4).square().sum()
@@ -361,10 +361,10 @@ class TestMutants:
         assert (torch.autograd.grad(total, leaf)[0] - truth).abs().max() > 1e-2
 
     def test_a_control_whose_mean_is_not_put_back(self, monkeypatch: pytest.MonkeyPatch):
-        def wrong(positions: sc.OneHot) -> Tensor:
+        def wrong(positions: rg.OneHot) -> Tensor:
             z = positions.sample()
             control = pay(positions.mean).detach() * (z == 0)  # it depends on the draw
-            return sc.reinforce(positions.log_prob(z), pay(positions.indicator(z)), control)
+            return rg.reinforce(positions.log_prob(z), pay(positions.indicator(z)), control)
 
         estimated = enumerated(monkeypatch, TWO, wrong)
         assert (estimated - true_gradient_of_pay(TWO)).abs().max() > 1e-2
@@ -372,9 +372,9 @@ class TestMutants:
     def test_relax_without_the_gradient_through_the_control(self, monkeypatch: pytest.MonkeyPatch):
         noisy = estimators._noisy
         monkeypatch.setattr(estimators, "_noisy", lambda *given: tuple(each.detach() for each in noisy(*given)))
-        estimated = enumerated(monkeypatch, TWO, lambda positions: sc.relax(positions, pay, pay))
+        estimated = enumerated(monkeypatch, TWO, lambda positions: rg.relax(positions, pay, pay))
         assert (estimated - true_gradient_of_pay(TWO)).abs().max() > 1e-3
 
     def test_a_critic_that_knows_the_choice(self):
-        wrong = lambda log_prob, cost: sc.actor_critic(log_prob, cost, 0.5 * sc.to_go(cost))  # noqa: E731
+        wrong = lambda log_prob, cost: rg.actor_critic(log_prob, cost, 0.5 * rg.to_go(cost))  # noqa: E731
         assert Chain().bias(wrong) > 1e-2

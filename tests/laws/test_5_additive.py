@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade.kernels import additive_numba
-from saccade.scores import compare
+import regard as rg
+from regard.kernels import additive_numba
+from regard.scores import compare
 
 SIZES = {
     "no batch": ((), 5, 7, 9),
@@ -33,8 +33,8 @@ def arguments(size: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     return [torch.randn(*batch, *shape).to(dtype) for shape in shapes]
 
 
-def additive_contexts(width: int, mask: Tensor | None = None, over=sc.softmax) -> Contexts:
-    return Contexts(sc.Additive(width, width + 1, width + 3), over, mask)
+def additive_contexts(width: int, mask: Tensor | None = None, over=rg.softmax) -> Contexts:
+    return Contexts(rg.Additive(width, width + 1, width + 3), over, mask)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -46,7 +46,7 @@ def test_values_and_gradients(size: str, dtype: torch.dtype, threads: int):
 
 
 @pytest.mark.parametrize("mask", examples.MASKS)
-@pytest.mark.parametrize("over", [sc.softmax, sc.sparsemax, sc.local(1)])
+@pytest.mark.parametrize("over", [rg.softmax, rg.sparsemax, rg.local(1)])
 def test_masks(mask: str, over):
     given = [
         each.float() for each in (*examples.tensors(2, 3, 5), *examples.tensors(2, 4, 6), *examples.tensors(2, 4, 2))
@@ -81,10 +81,10 @@ def test_a_large_sum_is_as_exact_as_the_plain_road_s():
 
 def test_the_tangent_is_within_a_millionth():
     x = torch.cat((torch.linspace(-12, 12, 200_001), torch.tensor([1e-30, -1e30, float("inf"), -float("inf")])))
-    score = sc.Additive(1, 1, 1)
+    score = rg.Additive(1, 1, 1)
     for layer in (score.query, score.key, score.energy):
         nn.init.ones_(layer.weight)
-    found = sc.attend(x.unsqueeze(-1), torch.zeros(1, 1), torch.ones(1, 1), score=score, over=sc.sigmoid).positions
+    found = rg.attend(x.unsqueeze(-1), torch.zeros(1, 1), torch.ones(1, 1), score=score, over=rg.sigmoid).positions
     assert (found.scores.flatten() - x.double().tanh()).abs().max() < 1e-6  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -94,7 +94,7 @@ def test_nan_stays_nan_where_it_is(what: str):
     (query if what == "query" else keys)[0, 1] = torch.nan
     model = additive_contexts(SIZES["batch"][-1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("saccade.kernels.registry._ROADS", {})
+        patch.setattr("regard.kernels.registry._ROADS", {})
         wanted = model(query, keys, values).isnan()
     assert_close(model(query, keys, values).isnan(), wanted)
     assert wanted.any() and not wanted.all()
@@ -126,24 +126,24 @@ def test_the_second_gradient_is_that_of_the_plain_road():
 class TestWhichRoad:
     query, keys = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
 
-    def score(self) -> sc.Additive:
-        return sc.Additive(8, 8, 8)
+    def score(self) -> rg.Additive:
+        return rg.Additive(8, 8, 8)
 
-    def taken(self, score: sc.Additive, query: Tensor | None = None) -> bool:
+    def taken(self, score: rg.Additive, query: Tensor | None = None) -> bool:
         with pytest.MonkeyPatch.context() as patch:
             query = self.query if query is None else query
             values = torch.ones(2, 5, 1).to(query)
-            call = lambda: sc.attend(query, self.keys.to(query), values, score=score)  # noqa: E731
-            return taken(patch, (sc.Additive,), call)
+            call = lambda: rg.attend(query, self.keys.to(query), values, score=score)  # noqa: E731
+            return taken(patch, (rg.Additive,), call)
 
     def test_it_is_taken(self):
         assert self.taken(self.score())
         assert self.taken(self.score().bfloat16(), self.query.bfloat16())
 
     def test_inside_of_another_score(self, monkeypatch: pytest.MonkeyPatch):
-        biased = sc.biased(self.score(), torch.ones(5))
-        call = lambda: sc.attend(self.query, self.keys, torch.ones(2, 5, 1), score=biased)  # noqa: E731
-        assert taken(monkeypatch, (sc.Additive,), call)
+        biased = rg.biased(self.score(), torch.ones(5))
+        call = lambda: rg.attend(self.query, self.keys, torch.ones(2, 5, 1), score=biased)  # noqa: E731
+        assert taken(monkeypatch, (rg.Additive,), call)
 
     def test_not_for_float64(self):
         assert not self.taken(self.score().double(), self.query.double())
@@ -153,7 +153,7 @@ class TestWhichRoad:
         assert not self.taken(self.score())
 
     def test_not_for_a_class_of_its_own(self):
-        class Other(sc.Additive):
+        class Other(rg.Additive):
             def compare(self, query: Tensor, prepared: Tensor) -> Tensor:
                 return 2 * super().compare(query, prepared)
 
@@ -168,9 +168,9 @@ class TestWhichRoad:
 
     def test_not_under_torch_func(self):
         score = self.score()
-        call = lambda query: sc.attend(query, self.keys, self.keys, score=score).context.sum()  # noqa: E731
+        call = lambda query: rg.attend(query, self.keys, self.keys, score=score).context.sum()  # noqa: E731
         with pytest.MonkeyPatch.context() as patch:
-            assert not taken(patch, (sc.Additive,), lambda: torch.func.grad(call)(self.query))
+            assert not taken(patch, (rg.Additive,), lambda: torch.func.grad(call)(self.query))
 
 
 class TestMutants:
@@ -249,7 +249,7 @@ class TestOtherWaysToDerive:
 
     @pytest.mark.unchecked
     def test_a_batch_that_broadcasts(self):
-        score = sc.Additive(4, 4, 64)
+        score = rg.Additive(4, 4, 64)
         for shapes in (((3, 64, 4), (1, 64, 4)), ((64, 4), (3, 64, 4)), ((1, 64, 4), (3, 64, 4))):
             query, keys = (torch.randn(*shape) for shape in shapes)
             assert compare(score, query, score.prepare(keys)).shape == (3, 64, 64)

@@ -9,20 +9,20 @@ from roads import check_road
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade.kernels import banded, registry
+import regard as rg
+from regard.kernels import banded, registry
 
 D = examples.D
 SCORES = {
-    "dot": lambda: sc.dot,
-    "scaled_dot": lambda: sc.scaled_dot,
-    "cosine": lambda: sc.Cosine(2.0),
-    "bilinear": lambda: sc.Bilinear(D, D),
-    "additive": lambda: sc.Additive(D, D, 6),
+    "dot": lambda: rg.dot,
+    "scaled_dot": lambda: rg.scaled_dot,
+    "cosine": lambda: rg.Cosine(2.0),
+    "bilinear": lambda: rg.Bilinear(D, D),
+    "additive": lambda: rg.Additive(D, D, 6),
 }
 WINDOWS = {
-    "local-m": lambda: sc.local(1),
-    "local-p": lambda: sc.local(2, centre=sc.Predicted(D, 6)),
+    "local-m": lambda: rg.local(1),
+    "local-p": lambda: rg.local(2, centre=rg.Predicted(D, 6)),
 }
 scores, windows = pytest.mark.parametrize("score", SCORES), pytest.mark.parametrize("window", WINDOWS)
 
@@ -33,14 +33,14 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Contexts(nn.Module):
-    def __init__(self, score: str, window: str, mask: Tensor | None = None, read=sc.mean):
+    def __init__(self, score: str, window: str, mask: Tensor | None = None, read=rg.mean):
         super().__init__()
-        self.attention, self.mask = sc.Attention(SCORES[score](), WINDOWS[window](), read), mask
+        self.attention, self.mask = rg.Attention(SCORES[score](), WINDOWS[window](), read), mask
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         return self.attend(query, keys, values).context
 
-    def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> sc.Attended:
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> rg.Attended:
         return self.attention(query, self.attention.prepare(keys, values, self.mask))
 
 
@@ -71,7 +71,7 @@ def test_the_distribution_is_that_of_the_dense_scores(window: str):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_ROADS", {})
         dense = model.attend(*given).positions
-    assert isinstance(band, sc.Band) and not isinstance(dense, sc.Band)
+    assert isinstance(band, rg.Band) and not isinstance(dense, rg.Band)
     events = dense.enumerate_support()
     assert_close(band.enumerate_support(), events)
     for name in ("mean", "log_weights", "mode"):
@@ -93,15 +93,15 @@ def test_hard_reads_look_into_the_window_alone():
             self.seen.extend(z.flatten().tolist())
             return values.gather(1, z.unsqueeze(-1).expand(-1, -1, 2))
 
-    for read in (sc.mean, sc.sample, sc.mode):
-        out = sc.attend(query, keys, Reader(), score=sc.dot, over=sc.local(1), read=read)
+    for read in (rg.mean, rg.sample, rg.mode):
+        out = rg.attend(query, keys, Reader(), score=rg.dot, over=rg.local(1), read=read)
         assert_close(out.context, out.positions.gather(values, out.z) if out.z is not None else out.weights @ values)
     assert set(Reader.seen) <= {0, 1, 2, 3}
 
 
 def test_the_window_moves_on_with_the_state():
     query, keys, values = arguments(30, queries=6)
-    attention = sc.Attention(sc.dot, sc.local(2))
+    attention = rg.Attention(rg.dot, rg.local(2))
     memory, state, contexts = attention.prepare(keys, values), None, []
     for part in query.split((1, 3, 2), 1):
         out = attention(part, memory, state)
@@ -122,8 +122,8 @@ def test_second_gradients():
 
 def test_where_there_are_few_places_all_are_scored(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(banded, "FEWEST", 16)
-    attention = sc.Attention(sc.dot, sc.local(1))
-    for places, kind in ((47, sc.OneHot), (48, sc.Band)):
+    attention = rg.Attention(rg.dot, rg.local(1))
+    for places, kind in ((47, rg.OneHot), (48, rg.Band)):
         query, keys, values = arguments(places)
         assert type(attention(query, attention.prepare(keys, values)).positions) is kind
 
@@ -142,12 +142,12 @@ def test_transforms(window: str):
 class TestMutants:
     @pytest.mark.parametrize("wrong", ["window", "mask"])
     def test_a_wrong_band(self, wrong: str, monkeypatch: pytest.MonkeyPatch):
-        def run(score, over, query: Tensor, keys: Tensor, mask: Tensor | None) -> sc.Band:
+        def run(score, over, query: Tensor, keys: Tensor, mask: Tensor | None) -> rg.Band:
             band = banded.run(score, over, query, keys, None if wrong == "mask" else mask)
-            return sc.Band(scores=band.scores, first=band.first + (wrong == "window"), count=band.count)
+            return rg.Band(scores=band.scores, first=band.first + (wrong == "window"), count=band.count)
 
         road = registry.Road(banded.suits, run)
-        monkeypatch.setitem(registry._ROADS, (sc.dot, (partial, banded.plain_window), "cpu"), road)
+        monkeypatch.setitem(registry._ROADS, (rg.dot, (partial, banded.plain_window), "cpu"), road)
         model = Contexts("dot", "local-m", torch.ones(3, 9).tril().bool())
         with pytest.raises(AssertionError):
             check_road(lambda dtype: model, *arguments(9))

@@ -10,9 +10,9 @@ from roads import answers, check_road, plain_answers, taken
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade.kernels import chain_numba, registry
-from saccade.positions.linear_chain import label_means, log_partition, marginals, segment_means
+import regard as rg
+from regard.kernels import chain_numba, registry
+from regard.positions.linear_chain import label_means, log_partition, marginals, segment_means
 
 SIZES = {
     "no batch": ((), 5, 3),
@@ -73,7 +73,7 @@ def test_values_and_gradients(kind: str, size: str, dtype: torch.dtype, threads:
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_every_type(answer: str, dtype: torch.dtype):
     allowed = present("batch")
-    agree(lambda *given: ANSWERS[answer](sc.Chain(*given, allowed)), *scores("batch", dtype))
+    agree(lambda *given: ANSWERS[answer](rg.Chain(*given, allowed)), *scores("batch", dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -84,7 +84,7 @@ def test_segments(scale: float, dtype: torch.dtype):
         torch.randn(2, 3).to(dtype),
         torch.rand(2, 3, 9) < 0.8,
     )
-    agree_at_large_scores(lambda *given: sc.Segments(*given, allowed).mean, given, stay)
+    agree_at_large_scores(lambda *given: rg.Segments(*given, allowed).mean, given, stay)
 
 
 @pytest.mark.parametrize("mask", examples.MASKS)
@@ -124,7 +124,7 @@ def test_probabilities_too_small_for_a_number(kind: str):
     transitions = torch.tensor([[0.0, -900.0], [-900.0, 0.0]], dtype=torch.float64)
     check(kind, nodes, transitions, torch.ones(3, dtype=torch.bool))
     assert_close(
-        sc.Chain(nodes, transitions, torch.ones(3, dtype=torch.bool)).mean[1], torch.tensor([0.5, 0.5]).double()
+        rg.Chain(nodes, transitions, torch.ones(3, dtype=torch.bool)).mean[1], torch.tensor([0.5, 0.5]).double()
     )
 
 
@@ -198,15 +198,15 @@ class TestWhichRoad:
 
     def test_it_is_taken(self):
         for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
-            positions = sc.Chain(*scores("batch", dtype), present("batch"))
+            positions = rg.Chain(*scores("batch", dtype), present("batch"))
             assert self.taken("label_means", lambda positions=positions: positions.mean)
             assert self.taken("marginals", lambda positions=positions: positions.entropy())
             assert self.taken("log_partition", lambda positions=positions: positions.log_z)
-            assert self.taken("segment_means", lambda dtype=dtype: sc.segments()(torch.randn(1, 3).to(dtype)).mean)
+            assert self.taken("segment_means", lambda dtype=dtype: rg.segments()(torch.randn(1, 3).to(dtype)).mean)
 
     def test_not_under_torch_func(self):
         nodes, transitions = scores("batch")
-        total = lambda nodes: sc.Chain(nodes, transitions, present("batch")).log_z.sum()  # noqa: E731
+        total = lambda nodes: rg.Chain(nodes, transitions, present("batch")).log_z.sum()  # noqa: E731
         assert not self.taken("log_partition", lambda: torch.func.grad(total)(nodes))
 
 
@@ -232,8 +232,8 @@ class TestMutants:
 
 class Answers(nn.Module):
     def forward(self, scores: Tensor, transitions: Tensor) -> tuple[Tensor, ...]:
-        positions = sc.chain(transitions)(scores)
-        return positions.mean, positions.log_z, positions.mode, sc.segments(0.5)(scores).mean
+        positions = rg.chain(transitions)(scores)
+        return positions.mean, positions.log_z, positions.mode, rg.segments(0.5)(scores).mean
 
 
 @pytest.mark.unchecked

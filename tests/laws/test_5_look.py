@@ -7,8 +7,8 @@ from roads import Contexts, answers, check_contexts, plain_answers, taken
 from torch import Tensor
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade.kernels import look_numba
+import regard as rg
+from regard.kernels import look_numba
 
 SIZES = {
     "no batch": ((), 7, 9),
@@ -17,7 +17,7 @@ SIZES = {
     "one key": ((3,), 1, 100),
     "many keys": ((2,), 300, 16),
 }
-PARTS = (sc.Additive, sc.softmax, sc.mean)
+PARTS = (rg.Additive, rg.softmax, rg.mean)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def arguments(size: str) -> list[Tensor]:
 
 
 def look(width: int, mask: Tensor | None = None) -> Contexts:
-    return Contexts(sc.Additive(width, width + 1, width + 3), mask=mask)
+    return Contexts(rg.Additive(width, width + 1, width + 3), mask=mask)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -93,7 +93,7 @@ def test_nan_stays_nan_where_it_is(what: int):
     given, model = arguments("batch"), look(37)
     given[what][1, 0] = torch.nan
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("saccade.kernels.registry._ROADS", {})
+        patch.setattr("regard.kernels.registry._ROADS", {})
         wanted = model(*given).isnan()
     assert_close(model(*given).isnan(), wanted)
     assert wanted.any() and not wanted.all()

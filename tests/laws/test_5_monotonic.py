@@ -9,9 +9,9 @@ from roads import answers, check_road, plain_answers, taken
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade.kernels import monotonic_numba, registry
-from saccade.positions.recurrence import expected_alignment
+import regard as rg
+from regard.kernels import monotonic_numba, registry
+from regard.positions.recurrence import expected_alignment
 
 SIZES = {
     "no batch": ((), 5, 7),
@@ -42,8 +42,8 @@ def start(size: str, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def weights(scores: Tensor, start: Tensor | None = None, chunk: int | None = 1) -> Tensor:
     if chunk == 1:
-        return sc.Alignment(scores, start).mean
-    return sc.Chunkwise(scores, start, within=2 * scores, chunk=chunk).mean
+        return rg.Alignment(scores, start).mean
+    return rg.Chunkwise(scores, start, within=2 * scores, chunk=chunk).mean
 
 
 def check(*given: Tensor, chunk: int | None = 1) -> None:
@@ -66,14 +66,14 @@ def test_values_and_gradients(chunk: int | None, size: str, dtype: torch.dtype, 
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_masks(chunk: int | None, mask: str):
     allowed = examples.MASKS[mask]()
-    over = sc.monotonic(chunk, bias=-0.5)
+    over = rg.monotonic(chunk, bias=-0.5)
     check_road(lambda _: lambda scores: over(scores, allowed).mean, torch.randn(2, 3, 4))
 
 
 def test_entropy_and_divergence():
-    check_road(lambda _: lambda scores: sc.Alignment(scores).entropy(), scores("batch"))
+    check_road(lambda _: lambda scores: rg.Alignment(scores).entropy(), scores("batch"))
     both = scores("batch"), scores("batch")
-    check_road(lambda _: lambda *both: sc.Alignment(both[0]).kl(sc.Alignment(both[1])), *both)
+    check_road(lambda _: lambda *both: rg.Alignment(both[0]).kl(rg.Alignment(both[1])), *both)
 
 
 def test_not_contiguous():
@@ -84,7 +84,7 @@ def test_not_contiguous():
 
 def test_draws_stand_in_front():
     query, keys, values = (each.float() for each in examples.inputs())
-    function = lambda query, keys, values: sc.attend(query, keys, values, over=sc.monotonic(2)).context  # noqa: E731
+    function = lambda query, keys, values: rg.attend(query, keys, values, over=rg.monotonic(2)).context  # noqa: E731
     check_road(lambda _: function, torch.stack((query, 2 * query, -query)), keys, values)
 
 
@@ -156,8 +156,8 @@ class TestWhichRoad:
 
     def test_it_is_taken(self):
         query, keys, values = (each.float() for each in examples.inputs())
-        for over in (sc.monotonic(), sc.monotonic(2), sc.monotonic(None)):
-            assert self.taken(lambda over=over: sc.attend(query, keys, values, over=over))
+        for over in (rg.monotonic(), rg.monotonic(2), rg.monotonic(None)):
+            assert self.taken(lambda over=over: rg.attend(query, keys, values, over=over))
         assert self.taken(lambda: weights(scores("batch", torch.bfloat16)))
 
     def test_not_for_float64_nor_where_it_does_not_pay(self, monkeypatch: pytest.MonkeyPatch):
@@ -189,7 +189,7 @@ class TestMutants:
 
 class Weights(nn.Module):
     def forward(self, scores: Tensor, start: Tensor) -> Tensor:
-        return sc.Chunkwise(scores, start, chunk=3).mean
+        return rg.Chunkwise(scores, start, chunk=3).mean
 
 
 @pytest.mark.unchecked

@@ -10,8 +10,8 @@ from roads import answers, check_road, taken
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade.kernels import dot_sdpa, registry
+import regard as rg
+from regard.kernels import dot_sdpa, registry
 
 SIZES = {
     "no batch": ((), 3, 5, 4),
@@ -29,7 +29,7 @@ def arguments(size: str, dtype: torch.dtype) -> list[Tensor]:
 
 
 def check(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> None:
-    check_road(lambda dtype: lambda *given: sc.attend(*given, mask=mask).context, query, keys, values)
+    check_road(lambda dtype: lambda *given: rg.attend(*given, mask=mask).context, query, keys, values)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -46,11 +46,11 @@ def test_other_products(score: str, dtype: torch.dtype, monkeypatch: pytest.Monk
 
     def contexts(dtype: torch.dtype):
         made = part.to(dtype) if isinstance(part, nn.Module) else part
-        return lambda *given: sc.attend(*given, score=made, mask=torch.ones(7, 13).tril().bool()).context
+        return lambda *given: rg.attend(*given, score=made, mask=torch.ones(7, 13).tril().bool()).context
 
     check_road(contexts, query, keys, values)
     kind = type(part) if isinstance(part, nn.Module) else part
-    assert taken(monkeypatch, (kind, sc.softmax, sc.mean), lambda: contexts(dtype)(query, keys, values))
+    assert taken(monkeypatch, (kind, rg.softmax, rg.mean), lambda: contexts(dtype)(query, keys, values))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -63,7 +63,7 @@ def test_masks(mask: str, dtype: torch.dtype):
 def test_a_row_that_may_look_at_nothing_reads_zero_with_gradients_of_zero():
     query, keys, values = arguments("batch", torch.float32)
     nothing = torch.zeros(2, 1, 4, dtype=torch.bool)
-    context, *grads = answers(lambda *given: sc.attend(*given, mask=nothing).context, query, keys, values)
+    context, *grads = answers(lambda *given: rg.attend(*given, mask=nothing).context, query, keys, values)
     assert (context == 0).all() and all((grad == 0).all() for grad in grads)
 
 
@@ -83,8 +83,8 @@ def test_training_in_bfloat16_is_computed_in_float32_and_rounded(autocast: bool)
     leaves = [each.requires_grad_() for each in arguments("heads", torch.bfloat16)]
     wide = [each.detach().float().requires_grad_() for each in leaves]
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        context = sc.attend(*leaves).context
-    exact = sc.attend(*wide).context
+        context = rg.attend(*leaves).context
+    exact = rg.attend(*wide).context
     assert torch.equal(context, exact.bfloat16())
     grads = torch.autograd.grad(context.sum(), leaves)
     for grad, other in zip(grads, torch.autograd.grad(exact.sum(), wide), strict=True):
@@ -93,24 +93,24 @@ def test_training_in_bfloat16_is_computed_in_float32_and_rounded(autocast: bool)
 
 def test_the_second_gradient_is_that_of_the_plain_road():
     leaves = [each.requires_grad_() for each in arguments("batch", torch.float64)]
-    assert torch.autograd.gradgradcheck(lambda *leaves: sc.attend(*leaves).context, leaves)
+    assert torch.autograd.gradgradcheck(lambda *leaves: rg.attend(*leaves).context, leaves)
 
 
 def test_the_road_is_taken_for_its_triple_alone(monkeypatch: pytest.MonkeyPatch):
     def is_taken(**parts) -> bool:
         args = arguments("batch", torch.float32)
-        return taken(monkeypatch, (sc.scaled_dot, sc.softmax, sc.mean), lambda: sc.attend(*args, **parts))
+        return taken(monkeypatch, (rg.scaled_dot, rg.softmax, rg.mean), lambda: rg.attend(*args, **parts))
 
     assert is_taken()
-    assert not is_taken(score=sc.biased(sc.scaled_dot, torch.zeros(1)))
-    assert not is_taken(over=sc.sparsemax)
-    assert not is_taken(read=sc.mode)
+    assert not is_taken(score=rg.biased(rg.scaled_dot, torch.zeros(1)))
+    assert not is_taken(over=rg.sparsemax)
+    assert not is_taken(read=rg.mode)
 
 
 def test_a_score_that_is_hooked_or_overridden_has_no_key():
     class Scaled(nn.Module):
         def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-            return sc.scaled_dot(query, keys)
+            return rg.scaled_dot(query, keys)
 
     class Louder(Scaled):
         pass
@@ -118,39 +118,39 @@ def test_a_score_that_is_hooked_or_overridden_has_no_key():
     assert registry._key(Scaled()) is Scaled and registry._key(Louder()) is Louder
     hooked, overridden = Scaled(), Scaled()
     hooked.register_forward_hook(lambda *_: None)
-    overridden.forward = sc.dot
+    overridden.forward = rg.dot
     assert registry._key(hooked) is None and registry._key(overridden) is None
-    compares, backward = sc.Cosine(), sc.Cosine()
-    compares.compare = sc.dot  # pyright: ignore[reportAttributeAccessIssue]
+    compares, backward = rg.Cosine(), rg.Cosine()
+    compares.compare = rg.dot  # pyright: ignore[reportAttributeAccessIssue]
     backward.register_full_backward_hook(lambda *_: None)
     assert registry._key(compares) is None and registry._key(backward) is None
 
 
 def test_arguments_that_are_filled_in_are_not_forgotten():
-    assert registry._key(partial(sc.softmax, mask=None)) == (partial, sc.softmax)
+    assert registry._key(partial(rg.softmax, mask=None)) == (partial, rg.softmax)
 
 
 def test_weights_are_formed_when_asked_for():
     query, keys, values = arguments("batch", torch.float64)
-    out = sc.attend(query, keys, values)
+    out = rg.attend(query, keys, values)
     assert out.formed is None
     assert_close(out.weights @ values, out.context)
     with pytest.raises(ValueError, match=r"asked for before detach\(\)"):
-        _ = sc.attend(query, keys, values).detach().positions
+        _ = rg.attend(query, keys, values).detach().positions
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 @pytest.mark.parametrize("heads", [(), (2,)])
 def test_a_graph_of_one_gradient_alone(which: int, heads: tuple[int, ...]):
     leaves = [torch.randn(2, *heads, count, 4, dtype=torch.float64, requires_grad=True) for count in (3, 6, 6)]
-    cost = sc.attend(*leaves).context.square().sum()
+    cost = rg.attend(*leaves).context.square().sum()
     wanted = torch.autograd.grad(cost, leaves[which], retain_graph=True)[0]
     assert_close(torch.autograd.grad(cost, leaves[which], create_graph=True)[0], wanted)
 
 
 def test_a_graph_where_query_keys_and_values_are_one():
     leaf = torch.randn(2, 2, 5, 4, dtype=torch.float64, requires_grad=True)
-    cost = sc.attend(leaf, leaf, leaf).context.square().sum()
+    cost = rg.attend(leaf, leaf, leaf).context.square().sum()
     wanted = torch.autograd.grad(cost, leaf, retain_graph=True)[0]
     assert_close(torch.autograd.grad(cost, leaf, create_graph=True)[0], wanted)
 
@@ -171,6 +171,6 @@ class TestMutants:
             return dot_sdpa.run(*given)[0] + torch.nan, None, None
 
         road = registry.Road(dot_sdpa.suits, run)
-        monkeypatch.setitem(registry._ROADS, (sc.scaled_dot, sc.softmax, sc.mean, "cpu"), road)
+        monkeypatch.setitem(registry._ROADS, (rg.scaled_dot, rg.softmax, rg.mean, "cpu"), road)
         with pytest.raises(AssertionError):
             check(*arguments("heads", torch.float32), torch.ones(7, 13, dtype=torch.bool).tril())

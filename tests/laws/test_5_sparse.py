@@ -9,13 +9,13 @@ from roads import answers, check_road, plain_answers, taken
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade.kernels import registry, sparse_numba
+import regard as rg
+from regard.kernels import registry, sparse_numba
 
 ALPHAS = (1.05, 1.1, 1.3, 1.5, 1.8, 2.0)
 SIZES = {"one row": (7,), "odd": (3, 33), "heads": (2, 3, 5, 13), "one place": (4, 1), "many": (20, 1001)}
 INFINITY = float("inf")
-KEY = (sc.entmax_weights,)
+KEY = (rg.entmax_weights,)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(alpha: float, *given: Tensor, dim: int = -1) -> None:
-    check_road(lambda dtype: partial(sc.entmax_weights, alpha=alpha, dim=dim), *given)
+    check_road(lambda dtype: partial(rg.entmax_weights, alpha=alpha, dim=dim), *given)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -38,15 +38,15 @@ def test_values_and_gradients(alpha: float, size: str, dtype: torch.dtype):
 @pytest.mark.parametrize("alpha", [1.0, 1.001, *ALPHAS])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_learned_alpha(alpha: float, dtype: torch.dtype):
-    check_road(lambda _: sc.entmax_weights, torch.randn(2, 7, 13).to(dtype), torch.full((7, 1), alpha).to(dtype))
+    check_road(lambda _: rg.entmax_weights, torch.randn(2, 7, 13).to(dtype), torch.full((7, 1), alpha).to(dtype))
 
 
 def test_an_alpha_for_each_head():
     alphas = torch.tensor([1.0, 1.2, 1.5, 1.9, 2.0, 2.5]).view(6, 1, 1)
-    check_road(lambda _: sc.entmax_weights, torch.randn(2, 6, 5, 13), alphas)
-    weights = sc.entmax_weights(scores := torch.randn(2, 6, 5, 13), alphas)
+    check_road(lambda _: rg.entmax_weights, torch.randn(2, 6, 5, 13), alphas)
+    weights = rg.entmax_weights(scores := torch.randn(2, 6, 5, 13), alphas)
     for head, alpha in enumerate(alphas.flatten().tolist()):
-        assert_close(weights[:, head], sc.entmax_weights(scores[:, head], alpha), rtol=1e-5, atol=1e-6)
+        assert_close(weights[:, head], rg.entmax_weights(scores[:, head], alpha), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
@@ -74,13 +74,13 @@ def test_many_places(alpha: float, scale: float):
 @pytest.mark.parametrize("alpha", [1.05, 1.3, 1.5, 1.8, 2.0])
 def test_scores_that_are_large_lose_nothing(alpha: float):
     few = torch.tensor([[0.0, 0.25, 0.125, -0.5]])
-    assert_close(sc.entmax_weights(few + 2.0**17, alpha), sc.entmax_weights(few, alpha), rtol=0, atol=1e-7)
+    assert_close(rg.entmax_weights(few + 2.0**17, alpha), rg.entmax_weights(few, alpha), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("dim", [0, 1, -2])
 def test_other_dimensions(dim: int):
     check(1.5, torch.randn(5, 7, 3), dim=dim)
-    assert_close(sc.sparsemax_weights(torch.randn(5, 7, 3), dim=dim).sum(dim).flatten(), torch.ones(15 if dim else 21))
+    assert_close(rg.sparsemax_weights(torch.randn(5, 7, 3), dim=dim).sum(dim).flatten(), torch.ones(15 if dim else 21))
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -94,7 +94,7 @@ def test_not_contiguous(alpha: float):
 @pytest.mark.parametrize("mask", examples.MASKS)
 def test_masks(mask: str, over: str):
     def weights(dtype: torch.dtype):
-        part = examples.OVERS[over]().to(dtype) if over != "sparsemax" else sc.sparsemax
+        part = examples.OVERS[over]().to(dtype) if over != "sparsemax" else rg.sparsemax
         return lambda scores: part(scores, examples.MASKS[mask]()).mean
 
     check_road(weights, torch.randn(2, 3, 4))
@@ -104,12 +104,12 @@ def test_masks(mask: str, over: str):
 def test_a_row_without_places_has_no_weights_and_no_gradient(alpha: float):
     scores = torch.randn(3, 9)
     scores[1], scores[2, :4] = -INFINITY, -INFINITY
-    weights, gradient = answers(partial(sc.entmax_weights, alpha=alpha), scores)
+    weights, gradient = answers(partial(rg.entmax_weights, alpha=alpha), scores)
     assert (weights[1] == 0).all() and (gradient[1] == 0).all()
     assert (weights[2, :4] == 0).all() and (gradient[2, :4] == 0).all()
     assert weights.isfinite().all() and gradient.isfinite().all()
     learned = torch.full((3, 1), alpha, requires_grad=True)
-    sc.entmax_weights(scores, learned).square().sum().backward()
+    rg.entmax_weights(scores, learned).square().sum().backward()
     assert learned.grad.isfinite().all() and learned.grad[1] == 0
 
 
@@ -118,7 +118,7 @@ def test_a_row_without_places_has_no_weights_and_no_gradient(alpha: float):
 def test_nan_stays_nan_in_its_row(alpha: float, bad: float):
     scores = torch.randn(3, 40)
     scores[1, 17] = bad
-    weights, gradient = answers(partial(sc.entmax_weights, alpha=alpha), scores)
+    weights, gradient = answers(partial(rg.entmax_weights, alpha=alpha), scores)
     assert weights[1].isnan().all() and gradient[1].isnan().any()
     assert weights[[0, 2]].isfinite().all() and gradient[[0, 2]].isfinite().all()
 
@@ -126,7 +126,7 @@ def test_nan_stays_nan_in_its_row(alpha: float, bad: float):
 def test_an_alpha_below_one_gives_nan():
     alphas = torch.tensor([[0.5], [1.5], [torch.nan]])
     scores = torch.randn(3, 9)
-    for weights in (sc.entmax_weights(scores, alphas), sc.entmax_weights(scores.double(), alphas)):
+    for weights in (rg.entmax_weights(scores, alphas), rg.entmax_weights(scores.double(), alphas)):
         assert weights[[0, 2]].isnan().all() and weights[1].isfinite().all()
 
 
@@ -136,14 +136,14 @@ def test_the_buffers_may_hold_anything(alpha: float):
     try:
         assert torch.empty(3).isnan().all()
         check(alpha, torch.randn(7, 33))
-        check_road(lambda _: sc.entmax_weights, torch.randn(7, 33), torch.full((7, 1), alpha))
+        check_road(lambda _: rg.entmax_weights, torch.randn(7, 33), torch.full((7, 1), alpha))
     finally:
         torch.use_deterministic_algorithms(False)
 
 
 def test_nothing_to_do():
     for shape in ((0, 5), (2, 0, 5)):
-        weights, gradient = answers(partial(sc.entmax_weights, alpha=1.5), torch.randn(shape))
+        weights, gradient = answers(partial(rg.entmax_weights, alpha=1.5), torch.randn(shape))
         assert weights.shape == gradient.shape == shape
 
 
@@ -151,7 +151,7 @@ def test_nothing_to_do():
 def test_the_second_gradient_is_that_of_the_plain_road(alpha: float | Tensor):
     def slopes(*given: Tensor) -> Tensor:
         leaves = [each.requires_grad_() for each in given]
-        weights = sc.entmax_weights(leaves[0], leaves[1] if len(leaves) > 1 else alpha)
+        weights = rg.entmax_weights(leaves[0], leaves[1] if len(leaves) > 1 else alpha)
         first = torch.autograd.grad(weights.cos().sum(), leaves, create_graph=True)
         return torch.cat([each.flatten() for each in first])
 
@@ -163,29 +163,29 @@ def test_the_second_gradient_is_that_of_the_plain_road(alpha: float | Tensor):
 class TestWhichRoad:
     scores = torch.randn(8, 16)
 
-    def taken(self, function=partial(sc.entmax_weights, alpha=1.5), scores: Tensor | None = None) -> bool:  # noqa: B008
+    def taken(self, function=partial(rg.entmax_weights, alpha=1.5), scores: Tensor | None = None) -> bool:  # noqa: B008
         with pytest.MonkeyPatch.context() as patch:
             return taken(patch, KEY, lambda: function(self.scores if scores is None else scores))
 
     def test_it_is_taken(self):
-        assert self.taken() and self.taken(sc.sparsemax_weights) and self.taken(sc.sparsemax)
-        assert self.taken(sc.entmax(1.3)) and self.taken(sc.entmax(nn.Parameter(torch.tensor(1.3))))
+        assert self.taken() and self.taken(rg.sparsemax_weights) and self.taken(rg.sparsemax)
+        assert self.taken(rg.entmax(1.3)) and self.taken(rg.entmax(nn.Parameter(torch.tensor(1.3))))
         assert self.taken(scores=self.scores.bfloat16())
-        assert self.taken(lambda scores: sc.attend(scores, scores, scores, over=sc.sparsemax).context)
+        assert self.taken(lambda scores: rg.attend(scores, scores, scores, over=rg.sparsemax).context)
 
     def test_not_for_float64(self):
         assert not self.taken(scores=self.scores.double())
 
     def test_not_for_softmax(self):
-        assert not self.taken(sc.entmax(1.0)) and not self.taken(sc.softmax)
+        assert not self.taken(rg.entmax(1.0)) and not self.taken(rg.softmax)
 
     def test_not_where_it_does_not_pay(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(sparse_numba, "SMALLEST", 10**9)
         assert not self.taken()
 
     def test_not_under_torch_func(self):
-        assert not self.taken(torch.func.grad(lambda scores: sc.sparsemax_weights(scores).square().sum()))
-        assert not self.taken(torch.func.vmap(sc.sparsemax_weights))
+        assert not self.taken(torch.func.grad(lambda scores: rg.sparsemax_weights(scores).square().sum()))
+        assert not self.taken(torch.func.vmap(rg.sparsemax_weights))
 
 
 class TestMutants:
@@ -202,10 +202,10 @@ class TestMutants:
             return weights + torch.full_like(weights, torch.nan) if wrong == "not written" else weights
 
         scores = torch.randn(7, 33).masked_fill(torch.arange(33) > 20, -INFINITY)
-        check_road(lambda _: sc.entmax_weights, scores, torch.full((7, 1), 1.3))
+        check_road(lambda _: rg.entmax_weights, scores, torch.full((7, 1), 1.3))
         monkeypatch.setitem(registry._ROADS, (*KEY, "cpu"), registry.Road(lambda *_: True, run))
         with pytest.raises(AssertionError):
-            check_road(lambda _: sc.entmax_weights, scores, torch.full((7, 1), 1.3))
+            check_road(lambda _: rg.entmax_weights, scores, torch.full((7, 1), 1.3))
 
 
 class Weights(nn.Module):
@@ -213,11 +213,11 @@ class Weights(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.fixed = sc.entmax(1.5)
-        self.learned = sc.entmax(nn.Parameter(torch.tensor([1.2, 1.9]).view(2, 1, 1)))
+        self.fixed = rg.entmax(1.5)
+        self.learned = rg.entmax(nn.Parameter(torch.tensor([1.2, 1.9]).view(2, 1, 1)))
 
     def forward(self, scores: Tensor) -> Tensor:
-        return sc.sparsemax(scores).mean + self.fixed(scores).mean + self.learned(scores).mean
+        return rg.sparsemax(scores).mean + self.fixed(scores).mean + self.learned(scores).mean
 
 
 @pytest.mark.unchecked

@@ -8,9 +8,9 @@ from roads import answers, check_road, plain_answers, taken
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade.kernels import registry, tree_numba
-from saccade.positions.trees import log_partition, marginals
+import regard as rg
+from regard.kernels import registry, tree_numba
+from regard.positions.trees import log_partition, marginals
 
 SIZES = {"no batch": ((), 5), "batch": ((3,), 7), "two batches": ((2, 3), 4), "one word": ((2,), 1), "long": ((2,), 15)}
 KINDS = {"log_partition": log_partition, "marginals": marginals}
@@ -68,7 +68,7 @@ def test_in_two_threads(kind: str):
 @pytest.mark.parametrize("answer", ANSWERS)
 @projective
 def test_every_type(projective: bool, answer: str, dtype: torch.dtype):
-    agree(lambda each: ANSWERS[answer](sc.tree(projective)(each)), scores("batch", dtype))
+    agree(lambda each: ANSWERS[answer](rg.tree(projective)(each)), scores("batch", dtype))
 
 
 @pytest.mark.parametrize("scale", [30.0, 1e4])
@@ -136,7 +136,7 @@ def test_the_buffers_may_hold_anything(projective: bool, kind: str):
 def test_nan_stays_in_its_sentence(projective: bool):
     given = scores("batch")
     given[1, 2, 3] = torch.nan
-    found = sc.tree(projective)(given)
+    found = rg.tree(projective)(given)
     assert found.log_z.isnan().tolist() == [False, True, False]
     assert found.mean[1].isnan().any() and not found.mean[::2].isnan().any()
 
@@ -145,7 +145,7 @@ def test_nan_stays_in_its_sentence(projective: bool):
 @single_root
 def test_the_second_gradient_is_that_of_the_plain_road(single_root: bool, projective: bool):
     def slopes(given: Tensor) -> Tensor:
-        mean = sc.tree(projective, single_root)(given).mean
+        mean = rg.tree(projective, single_root)(given).mean
         return torch.autograd.grad(mean.square().sum(), given, create_graph=True)[0]
 
     given = scores("two batches", torch.float64)
@@ -153,7 +153,7 @@ def test_the_second_gradient_is_that_of_the_plain_road(single_root: bool, projec
 
 
 def test_no_rows():
-    found, grad = answers(lambda each: sc.tree()(each).mean, scores("batch")[:0])
+    found, grad = answers(lambda each: rg.tree()(each).mean, scores("batch")[:0])
     assert found.shape == grad.shape == (0, 7, 7)
 
 
@@ -166,11 +166,11 @@ class TestWhichRoad:
     def test_it_is_taken(self, kind: str):
         answer = {"marginals": "mean", "log_partition": "log_z"}[kind]
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
-            assert self.taken(kind, lambda dtype=dtype: getattr(sc.tree()(scores("batch", dtype)), answer))
+            assert self.taken(kind, lambda dtype=dtype: getattr(rg.tree()(scores("batch", dtype)), answer))
 
     def test_not_under_torch_func_nor_without_words(self):
-        assert not self.taken("marginals", lambda: torch.func.vmap(lambda each: sc.tree()(each).mean)(scores("batch")))
-        assert not self.taken("marginals", lambda: sc.tree()(torch.zeros(2, 0, 0)).mean)
+        assert not self.taken("marginals", lambda: torch.func.vmap(lambda each: rg.tree()(each).mean)(scores("batch")))
+        assert not self.taken("marginals", lambda: rg.tree()(torch.zeros(2, 0, 0)).mean)
 
 
 class TestMutants:
@@ -202,7 +202,7 @@ RIGHT = tree_numba._unsure
 
 class Means(nn.Module):
     def forward(self, given: Tensor) -> Tensor:
-        return sc.tree(projective=False)(given).mean
+        return rg.tree(projective=False)(given).mean
 
 
 @pytest.mark.unchecked

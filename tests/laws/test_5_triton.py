@@ -11,9 +11,9 @@ from roads import Contexts, answers, check_contexts, plain_answers, taken
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-import saccade as sc
-from saccade.kernels import additive_triton, registry, sparse_triton
-from saccade.sparse import entmax_weights
+import regard as rg
+from regard.kernels import additive_triton, registry, sparse_triton
+from regard.sparse import entmax_weights
 
 pytestmark = [  # of infinity and NaN, by the NumPy of the interpreter
     pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning"),
@@ -25,7 +25,7 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("needs a GPU, or TRITON_INTERPRET=1: make test-triton runs this", allow_module_level=True)
 
-TRIPLE = (sc.Additive, sc.softmax, sc.mean)
+TRIPLE = (rg.Additive, rg.softmax, rg.mean)
 INFINITY = float("inf")
 # batch, queries, places, hidden units and value's size
 SIZES = {
@@ -54,7 +54,7 @@ def arguments(size: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
 
 
 def additive_contexts(hidden: int = 19, mask: Tensor | None = None, dims: tuple[int, int] = (6, 7)) -> Contexts:
-    return Contexts(sc.Additive(*dims, hidden), mask=mask)
+    return Contexts(rg.Additive(*dims, hidden), mask=mask)
 
 
 class TestAdditive:
@@ -184,16 +184,16 @@ class TestWhichRoad:
         query, keys, values = (each.to(dtype) for each in arguments("few queries"))
         values = values[..., :1].expand(-1, -1, width)
         with pytest.MonkeyPatch.context() as patch:
-            return taken(patch, TRIPLE, lambda: sc.attend(query, keys, values, score=score), DEVICE)
+            return taken(patch, TRIPLE, lambda: rg.attend(query, keys, values, score=score), DEVICE)
 
     def test_it_is_taken(self):
-        assert self.taken(sc.Additive(6, 7, 8))
-        assert self.taken(sc.Additive(6, 7, 8).bfloat16(), dtype=torch.bfloat16)
+        assert self.taken(rg.Additive(6, 7, 8))
+        assert self.taken(rg.Additive(6, 7, 8).bfloat16(), dtype=torch.bfloat16)
 
     def test_not_for_what_it_cannot_do(self):
-        assert not self.taken(sc.Additive(6, 7, 8).double(), dtype=torch.float64)
-        assert not self.taken(sc.Additive(6, 7, 8), width=1025)
-        hooked, other = sc.Additive(6, 7, 8), sc.Additive(6, 7, 8)
+        assert not self.taken(rg.Additive(6, 7, 8).double(), dtype=torch.float64)
+        assert not self.taken(rg.Additive(6, 7, 8), width=1025)
+        hooked, other = rg.Additive(6, 7, 8), rg.Additive(6, 7, 8)
         hooked.energy.register_forward_hook(lambda *_: None)
         other.energy = nn.Linear(8, 1)
         assert not any(map(self.taken, (hooked, other)))
@@ -301,7 +301,7 @@ COMPILE = """
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from saccade.kernels import additive_triton_loops as additive, sparse_triton_loops as sparse
+from regard.kernels import additive_triton_loops as additive, sparse_triton_loops as sparse
 
 def build(kernel, **constants):
     kinds = dict(mask="*u8", narrow="*i32", alpha="fp32")

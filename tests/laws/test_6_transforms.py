@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._dynamo.exc import Unsupported
 from torch.testing import assert_close
 
-import saccade as sc
+import regard as rg
 
 pytestmark = pytest.mark.unchecked
 
@@ -24,7 +24,7 @@ def module(score: str = "scaled_dot", over: str = "softmax", read: str = "mean")
     class Attend(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.attention = sc.Attention(*parts)
+            self.attention = rg.Attention(*parts)
 
         def forward(self, query: Tensor, keys: Tensor, values: Tensor):
             out = self.attention(query, self.attention.prepare(keys, values))
@@ -83,13 +83,13 @@ def test_export(triple: tuple[str, str, str]):
 
 def test_export_returns_what_attention_returns():
     class Attend(torch.nn.Module):
-        def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> sc.Attended:
-            return sc.attend(query, keys, values, read=sc.mode)
+        def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> rg.Attended:
+            return rg.attend(query, keys, values, read=rg.mode)
 
     arguments = examples.inputs()
     out = torch.export.export(Attend(), arguments).module()(*arguments)
     wanted = Attend()(*arguments)
-    assert isinstance(out, sc.Attended) and isinstance(out.positions, sc.OneHot)
+    assert isinstance(out, rg.Attended) and isinstance(out.positions, rg.OneHot)
     assert_close((out.context, out.weights, out.log_prob), (wanted.context, wanted.weights, wanted.log_prob))
 
 
@@ -174,9 +174,9 @@ def test_positions_are_pickled(over: str):
 
 class TestMutants:
     def test_a_branch_on_data_breaks_the_graph(self):
-        def over(scores: Tensor, mask: Tensor | None) -> sc.OneHot:
-            return sc.softmax(scores if scores.sum() > 0 else -scores, mask)
+        def over(scores: Tensor, mask: Tensor | None) -> rg.OneHot:
+            return rg.softmax(scores if scores.sum() > 0 else -scores, mask)
 
-        function = lambda *arguments: sc.attend(*arguments, over=over).context  # noqa: E731
+        function = lambda *arguments: rg.attend(*arguments, over=over).context  # noqa: E731
         with pytest.raises(Unsupported):
             torch.compile(function, fullgraph=True, backend="aot_eager")(*examples.inputs())

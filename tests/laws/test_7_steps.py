@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-import saccade as sc
+import regard as rg
 
 TRIPLES = [(score, "softmax") for score in examples.SCORES if score != "biased"]
 TRIPLES += [(score, over) for score in ("additive", "fatigue") for over in examples.OVERS]
 triples = pytest.mark.parametrize("triple", dict.fromkeys(TRIPLES), ids=", ".join)
-SPANNING = (sc.Chain, sc.SemiMarkov, sc.Tree)
+SPANNING = (rg.Chain, rg.SemiMarkov, rg.Tree)
 """What is normalised over all queries of a call, which cannot be asked in turn."""
 
 
@@ -28,11 +28,11 @@ in_turn = pytest.mark.parametrize(
 )
 
 
-def attention(triple: tuple[str, str], read=sc.mean) -> sc.Attention:
-    return sc.Attention(examples.SCORES[triple[0]](), examples.OVERS[triple[1]](), read).eval()
+def attention(triple: tuple[str, str], read=rg.mean) -> rg.Attention:
+    return rg.Attention(examples.SCORES[triple[0]](), examples.OVERS[triple[1]](), read).eval()
 
 
-def in_steps(model: sc.Attention, query: Tensor, memory: sc.Memory) -> tuple[Tensor, Tensor]:
+def in_steps(model: rg.Attention, query: Tensor, memory: rg.Memory) -> tuple[Tensor, Tensor]:
     """Contexts and weights of one query after another."""
     state, outs = None, []
     for one in query.split(1, -2):
@@ -41,11 +41,11 @@ def in_steps(model: sc.Attention, query: Tensor, memory: sc.Memory) -> tuple[Ten
     return torch.cat([out.context for out in outs], -2), torch.cat([out.weights for out in outs], -2)
 
 
-def check_steps(model: sc.Attention, query: Tensor, memory: sc.Memory) -> None:
+def check_steps(model: rg.Attention, query: Tensor, memory: rg.Memory) -> None:
     """The law of steps."""
     out, (contexts, weights) = model(query, memory), in_steps(model, query, memory)
     assert_close(out.context, contexts)
-    if model.read is sc.mean or not isinstance(out.positions, sc.Alignment):  # else in turn they are given the stops
+    if model.read is rg.mean or not isinstance(out.positions, rg.Alignment):  # else in turn they are given the stops
         assert_close(out.weights, weights)
 
 
@@ -54,7 +54,7 @@ def check_steps(model: sc.Attention, query: Tensor, memory: sc.Memory) -> None:
 def test_queries_at_once_equal_queries_in_turn(triple: tuple[str, str], read: str):
     query, keys, values = examples.inputs()
     model = attention(triple, examples.READS[read]())
-    check_steps(model, query, model.prepare(keys, values, sc.padding(torch.tensor([2, 4]), 4)))
+    check_steps(model, query, model.prepare(keys, values, rg.padding(torch.tensor([2, 4]), 4)))
 
 
 @in_turn
@@ -85,13 +85,13 @@ def test_what_spans_all_queries_refuses_a_score_that_carries(over: str):
 def test_rows_selected_before_equal_rows_selected_after(triple: tuple[str, str]):
     query, keys, values = examples.inputs()
     model = attention(triple)
-    memory = model.prepare(keys, values, sc.padding(torch.tensor([3, 2]), 4))
+    memory = model.prepare(keys, values, rg.padding(torch.tensor([3, 2]), 4))
     rows = torch.tensor([1, 1, 0])
     first = model(query[:, :1], memory)
     late = model(query[:, 1:], memory, first.state)
-    early = model(query[rows, 1:], sc.select(memory, rows), sc.select(first.state, rows))
+    early = model(query[rows, 1:], rg.select(memory, rows), rg.select(first.state, rows))
     assert_close(early.context, late.context[rows])
-    assert_close(early.weights, sc.select(late.positions, rows).mean)
+    assert_close(early.weights, rg.select(late.positions, rows).mean)
 
 
 def test_select_of_a_reader_is_refused():
@@ -99,9 +99,9 @@ def test_select_of_a_reader_is_refused():
         def read(self, z: Tensor) -> Tensor:
             return z.unsqueeze(-1)
 
-    memory = sc.Attention().prepare(torch.ones(2, 3, 4), Reader())
+    memory = rg.Attention().prepare(torch.ones(2, 3, 4), Reader())
     with pytest.raises(TypeError, match="values that are a tensor or can select, but got the reader Reader"):
-        sc.select(memory, torch.tensor([0]))
+        rg.select(memory, torch.tensor([0]))
 
 
 @in_turn
@@ -120,7 +120,7 @@ def test_nothing_is_changed_or_kept(triple: tuple[str, str], read: str):
 
 class TestMutants:
     def test_a_part_that_forgets(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(sc.local, "next", lambda self, carried, positions: None)
+        monkeypatch.setattr(rg.local, "next", lambda self, carried, positions: None)
         query, keys, values = examples.inputs()
         model = attention(("additive", "local-m"))
         with pytest.raises(AssertionError):

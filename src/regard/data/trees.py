@@ -1,0 +1,90 @@
+"""Sentences with dependency trees, as the tensors of a batch."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+RELATIONS = (
+    "acl", "advcl", "advmod", "amod", "appos", "aux", "case", "cc", "ccomp", "clf", "compound", "conj", "cop",
+    "csubj", "dep", "det", "discourse", "dislocated", "expl", "fixed", "flat", "goeswith", "iobj", "list", "mark",
+    "nmod", "nsubj", "nummod", "obj", "obl", "orphan", "parataxis", "punct", "reparandum", "root", "vocative",
+    "xcomp",
+)  # fmt: skip
+"""The relations of Universal Dependencies; what a language adds after a colon is left out."""
+TAGS = (
+    "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT", "SCONJ",
+    "SYM", "VERB", "X", "_",
+)  # fmt: skip
+"""Its parts of speech, and none."""
+
+
+class Sentence(NamedTuple):
+    """The words of a sentence, and for each its tag, its head (the root is 0, the first word 1), and the relation."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    heads: tuple[int, ...]
+    relations: tuple[str, ...]
+
+
+class Trees:
+    """A split of sentences; a batch holds nothing that depends on other sentences, no vocabulary.
+
+    A batch of B sentences, the longest of K words, with U different forms, the longest of C characters:
+
+        forms (U, C)          the code points of each form, 0 after its end
+        names (U,)            64 bits that tell the form in small letters from any other
+        words (B, K)          the form of each word; -1 where there is no word, here and below
+        heads (B, K)          the head of each word, itself where that is the root: an event of `rg.tree`
+        relations (B, K)      which of RELATIONS it has to it
+        tags (B, K)           which of TAGS it has
+
+    >>> sentence = Sentence(("Time", "flies"), ("NOUN", "VERB"), (2, 0), ("nsubj", "root"))
+    >>> Trees([sentence]).batch(torch.tensor([0]))["heads"]
+    tensor([[1, 1]])
+    """
+
+    def __init__(self, sentences: Sequence[Sentence]):
+        self.lengths = torch.tensor([len(sentence.words) for sentence in sentences])
+        self.starts = self.lengths.cumsum(0) - self.lengths
+        forms = {form: n for n, form in enumerate(dict.fromkeys(word for each in sentences for word in each.words))}
+        self.forms = pad_sequence([torch.tensor([ord(letter) for letter in form]) for form in forms], batch_first=True)
+        self.names = torch.tensor([name(form) for form in forms])
+        self.words = _flat([forms[word] for word in each.words] for each in sentences)
+        self.heads = _flat([head - 1 if head else n for n, head in enumerate(each.heads)] for each in sentences)
+        self.relations = _flat(map(RELATIONS.index, each.relations) for each in sentences)
+        self.tags = _flat(map(TAGS.index, each.tags) for each in sentences)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def batch(self, indices: Int[Tensor, " B"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """The sentences at `indices`."""
+        lengths = self.lengths[indices].unsqueeze(-1)
+        ahead = torch.arange(int(lengths.max()))
+        places, absent = self.starts[indices].unsqueeze(-1) + ahead, ahead >= lengths  # (B, K)
+        places = places.where(~absent, self.starts[indices[:1]])
+        columns = {each: getattr(self, each)[places].masked_fill(absent, -1) for each in ("heads", "relations", "tags")}
+        known, words = self.words[places].unique(return_inverse=True)
+        forms = self.forms[known]
+        forms = forms[:, : int((forms > 0).sum(-1).max())]
+        return {"forms": forms, "names": self.names[known], "words": words.masked_fill(absent, -1), **columns}
+
+
+def _flat(rows: Iterable[Iterable[int]]) -> Int[Tensor, " N"]:
+    """The numbers of all sentences, one after another."""
+    return torch.tensor([number for row in rows for number in row])
+
+
+def name(form: str) -> int:
+    """64 bits that tell a form from any other but for its capitals, everywhere the same.
+
+    >>> name("Time") == name("time"), name("Time") == name("times")
+    (True, False)
+    """
+    return int.from_bytes(hashlib.blake2b(form.lower().encode(), digest_size=8).digest(), signed=True)

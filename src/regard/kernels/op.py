@@ -1,0 +1,116 @@
+"""What makes a differentiable function of PyTorch out of a kernel."""
+
+from collections.abc import Callable
+from functools import partial, wraps
+from inspect import signature
+from types import NoneType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
+from torch.nn import Parameter
+
+from regard.kernels.registry import is_transformed
+
+
+def differentiable(
+    name: str,
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    shapes: tuple[Callable[..., Any], Callable[..., Any]],
+    plain: Callable[..., Tensor],
+) -> Callable[..., Tensor]:
+    """A function of tensors by two kernels: `forward(*inputs)` gives the output, `backward(grad, *inputs, output)` the
+    gradients of the inputs.
+
+    The forward may give a tuple, of which the output is the first and the backward gets all. Inputs that have no
+    gradient, such as a mask, which may be None, stand last.
+
+    Both become ops of their own, which torch.compile and torch.export take as they are; `shapes` are the same two
+    functions for tensors without data. Otherwise the kernels are called directly: an op takes longer than a small one.
+    A backward that builds a graph, or is of many gradients at once, takes the plain road, `plain(*inputs)`.
+    """
+    for suffix, kernel, shape in (("", forward, shapes[0]), ("_backward", backward, shapes[1])):
+        torch.library.custom_op(f"regard::{name}{suffix}", kernel, mutates_args=()).register_fake(shape)
+    forward_op, backward_op = (getattr(torch.ops.regard, name + suffix) for suffix in ("", "_backward"))
+    count = len(signature(forward).parameters)
+
+    class Fast(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+            out = (forward_op if _is_traced(inputs) else forward)(*map(_alone, inputs))
+            out = out if isinstance(out, tuple) else (out,)
+            ctx.mark_non_differentiable(*out[1:])
+            ctx.save_for_backward(*inputs, *out)
+            return out
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:
+            inputs = ctx.saved_tensors[:count]
+            if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or is_legacy_batchedtensor(grad)):
+                return _plain_gradients(plain, inputs, grad)
+            given = grad.contiguous(), *ctx.saved_tensors
+            grads = (backward_op if _is_traced(given) else backward)(*map(_alone, given))
+            return *grads, *(None,) * (count - len(grads))
+
+    Fast.__name__ = name
+    return lambda *inputs: Fast.apply(*inputs)[0]
+
+
+def discrete(name: str, kernel: Callable[..., Tensor], shape: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function of tensors whose answer is of integers, and so has no gradient, by a kernel for the CPU.
+
+    The kernel is given tensors on the CPU, which do not require a gradient, and perhaps numbers after them; each tensor
+    begins with the same number of rows, and so does its answer. `shape` is the same function for tensors without data.
+    It is an op of its own, which torch.compile, torch.export and vmap take as it is, but called directly where it can
+    be. The answer is where the first tensor is.
+    """
+
+    @wraps(kernel)
+    def on_cpu(*given: Any) -> Tensor:
+        return kernel(*(each.cpu() if isinstance(each, Tensor) else each for each in given)).to(given[0].device)
+
+    op = torch.library.custom_op(f"regard::{name}", on_cpu, mutates_args=())
+    op.register_fake(shape)
+    op.register_vmap(partial(_rows_together, op))
+
+    def found(*given: Any) -> Tensor:
+        tensors = tuple(each for each in given if isinstance(each, Tensor))
+        call = getattr(torch.ops.regard, name) if _is_traced(tensors) or is_transformed() else on_cpu
+        return call(*(each.detach() if isinstance(each, Tensor) else each for each in given))
+
+    return found
+
+
+def _rows_together(op: Callable[..., Tensor], info: Any, dims: tuple[int | None, ...], *given: Any) -> tuple:
+    """The op of a batch of calls: the rows of all of them are one call's."""
+
+    def rows(each: Any, dim: int | None) -> Any:
+        if not isinstance(each, Tensor):
+            return each
+        each = each.expand(info.batch_size, *each.shape) if dim is None else each.movedim(dim, 0)
+        return each.flatten(0, 1)
+
+    out = op(*map(rows, given, dims))
+    return out.unflatten(0, (info.batch_size, len(out) // info.batch_size)), 0
+
+
+def _is_traced(given: tuple[Tensor | None, ...]) -> bool:
+    """Whether this is compiled, or computed with tensors that only look like some."""
+    return torch.compiler.is_compiling() or any(type(each) not in (Tensor, Parameter, NoneType) for each in given)
+
+
+def _alone(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()
+
+
+def _plain_gradients(plain: Callable[..., Tensor], inputs: tuple, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients as functions that can be differentiated again."""
+    graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        views = [None if each is None else each.view_as(each) for each in inputs]  # apart, if one comes of another
+        out = plain(*views)
+    wanted = [each for each in views if each is not None and each.requires_grad]
+    found = iter(torch.autograd.grad(out, wanted, grad, create_graph=graph))
+    return tuple(next(found) if each is not None and each.requires_grad else None for each in views)

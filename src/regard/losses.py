@@ -1,0 +1,59 @@
+"""The losses of sparse weights, which are to entmax what the cross-entropy is to softmax."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from regard.over import entmax_weights
+from regard.positions.onehot import unblock
+from regard.sparse import quotient
+
+EXPM1 = tuple(1 / math.factorial(n + 1) for n in range(9))
+"""The series of (exp(x) - 1) / x."""
+
+
+def sparsemax_loss(scores: Float[Tensor, "*B K"], target: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+    """The loss whose gradient is sparsemax less the target (Martins and Astudillo 2016, equation 11): `entmax_loss`
+    at 2.
+
+    >>> sparsemax_loss(torch.tensor([[1.0, 0.5, -1.0], [3.0, 0.5, -1.0]]), torch.tensor([0, 0]))
+    tensor([0.0625, 0.0000])
+    """
+    return entmax_loss(scores, target, 2.0)
+
+
+def entmax_loss(
+    scores: Float[Tensor, "*B K"], target: Int[Tensor, "*B"], alpha: float | Float[Tensor, "..."]
+) -> Float[Tensor, "*B"]:
+    """The loss of each row that is zero where entmax gives the target all the weight, (p - y) . s + H(p), with the
+    weights p, the target y as 0/1 and Tsallis's entropy H(p) = (1 - sum_k p_k^alpha) / (alpha (alpha - 1)) (Peters et
+    al. 2019, equation 9; Blondel, Martins and Niculae 2020, definition 1): the cross-entropy at alpha 1.
+
+    It is convex, with the gradient p - y in the scores. A row of -inf has no loss. `alpha` as in `entmax_weights`, in
+    shape (*B, 1) if a tensor. Time O(K). Raises what `entmax_weights` raises, and ValueError
+    for a target of another shape.
+
+    >>> entmax_loss(torch.tensor([[1.0, 0.0, -2.0], [5.0, 0.0, -2.0]]), torch.tensor([0, 0]), 1.5)
+    tensor([0.0617, 0.0000])
+    """
+    if target.shape != scores.shape[:-1]:
+        raise ValueError(f"target expected the shape {tuple(scores.shape[:-1])}, but got {tuple(target.shape)}.")
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    weights = entmax_weights(wide, alpha)
+    wide = unblock(wide)[0]
+    wide = wide - wide.detach().amax(-1, keepdim=True)
+    wanted = wide.gather(-1, target.unsqueeze(-1))
+    gain = (weights * wide.masked_fill(weights == 0, 0)).sum(-1) - wanted.squeeze(-1)
+    return (gain + _entropy(weights, alpha)).to(scores.dtype)
+
+
+def _entropy(weights: Tensor, alpha: float | Tensor) -> Tensor:
+    """Tsallis's, as the mean of (1 - p^(alpha - 1)) / (alpha (alpha - 1)), which is -log p at alpha 1."""
+    log = weights.masked_fill(weights == 0, 1).log()
+    if isinstance(alpha, Tensor):
+        alpha = alpha.to(weights)
+        return -(weights * log * quotient(torch.expm1, EXPM1, (alpha - 1) * log) / alpha).sum(-1)
+    surprise = log if alpha == 1 else ((alpha - 1) * log).expm1() / (alpha * (alpha - 1))
+    return -(weights * surprise).sum(-1)

@@ -1,0 +1,29 @@
+"""Distributions over where to look, one file for each kind of event."""
+
+from regard.positions.alignment import Alignment
+from regard.positions.band import Band
+from regard.positions.base import Positions
+from regard.positions.chain import Chain, Segments, SemiMarkov
+from regard.positions.chunkwise import Chunkwise
+from regard.positions.coordinate import Coordinate
+from regard.positions.independent import Independent
+from regard.positions.onehot import OneHot
+from regard.positions.replacement import WithoutReplacement
+from regard.positions.subset import Subset
+from regard.positions.tree import Tree
+
+__all__ = [
+    "Alignment",
+    "Band",
+    "Chain",
+    "Chunkwise",
+    "Coordinate",
+    "Independent",
+    "OneHot",
+    "Positions",
+    "Segments",
+    "SemiMarkov",
+    "Subset",
+    "Tree",
+    "WithoutReplacement",
+]

@@ -1,0 +1,125 @@
+"""Mean, sample or mode of a distribution? Every read maps (positions, values) to (context, z, log_prob).
+
+`values` is a tensor (*B, K, V) or anything with `.read(z)`. Reading the mean is soft attention and looks at every
+place. Reading a sample or the mode is hard attention: it gathers what the event z points at and nothing else, so that
+after the draw its forward cost does not depend on K. `z` and `log_prob` are None where no event was drawn.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from regard.positions import Positions
+from regard.positions.base import all_places
+
+Read = tuple[Tensor, Any, Any]
+
+
+def mean(positions: Positions, values: Any) -> Read:
+    """Soft attention, the expectation of what is read, sum_k p_k v_k (Bahdanau et al. 2015, equation 5).
+
+    >>> import torch
+    >>> from regard import OneHot
+    >>> mean(OneHot(weights=torch.tensor([[0.25, 0.75]])), torch.tensor([[0.0], [4.0]]))[0]
+    tensor([[3.]])
+    """
+    return positions.expect(values), None, None
+
+
+def sample(positions: Positions, values: Any) -> Read:
+    """Hard attention: one event is drawn and read (Xu et al. 2015, equations 8 and 9).
+
+    No gradient reaches the scores through the context; an estimator brings it through `log_prob`.
+
+    >>> import torch
+    >>> from regard import OneHot
+    >>> context, z, log_prob = sample(OneHot(weights=torch.tensor([[0.0, 1.0]])), torch.tensor([[0.0], [4.0]]))
+    >>> context, z
+    (tensor([[4.]]), tensor([1]))
+    """
+    return _gather(positions, values, positions.sample())
+
+
+def mode(positions: Positions, values: Any) -> Read:
+    """Greedy attention: the most probable event is read.
+
+    >>> import torch
+    >>> from regard import OneHot
+    >>> mode(OneHot(weights=torch.tensor([[0.25, 0.75]])), torch.tensor([[0.0], [4.0]]))[0]
+    tensor([[4.]])
+    """
+    return _gather(positions, values, positions.mode)
+
+
+def online(positions: Positions, values: Any) -> Read:
+    """Greedy attention of a decoder that knows no query after the one at hand, for positions that have an `online`
+    event: a monotonic alignment stops at the first place that it would rather stop at than pass (Raffel et al. 2017,
+    section 2.2). Its `mode`, the most probable alignment of all queries, may stop elsewhere.
+
+    >>> import torch
+    >>> from regard import Alignment
+    >>> online(Alignment(torch.tensor([[-1.0, 2.0]])), torch.tensor([[0.0], [4.0]]))[0]
+    tensor([[4.]])
+    """
+    return _gather(positions, values, positions.online)
+
+
+class Hard:
+    """A sample in training, the mode in evaluation: the read of a model that learns by exploring."""
+
+    def at(self, step: Any) -> Callable[[Positions, Any], Read]:
+        return sample if step.training else mode
+
+    def __repr__(self) -> str:
+        return "hard"
+
+
+hard = Hard()
+
+
+def straight_through(positions: Positions, values: Any) -> Read:
+    """A sample in the forward pass, with the gradient of the mean (Bengio et al. 2013, section 4). Biased.
+
+    The values get the gradient of the places that were read. Time O(Q K V) for the gradient's sake.
+
+    >>> import torch
+    >>> from regard import OneHot
+    >>> weights = torch.tensor([[0.25, 0.75]], requires_grad=True)
+    >>> straight_through(OneHot(weights=weights), torch.tensor([[0.0], [4.0]]))[0].sum().backward()
+    >>> weights.grad
+    tensor([[0., 4.]])
+    """
+    context, z, log_prob = sample(positions, values)
+    expected = positions.expect(values.detach() if isinstance(values, Tensor) else values)
+    return context + (expected - expected.detach()), z, log_prob
+
+
+@dataclass(frozen=True)
+class relaxed:
+    """A relaxed sample, through which gradients flow: the values weighted by a Gumbel-softmax draw (Jang et al. 2017,
+    equation 2; Maddison et al. 2017). Unbiased for the relaxed objective, biased for that of true samples; the lower
+    the temperature, the smaller the bias and the larger the variance.
+
+    Raises ValueError unless the temperature is positive, and TypeError for a distribution without relaxed events.
+
+    >>> import torch
+    >>> from regard import OneHot
+    >>> relaxed(0.5)(OneHot(weights=torch.tensor([[0.0, 1.0]])), torch.tensor([[0.0], [4.0]]))[0]
+    tensor([[4.]])
+    """
+
+    temperature: float
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"relaxed expected a temperature above zero, but got {self.temperature}.")
+
+    def __call__(self, positions: Positions, values: Any) -> Read:
+        weights = positions.relax(self.temperature)
+        return weights @ all_places(values, weights), None, None
+
+
+def _gather(positions: Positions, values: Any, z: Tensor) -> Read:
+    return positions.gather(values, z), z, positions.log_prob(z)
