@@ -21,8 +21,9 @@ from harness import Row, compare
 from torch import Tensor
 
 import regard as rg
-from regard.kernels import additive_loops, registry
-from regard.kernels.cpu import compiled
+from regard.kernels import registry
+from regard.kernels.additive import cpu_loops as additive_loops
+from regard.kernels.on_cpu import compiled
 
 SIZES = [(32, 32, 64, 512), (4, 256, 512, 256)]
 STEPS = [(1, 1, 10**3, 256), (1, 1, 10**4, 256), (1, 1, 10**5, 256)]

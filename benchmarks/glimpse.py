@@ -24,7 +24,7 @@ from torch.distributions import Normal
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import regard as rg
-from regard.data import Scattered, Splits
+from regard.app.data import Scattered, Splits
 from regard.recipes import glimpse as recipe
 
 BATCH = 512

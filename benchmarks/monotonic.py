@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import regard as rg
-from regard.positions.recurrence import by_steps, recurrence
+from regard.positions.algorithms.recurrence import by_steps, recurrence
 
 SIZES = [(16, 200, 400), (16, 50, 100)]
 CLIP = 1e-10

@@ -12,7 +12,7 @@ from harness import Row, compare, main
 from torch import Tensor
 
 import regard as rg
-from regard.sparse import plain_weights
+from regard.over.sparse import plain_weights
 
 SIZES = [(512, 1024), (2048, 128)]
 LIMIT = "torch.softmax of the same scores, forward and backward: it reads and writes as much, and sorts nothing"

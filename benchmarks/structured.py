@@ -18,8 +18,8 @@ from torch.testing import assert_close
 from torch_struct import DependencyCRF, LinearChainCRF, NonProjectiveDependencyCRF
 
 import regard as rg
-from regard.positions import linear_chain
-from regard.positions.trees import plain_marginals as plain_arcs
+from regard.positions.algorithms import linear_chain
+from regard.positions.algorithms.trees import plain_marginals as plain_arcs
 
 CHAINS = [(32, 50, 2), (32, 50, 20), (8, 500, 2)]
 EXPONENTIALS = "torch.softmax of the scores with its gradient: each score is read once, and exponentiated"

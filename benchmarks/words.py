@@ -20,11 +20,11 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
-from regard import decoding
-from regard.data import Pairs, Splits
-from regard.data.vocabulary import BEGIN, END, Characters
+from regard.app.data import Pairs, Splits
+from regard.app.text import decoding
+from regard.app.text.translating import translated
+from regard.app.text.vocabulary import BEGIN, END, Characters
 from regard.recipes import translate
-from regard.translating import translated
 
 BATCH, LENGTHS, HIDDEN, WORDS, SENTENCES = 64, (15, 40, 80), 256, 4000, 1000
 PLAIN, ONCE = "plain PyTorch", "plain PyTorch, projected once"

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import additive_numba, banded, registry, streamed
+from regard.kernels import registry
+from regard.kernels.additive import cpu as additive_numba
+from regard.kernels.streamed import cpu_cuda as streamed
+from regard.kernels.window import cpu_cuda as banded
 
 SCORES = {
     "dot": lambda width: rg.dot,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from regard import cli, flags
+from regard.app import cli
+from regard.app import options as flags
 
 TOY = '''"""Guesses a number: there is nothing to see.
 
@@ -49,14 +50,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def toy(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple]]:
     """A recipe named toy, and what training is asked to do with it."""
+    import regard.app.training.loop
     import regard.recipes
-    import regard.training
 
     (here / "recipes").mkdir()
     (here / "recipes" / "toy.py").write_text(TOY)
     monkeypatch.setattr(regard.recipes, "__path__", [*regard.recipes.__path__, str(here / "recipes")])
     asked = []
-    monkeypatch.setattr(regard.training, "train", lambda *given: asked.append(given) or {"valid_error": 0.25})
+    monkeypatch.setattr(regard.app.training.loop, "train", lambda *given: asked.append(given) or {"valid_error": 0.25})
     yield asked
     sys.modules.pop("regard.recipes.toy", None)
 
@@ -95,7 +96,7 @@ def test_help_is_fast_and_imports_nothing_heavy():
     program = [sys.executable, "-X", "importtime", "-m", "regard", "--help"]
     imported = subprocess.run(program, capture_output=True, text=True, check=True).stderr
     names = {line.rpartition("|")[2].strip() for line in imported.splitlines()}
-    assert "regard.cli" in names
+    assert "regard.app.cli" in names
     assert not names & {"torch", "numpy", "lightning", "jsonargparse", "rich"}
     took = []
     for _ in range(5):
@@ -257,7 +258,7 @@ def test_whatever_fails_is_one_sentence(error: BaseException, status: int, sente
 
 
 def test_a_failure_has_its_own_status(monkeypatch, capsys):
-    from regard.failure import Failure, Interrupted
+    from regard.app.training.errors import Failure, Interrupted
 
     for failure, status in ((Failure("a disk"), 1), (Interrupted("at step 3"), 130)):
         monkeypatch.setitem(cli.VERBS, "list", (lambda words, failure=failure: (_ for _ in ()).throw(failure), "", ""))

@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from regard import cli, costs, flags, parallel, table
-from regard.compare import Plan, answer, claim, kinds
-from regard.failure import Failure
+from regard.app import cli
+from regard.app import options as flags
+from regard.app.compare import costs
+from regard.app.compare import results as table
+from regard.app.compare.comparison import Plan, answer, claim, kinds
+from regard.app.training import workers as parallel
+from regard.app.training.errors import Failure
 
 TOY = '''"""Tell bright images from dark ones."""
 
@@ -26,7 +30,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
-from regard.report import Look
+from regard.app.report.report import Look
 
 WATCH = ("valid_error", "min")
 QUICK = {"epochs": 1}
@@ -137,7 +141,7 @@ def workers() -> list[int]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             ours = os.readlink(process / "cwd") == os.getcwd()
-            if ours and "regard.parallel" in (process / "cmdline").read_text():
+            if ours and "regard.app.training.workers" in (process / "cmdline").read_text():
                 found.append(int(process.name))
         except OSError:
             continue

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from regard.data import Question, Stories, babi, house, questions
+from regard.app.data import Question, Stories, babi, questions
+from regard.app.data.generators import stories as house
 
 LINES = """1 Mary moved to the bathroom.
 2 John went to the hallway.

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from regard.data import Sentence, Trees, treebank
-from regard.data.conllu import find, read
-from regard.data.grammar import grammar
-from regard.data.trees import RELATIONS, TAGS, name
+from regard.app.data import Sentence, Trees, treebank
+from regard.app.data.conllu import find, read
+from regard.app.data.generators.grammar import grammar
+from regard.app.data.trees import RELATIONS, TAGS, name
 
 TEXT = """# sent_id = 1
 # text = Don't go .

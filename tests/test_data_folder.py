@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from regard.data import Split, folder, load, pictures
+from regard.app.data import Split, folder, load, pictures
 
 
 def paint(file: Path, value: Any = 255, size=(40, 30), mode="L", **options) -> None:

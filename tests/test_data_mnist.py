@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from regard.data import digits, load, mnist
-from regard.data.pack import pack, thin, write_idx
+from regard.app.data import digits, load, mnist
+from regard.app.data.pack import pack, thin, write_idx
 
 
 @pytest.fixture

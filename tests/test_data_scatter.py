@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from regard.data import Scattered, digits
-from regard.data.jitter import jittered
+from regard.app.data import Scattered, digits
+from regard.app.vision.jitter import jittered
 
 
 def flat(*values: int, size: int = 28) -> torch.Tensor:

@@ -17,10 +17,11 @@ import torch
 import yaml
 from tiny_run import ENVIRONMENT, contents, send_at
 
-from regard import keeping, runs
-from regard.failure import Failure
-from regard.runs import best_row, claim, locked, read_config, read_metrics, write, write_metrics
-from regard.training import Fit, evaluate, load, train
+from regard.app.training import callbacks as keeping
+from regard.app.training import run as runs
+from regard.app.training.errors import Failure
+from regard.app.training.loop import Fit, evaluate, load, train
+from regard.app.training.run import best_row, claim, locked, read_config, read_metrics, write, write_metrics
 
 CONFIG = tiny_recipe.Config()
 QUIET = Fit(accelerator="cpu", progress="none")
@@ -147,8 +148,9 @@ class TestFullDisk:
 def test_kill_9_in_the_middle_of_a_save_loses_no_more_than_that_epoch(whole, tmp_path):
     program = f"""if True:
         import os, signal, tiny_recipe
-        from regard import keeping, runs
-        from regard.training import Fit, train
+        from regard.app.training import callbacks as keeping
+        from regard.app.training import run as runs
+        from regard.app.training.loop import Fit, train
         replace = os.replace
         def die(draft, path):
             if path.name == "last.ckpt" and path.exists():
@@ -269,7 +271,7 @@ class TestDamagedRun:
         os.truncate(run / "last.ckpt", size)
         assert fails(run).startswith(f"{run / 'last.ckpt'} is damaged, or holds what could run code (")
 
-    @pytest.mark.parametrize("name", ["os", "regard.cli", "../glimpse", 7])
+    @pytest.mark.parametrize("name", ["os", "regard.app.cli", "../glimpse", 7])
     def test_a_configuration_cannot_choose_what_is_imported(self, run, name):
         (run / "config.yaml").write_text(yaml.safe_dump({"recipe": name, "seed": 0}))
         with pytest.raises(Failure, match=r"config.yaml names the recipe .*, which regard does not have\."):
@@ -350,9 +352,10 @@ def test_a_torchvision_that_does_not_load(tmp_path):
     (tmp_path / "torchvision-0.28.0.dist-info").mkdir()
     (tmp_path / "torchvision-0.28.0.dist-info" / "METADATA").write_text("Name: torchvision\nVersion: 0.28.0\n")
     environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])}
-    program = [sys.executable, "-c", "import regard.training"]
+    program = [sys.executable, "-c", "import regard.app.training.loop"]
     said = subprocess.run(program, env=environment, stderr=subprocess.PIPE, text=True, timeout=100).stderr
     assert said.splitlines()[-1] == (
-        "regard.failure.Failure: torchvision is installed but does not fit this torch (operator torchvision::nms does "
-        "not exist): `python -m pip uninstall torchvision` repairs it, or installing the two together from one index."
+        "regard.app.training.errors.Failure: torchvision is installed but does not fit this torch "
+        "(operator torchvision::nms does not exist): `python -m pip uninstall torchvision` repairs it, or installing "
+        "the two together from one index."
     )

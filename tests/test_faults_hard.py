@@ -13,10 +13,10 @@ from tiny_run import ENVIRONMENT, contents
 from torch import Tensor
 
 import regard as rg
-from regard.data import Splits
-from regard.failure import Failure
+from regard.app.data import Splits
+from regard.app.training.errors import Failure
+from regard.app.training.loop import Fit, train
 from regard.recipes import glimpse
-from regard.training import Fit, train
 
 SMALL = glimpse.Config(
     canvas=28, clutter=0, size=8, scales=1, glimpses=2, hidden=16, draws=2, epochs=2, batch=3000, jitter=0.5

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import regard as rg
-from regard import data as datasets
-from regard.attend import Attended
+from regard.app import data as datasets
+from regard.attention import Attended
 from regard.recipes import answer
 from regard.recipes.answer import Config
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import regard as rg
-from regard import data as datasets
+from regard.app import data as datasets
 from regard.recipes import glimpse
 from regard.recipes.glimpse import Config
 

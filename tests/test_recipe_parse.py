@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import regard as rg
-from regard import data as datasets
-from regard import looking, training
-from regard.data.grammar import grammar
+from regard.app import data as datasets
+from regard.app.data.generators.grammar import grammar
+from regard.app.report import looking
+from regard.app.training import loop as training
 from regard.recipes import parse
 from regard.recipes.parse import Config, Parsed
 

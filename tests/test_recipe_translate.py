@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import regard as rg
-from regard import looking
-from regard.bleu import bleu, counts
-from regard.data import Pairs, Splits
-from regard.data.dates import dates
-from regard.data.vocabulary import END, subwords
-from regard.looking import averages
+from regard.app.data import Pairs, Splits
+from regard.app.data.generators.dates import dates
+from regard.app.report import looking
+from regard.app.report.looking import averages
+from regard.app.text.bleu import bleu, counts
+from regard.app.text.networks import Seen, State
+from regard.app.text.translating import translated
+from regard.app.text.vocabulary import END, subwords
 from regard.recipes import translate
 from regard.recipes.translate import Config, Model
-from regard.seq2seq import Seen, State
-from regard.translating import translated
 
 
 @attentions

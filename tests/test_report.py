@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from regard import drawing, plots
+from regard.app.report import drawings as drawing
+from regard.app.report import figures as plots
+from regard.app.report.layout import chart, page
+from regard.app.report.report import Column, Look, Picture, Report, write_report
 from regard.images import Glimpses, grid
-from regard.page import chart, page
-from regard.report import Column, Look, Picture, Report, write_report
 
 IMAGES, STEPS, SCALES, SIZE = 4, 6, 3, 12
 
@@ -207,7 +208,7 @@ def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch, function):
 
 def test_importing_the_report_draws_nothing_yet():
     heavy = "{'matplotlib', 'jinja2', 'PIL'}"
-    code = f"import sys, regard.report; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, regard.app.report.report; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

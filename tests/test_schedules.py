@@ -1,9 +1,9 @@
-"""Laws of `regard.schedules`."""
+"""Laws of `regard.app.training.schedules`."""
 
 import pytest
 import torch
 
-from regard.schedules import warmup_cosine
+from regard.app.training.schedules import warmup_cosine
 
 
 def rates(steps: int, warmup: int) -> list[float]:

@@ -9,12 +9,13 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_run import contents, send_at, start
 
-from regard import keeping, training
-from regard.data.splits import Splits
-from regard.failure import Failure, Interrupted
-from regard.order import Order
-from regard.runs import read_metrics
-from regard.training import Batches, Fit, evaluate, load, train
+from regard.app.data.splits import Splits
+from regard.app.training import callbacks as keeping
+from regard.app.training import loop as training
+from regard.app.training.batches import Order
+from regard.app.training.errors import Failure, Interrupted
+from regard.app.training.loop import Batches, Fit, evaluate, load, train
+from regard.app.training.run import read_metrics
 
 CONFIG = tiny_recipe.Config()  # three epochs of six steps
 QUIET = Fit(accelerator="cpu", progress="none")

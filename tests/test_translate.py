@@ -16,20 +16,25 @@ from tiny_run import contents
 from tiny_translate import QUIET, SMALL, attentions, made, made_of, trained
 from torch import Tensor
 
-from regard import cli, looking, parallel, runs, seq2seq, training
-from regard.data.dates import dates
-from regard.failure import Interrupted
-from regard.learning import read_learning
-from regard.looking import averages
+from regard.app import cli
+from regard.app.data.generators.dates import dates
+from regard.app.report import looking
+from regard.app.report.glances import read_learning
+from regard.app.report.looking import averages
+from regard.app.text import networks as seq2seq
+from regard.app.text.translating import restored, translated
+from regard.app.training import loop as training
+from regard.app.training import run as runs
+from regard.app.training import workers as parallel
+from regard.app.training.errors import Interrupted
 from regard.recipes import translate
 from regard.recipes.translate import Config, Model
-from regard.translating import restored, translated
 
 
 @pytest.fixture
 def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current directory, and few dates to train on."""
-    monkeypatch.setattr("regard.data.pairs.COUNTS", (64, 16, 16))
+    monkeypatch.setattr("regard.app.data.pairs.COUNTS", (64, 16, 16))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -245,7 +250,7 @@ class TestRefused:
 
 
 def test_other_sentences_are_evaluated_in_the_vocabulary_of_the_run(files: Path, run: Path, tmp_path: Path):
-    from regard import looking
+    from regard.app.report import looking
 
     for file in files.iterdir():
         text = file.read_text() if file.name.startswith("test") else "ganz andere Worte\n" * 9

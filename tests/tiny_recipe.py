@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from regard.data.splits import Splits
+from regard.app.data.splits import Splits
 
 WATCH = ("valid_error", "min")
 

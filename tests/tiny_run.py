@@ -15,8 +15,8 @@ import pytest
 import tiny_recipe
 import torch
 
-from regard.failure import Failure
-from regard.training import Fit, train
+from regard.app.training.errors import Failure
+from regard.app.training.loop import Fit, train
 
 PATH = os.pathsep.join([str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATH}

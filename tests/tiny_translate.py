@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from regard import training
-from regard.data import Pairs, Splits
-from regard.data.dates import dates
-from regard.data.vocabulary import Characters
+from regard.app.data import Pairs, Splits
+from regard.app.data.generators.dates import dates
+from regard.app.text.vocabulary import Characters
+from regard.app.training import loop as training
 from regard.recipes import translate
 from regard.recipes.translate import Config, Model
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
-from regard.runs import write
+from regard.app.training.run import write
 
 Call = Callable[[], object]
 

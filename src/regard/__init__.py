@@ -45,7 +45,7 @@ __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 class _Package(ModuleType):
-    """Binds a public name to what it means in its module. (Importing `regard.attend`, by anyone, would otherwise put
+    """Binds a public name to what it means in its module. (Importing `regard.attention`, by anyone, would otherwise put
     that module where the function of the same name belongs.)"""
 
     def __setattr__(self, name: str, value: object) -> None:

@@ -1,5 +1,5 @@
 """`python -m regard` is `regard`: for torchrun, which starts a module."""
 
-from regard.cli import main
+from regard.app.cli import main
 
 raise SystemExit(main())

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from regard.over import entmax_weights
+from regard.over.mappings import entmax_weights
+from regard.over.sparse import quotient
 from regard.positions.onehot import unblock
-from regard.sparse import quotient
 
 EXPM1 = tuple(1 / math.factorial(n + 1) for n in range(9))
 """The series of (exp(x) - 1) / x."""

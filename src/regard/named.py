@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import regard
-from regard.nearest import unknown
+from regard.checks import unknown
 
 
 class Part:

@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import additive_numba
+from regard.kernels.additive import cpu as additive_numba
 from regard.scores import compare
 
 SIZES = {

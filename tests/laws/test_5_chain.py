@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import chain_numba, registry
-from regard.positions.linear_chain import label_means, log_partition, marginals, segment_means
+from regard.kernels import registry
+from regard.kernels.chain import cpu as chain_numba
+from regard.positions.algorithms.linear_chain import label_means, log_partition, marginals, segment_means
 
 SIZES = {
     "no batch": ((), 5, 3),

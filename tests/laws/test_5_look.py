@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import look_numba
+from regard.kernels.additive import look_cpu as look_numba
 
 SIZES = {
     "no batch": ((), 7, 9),

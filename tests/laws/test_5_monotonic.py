@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import monotonic_numba, registry
-from regard.positions.recurrence import expected_alignment
+from regard.kernels import registry
+from regard.kernels.monotonic import cpu as monotonic_numba
+from regard.positions.algorithms.recurrence import expected_alignment
 
 SIZES = {
     "no batch": ((), 5, 7),

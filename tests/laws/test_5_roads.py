@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import dot_sdpa, registry
+from regard.kernels import registry
+from regard.kernels.dot import cpu_cuda as dot_sdpa
 
 SIZES = {
     "no batch": ((), 3, 5, 4),

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import registry, sparse_numba
+from regard.kernels import registry
+from regard.kernels.sparse import cpu as sparse_numba
 
 ALPHAS = (1.05, 1.1, 1.3, 1.5, 1.8, 2.0)
 SIZES = {"one row": (7,), "odd": (3, 33), "heads": (2, 3, 5, 13), "one place": (4, 1), "many": (20, 1001)}

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import registry, streamed
+from regard.kernels import registry
+from regard.kernels.streamed import cpu_cuda as streamed
 
 SCORES = {"dot": lambda: rg.dot, "scaled_dot": lambda: rg.scaled_dot, "additive": lambda: rg.Additive(5, 5, 6)}
 scores = pytest.mark.parametrize("score", SCORES)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import registry, tree_numba
-from regard.positions.trees import log_partition, marginals
+from regard.kernels import registry
+from regard.kernels.tree import cpu as tree_numba
+from regard.positions.algorithms.trees import log_partition, marginals
 
 SIZES = {"no batch": ((), 5), "batch": ((3,), 7), "two batches": ((2, 3), 4), "one word": ((2,), 1), "long": ((2,), 15)}
 KINDS = {"log_partition": log_partition, "marginals": marginals}

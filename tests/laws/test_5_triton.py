@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import additive_triton, registry, sparse_triton
-from regard.sparse import entmax_weights
+from regard.kernels import registry
+from regard.kernels.additive import cuda as additive_triton
+from regard.kernels.sparse import cuda as sparse_triton
+from regard.over.sparse import entmax_weights
 
 pytestmark = [  # of infinity and NaN, by the NumPy of the interpreter
     pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning"),
@@ -301,7 +303,8 @@ COMPILE = """
 import sys
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from regard.kernels import additive_triton_loops as additive, sparse_triton_loops as sparse
+from regard.kernels.additive import cuda_loops as additive
+from regard.kernels.sparse import cuda_loops as sparse
 
 def build(kernel, **constants):
     kinds = dict(mask="*u8", narrow="*i32", alpha="fp32")

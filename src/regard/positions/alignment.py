@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import register_kl
 
-from regard.kernels import monotonic_numba  # noqa: F401 - makes this fast road known
+from regard.kernels.monotonic import cpu as monotonic_numba  # noqa: F401 - makes this fast road known
+from regard.positions.algorithms.recurrence import NEVER, expected_alignment, log_recurrence
 from regard.positions.base import INFINITY, Positions, exported, take
 from regard.positions.independent import expected_log_prob, logistic_like
 from regard.positions.onehot import OneHot
-from regard.positions.recurrence import NEVER, expected_alignment, log_recurrence
 from regard.positions.several import check_enumerable
 
 SURE = 1e5

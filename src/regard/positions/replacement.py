@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import kl_divergence, register_kl
 
+from regard.positions.algorithms.counts import balance, count_tree, leaf_expectations
 from regard.positions.base import INFINITY, exported, gumbel_like, safe_log, take
-from regard.positions.counts import balance, count_tree, leaf_expectations
 from regard.positions.onehot import OneHot
 from regard.positions.several import Several
 

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import register_kl
 
+from regard.positions.algorithms.counts import balance, count_tree, leaf_expectations, sample_leaves
 from regard.positions.base import INFINITY, exported
-from regard.positions.counts import balance, count_tree, leaf_expectations, sample_leaves
 from regard.positions.independent import Independent, expected_log_prob
 from regard.positions.several import Several
 

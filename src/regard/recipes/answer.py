@@ -9,7 +9,7 @@ support an answer; training never sees which these are, but how many, for that i
 
     regard train answer --data DIR --task 2 --over chain    about a minute on one core
     regard train answer                                     the same on generated stories
-    regard bench answer --data DIR                          all tasks and overs with three seeds
+    regard experiment answer --data DIR                          all tasks and overs with three seeds
 
 The paper reports, of the best of 20 models on each of twelve tasks with 1,000 questions, 81.4 % right answers by
 softmax and 81.0 % by the chain, and on ten of them the sequence of supporting facts for 39.6 % and 53.7 % of the
@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import regard as rg
-from regard import data as datasets
-from regard import flags
-from regard.report import Picture
-from regard.schedules import warmup_cosine
-from regard.sentences import choices, png
+from regard.app import data as datasets
+from regard.app import options as flags
+from regard.app.report.report import Picture
+from regard.app.report.sentence_figures import choices, png
+from regard.app.training.schedules import warmup_cosine
 
 WATCH = ("valid_error", "min")
 

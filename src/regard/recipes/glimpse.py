@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, max_pool2d
 
 import regard as rg
-from regard import data as datasets
-from regard import flags
+from regard.app import data as datasets
+from regard.app import options as flags
+from regard.app.report.report import Look
+from regard.app.training.schedules import warmup_cosine
 from regard.images import grid
-from regard.report import Look
-from regard.schedules import warmup_cosine
 
 WATCH = ("valid_error", "min")
 

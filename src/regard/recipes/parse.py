@@ -12,7 +12,7 @@ whose tree is not projective, a distribution over projective trees learns the re
 impossible there.
 
     regard train parse                                                  a made-up grammar: a minute on one core
-    regard bench parse --data DIR --size large --over projective --threads 2      40 minutes on two cores
+    regard experiment parse --data DIR --size large --over projective --threads 2      40 minutes on two cores
 
 Measured as in the shared task CoNLL 2018: all words count, punctuation too, and of a relation what is before the
 colon. The number to reach on UD English EWT: 88 % of the heads (UAS).
@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout
 
 import regard as rg
-from regard import data as datasets
-from regard import flags
-from regard.data.trees import RELATIONS, TAGS
-from regard.report import Picture
-from regard.schedules import warmup_cosine
-from regard.sentences import arcs, png
+from regard.app import data as datasets
+from regard.app import options as flags
+from regard.app.data.trees import RELATIONS, TAGS
+from regard.app.report.report import Picture
+from regard.app.report.sentence_figures import arcs, png
+from regard.app.training.schedules import warmup_cosine
 
 WATCH = ("valid_las", "max")
 

@@ -17,7 +17,7 @@ the next step (section 3.3). Any mechanism may do the looking; these are trained
 - `self` is a Transformer (Vaswani et al. 2017, "Attention Is All You Need").
 
     regard train translate                                               dates: a minute on one core
-    regard train translate --data DIR/multi30k --config benchmarks/translate/comparison.yaml
+    regard train translate --data DIR/multi30k --config experiments/translate/comparison.yaml
     regard translate RUN < source.txt > target.txt
 
 The number to reach on Multi30k, German to English, lower-cased and tokenised, test of 2016: BLEU 37.
@@ -35,17 +35,18 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 import regard as rg
-from regard import bleu as scoring
-from regard import data as datasets
-from regard import decoding, flags
-from regard.data.vocabulary import BEGIN, END, vocabulary, whole_words
-from regard.failure import Failure
-from regard.matrix import Matrix, merged
-from regard.parts import at
-from regard.report import Picture
-from regard.schedules import warmup_cosine
-from regard.sentences import png, squares
-from regard.seq2seq import Recurrent, Seen, State, Transformer, dropped, wide
+from regard.app import data as datasets
+from regard.app import options as flags
+from regard.app.report.matrix import Matrix, merged
+from regard.app.report.report import Picture
+from regard.app.report.sentence_figures import png, squares
+from regard.app.text import bleu as scoring
+from regard.app.text import decoding
+from regard.app.text.networks import Recurrent, Seen, State, Transformer, dropped, wide
+from regard.app.text.vocabulary import BEGIN, END, vocabulary, whole_words
+from regard.app.training.errors import Failure
+from regard.app.training.schedules import warmup_cosine
+from regard.protocol import at
 
 WATCH = ("valid_bleu", "max")
 
@@ -209,7 +210,7 @@ class Model(nn.Module):
         return self.posterior(query, self.posterior.prepare(memory.values, memory.values, memory.mask)).positions
 
     def step(self, words: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """The log-probabilities (N, words) of what follows the words (N,), for `regard.decoding`."""
+        """The log-probabilities (N, words) of what follows the words (N,), for `regard.app.text.decoding`."""
         seen, state = self.network(self.vectors(words.unsqueeze(1)), state)
         if not self.latent:
             return self.logits(seen.features[:, 0]).log_softmax(-1), state

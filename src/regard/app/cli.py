@@ -1,0 +1,292 @@
+"""The command line: `regard VERB ...`.
+
+`regard --help` answers at once: what is heavy is imported by the verb that needs it. Exit statuses: 0, 1 (it failed),
+2 (the call was wrong), 130 (Ctrl-C). Errors are one sentence on stderr; `--debug` shows the traceback instead.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from regard import __version__
+from regard.app import options as flags
+from regard.app.options import Wrong
+from regard.app.training.errors import Failure
+from regard.app.training.progress import in_words
+from regard.checks import unknown
+
+RUNS = Path("runs")
+BENCHMARKS = Path("benchmarks")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does what the arguments say (by default those of the process) and returns the exit status.
+
+    >>> main(["cite", "aditive"])
+    2
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in words:
+        words.remove("--debug")
+        return _dispatch(words)
+    try:
+        status = _dispatch(words)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return _say("stopped by Ctrl-C", 130)
+    except Wrong as wrong:
+        return _say(wrong, 2)
+    except Failure as failure:
+        return _say(failure, failure.status)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        return 1
+    except OSError as error:
+        return _say(f"{error.strerror}: {error.filename}" if error.filename else error, 1)
+    except ValueError as error:  # ours are sentences: data that are missing, sizes that do not fit
+        return _say(error, 1)
+    except Exception as error:
+        return _say(f"{type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def _say(what: object, status: int) -> int:
+    print(f"regard: {' '.join(str(what).split())}", file=sys.stderr)
+    return status
+
+
+def _dispatch(words: list[str]) -> int:
+    verb, *rest = words or ["--help"]
+    if verb in ("-h", "--help"):
+        print(_help())
+    elif verb == "--version":
+        print(f"regard {__version__}")
+    elif verb in VERBS:
+        try:
+            return VERBS[verb][0](rest) or 0
+        except SystemExit as stop:  # a parser has printed its help
+            return int(stop.code or 0)
+    else:
+        raise Wrong(unknown("verb", verb, VERBS))
+    return 0
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {f'{verb} {what}':18}{does}" for verb, (_, what, does) in VERBS.items())
+    return f"""usage: regard VERB ...
+
+Soft and hard attention: where to look is a probability distribution.
+
+{verbs}
+
+`regard VERB --help` names the options of a verb.
+--version prints the version; --debug shows where an error came from."""
+
+
+def _parser(verb: str, **options: str) -> argparse.ArgumentParser:
+    """A parser for a verb without typed flags, with these positional arguments."""
+    parser = flags.Parser(f"regard {verb}", description=VERBS[verb][2].capitalize() + ".", allow_abbrev=False)
+    for name, text in options.items():
+        parser.add_argument(name, metavar=name.upper(), help=text)
+    return parser
+
+
+def show_list(words: list[str]) -> None:
+    """`regard list`: recipes, mechanisms, and the benchmarks of the current directory."""
+    from regard.named import TABLE
+
+    parser = _parser("list")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    as_json = flags.parse(parser, words).json
+    rows = [(row.name, str(row.score), str(row.over), str(row.read), row.source, row.what) for row in TABLE]
+    columns = ("name", "score", "over", "read", "source", "what")
+    benchmarks = sorted(script.stem for script in BENCHMARKS.glob("*.py"))
+    if as_json:
+        mechanisms = [dict(zip(columns, row, strict=True)) for row in rows]
+        print(json.dumps({"recipes": flags.recipes(), "mechanisms": mechanisms, "benchmarks": benchmarks}, indent=2))
+        return
+    print("Recipes (regard train NAME)\n")
+    print(_columns(list(flags.recipes().items())))
+    print("\nMechanisms (regard cite NAME)\n")
+    print(_columns([columns[:5], *(row[:5] for row in rows)]))
+    if benchmarks:
+        print(f"\nBenchmarks (regard bench NAME)\n\n  {'  '.join(benchmarks)}")
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+    lines = ("".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(f"  {line}".rstrip() for line in lines)
+
+
+def train(words: list[str]) -> None:
+    """`regard train RECIPE`."""
+    name, rest = flags.recipe_of("train", words)
+    recipe = flags.load_recipe(name)
+    from regard.app.training import loop as training
+
+    parser = flags.typed_parser("train", name, recipe.Config, training.Fit, skip=("progress",))
+    parser.add_argument("--progress", choices=("bar", "none"), default="bar", help="What is shown of it.")
+    parser.add_argument("--name", type=str, default="", help="Of the run; by default its attention and seed.")
+    options = flags.parse(parser, rest)
+    config, fit = flags.build(recipe.Config, options), flags.build(training.Fit, options)
+    run = RUNS / name / (options.name or flags.name_of(config))
+    best = training.train(recipe, config, run, fit)
+    if training.rank_zero_only.rank == 0:
+        print(f"{run}  {in_words(best)}")
+
+
+def evaluate(words: list[str]) -> None:
+    """`regard evaluate RUN`."""
+    parser = _parser(
+        "evaluate",
+        run="a folder such as runs/glimpse/hard-seed0, or a file of weights such as weights/ram-28-6.safetensors",
+    )
+    parser.add_argument("--data", default="", metavar="DIR", help="other data than it was trained on")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    options = flags.parse(parser, words)
+    run = _find_run(options.run)
+    if options.data:
+        from regard.app.report import looking
+
+        metrics = looking.evaluate(run, options.data)
+    else:
+        from regard.app.training import loop as training
+
+        metrics = training.evaluate(run)
+    if "test_error" in metrics:
+        metrics = {"error_percent": round(100 * metrics["test_error"], 4), **metrics}
+    print(json.dumps(metrics) if options.json else _columns([(key, f"{value:.4g}") for key, value in metrics.items()]))
+
+
+def compare(words: list[str]) -> None:
+    """`regard compare [RECIPE]`."""
+    name, rest = flags.recipe_of("compare", words, default="glimpse")
+    recipe = flags.load_recipe(name)
+    shorter = getattr(recipe, "QUICK", {}) if "--quick" in rest else {}
+    options = flags.parse(_compare_parser(name, recipe.Config, shorter), rest)
+    if options.seeds < 1:
+        raise Wrong(f"--seeds expected at least 1, but got {options.seeds}")
+    config = flags.build(recipe.Config, options)
+    folder = options.name or flags.name_of_comparison(config, recipe.Config(**shorter), options.quick)
+    from regard.app.compare import comparison as comparison
+    from regard.app.compare import results as table
+    from regard.app.training.run import write
+
+    only = _chosen(options.attentions, comparison.kinds(recipe))
+    plan = comparison.Plan(recipe, config, options.seeds, RUNS / "compare" / name / folder, only)
+    results = comparison.compare(plan, " ".join(["regard compare", *words]))
+    as_json = json.dumps(results, indent=2)
+    if options.out:
+        write(Path(options.out), as_json.encode())
+    if options.json:
+        print(as_json)
+    else:
+        table.show(results["rows"], results["data"], results["error_spread"], results["example"])
+        print(results["report"])
+
+
+def _chosen(text: str, kinds: Sequence[str]) -> tuple[str, ...]:
+    """Some kinds of attention, with commas between. Raises Wrong where there is no such kind."""
+    chosen = tuple(dict.fromkeys(filter(None, text.split(","))))
+    for kind in chosen:
+        if kind not in kinds:
+            raise Wrong(unknown("attention", kind, kinds))
+    return chosen
+
+
+def _compare_parser(name: str, config: type, shorter: dict[str, Any]) -> argparse.ArgumentParser:
+    parser = flags.typed_parser("compare", name, config, skip=("attention", "seed"))
+    parser.add_argument("--seeds", type=int, default=1, help="How many of each are trained; three show the spread.")
+    parser.add_argument("--attentions", type=str, default="", metavar="KINDS", help="Some of them, such as none,hard.")
+    parser.add_argument("--quick", action="store_true", help="In a minute: large errors, but all else holds.")
+    parser.add_argument("--name", type=str, default="", help="Of the comparison; by default what is not as usual.")
+    parser.add_argument("--json", action="store_true", help="Print the results as JSON.")
+    parser.add_argument("--out", type=str, default="", metavar="FILE", help="Write the results there, too.")
+    parser.set_defaults(**shorter)
+    return parser
+
+
+def look(words: list[str]) -> None:
+    """`regard look RUN`."""
+    parser = _parser("look", run="a folder such as runs/glimpse/hard-seed0, or a file of weights, shown in runs/look")
+    parser.add_argument("--data", default="", metavar="DIR", help="other data than it was trained on")
+    parser.add_argument("--text", metavar="SENTENCE", help="translate this, and show where each word looked")
+    options = flags.parse(parser, words)
+    if options.text is not None and (options.data or not options.text.strip()):
+        raise Wrong(f"--text expected a sentence and no --data beside it, but got {options.text!r}")
+    run = _find_run(options.run)
+    from regard.app.report import looking
+    from regard.app.text import translating
+
+    folder = run if run.is_dir() else RUNS / "look" / run.stem
+    shown = translating.look(run, folder, options.text) if options.text else looking.show(run, folder, options.data)
+    print("\n".join(map(str, shown)))
+
+
+def translate(words: list[str]) -> None:
+    """`regard translate RUN`: standard input, line by line, to standard output."""
+    parser = _parser("translate", run="a folder such as runs/translate/additive-seed0, or a file of weights")
+    parser.add_argument("--beam", type=int, default=5, help="beginnings that are kept at each word; 1 is greedy")
+    options = flags.parse(parser, words)
+    if options.beam < 1:
+        raise Wrong(f"--beam expected at least 1, but got {options.beam}")
+    run = _find_run(options.run)
+    from regard.app.data.pairs import lines
+    from regard.app.text import translating
+
+    model = translating.restored(run)
+    for line in translating.translated(model, lines(sys.stdin.buffer.read(), "standard input"), options.beam):
+        print(line)
+
+
+def _find_run(text: str) -> Path:
+    """The folder of a run, a path or its name below runs/; or a file of weights with its configuration beside it."""
+    from regard.app.training.run import files
+
+    for run in (Path(text), RUNS / text):
+        if files(run)[0].is_file():
+            return run
+    raise Wrong(unknown("run", text, [str(file.parent) for file in RUNS.rglob("config.yaml")]))
+
+
+def bench(words: list[str]) -> int:
+    """`regard bench NAME`: runs benchmarks/NAME.py of the current directory with the flags that are left."""
+    if not words or words[0] in ("-h", "--help"):
+        _parser("bench", name="benchmarks/NAME.py; what follows is handed to it").parse_args(words or ["--help"])
+    if not BENCHMARKS.is_dir():
+        raise Wrong("the current directory has no folder benchmarks, whose scripts regard bench runs")
+    script = BENCHMARKS / f"{words[0]}.py"
+    if not script.is_file():
+        raise Wrong(unknown("benchmark", words[0], [other.stem for other in BENCHMARKS.glob("*.py")]))
+    return subprocess.call([sys.executable, str(script), *words[1:]])
+
+
+def cite(words: list[str]) -> None:
+    """`regard cite NAME ...`: the BibTeX of mechanisms or papers, each paper once."""
+    from regard import named
+
+    parser = _parser("cite")
+    parser.add_argument("name", nargs="+", metavar="NAME", help="a mechanism (regard list) or a paper such as xu2015")
+    names = flags.parse(parser, words).name
+    try:
+        print("\n\n".join(dict.fromkeys(named.cite(name) for name in names)))
+    except ValueError as error:
+        raise Wrong(str(error)) from None
+
+
+VERBS: dict[str, tuple[Callable[[list[str]], int | None], str, str]] = {
+    "list": (show_list, "", "the recipes and the mechanisms that there are"),
+    "train": (train, "RECIPE", "train one model; a run that was stopped goes on where it was"),
+    "evaluate": (evaluate, "RUN", "the test error of a run"),
+    "compare": (compare, "[RECIPE]", "soft and hard attention side by side, with a report"),
+    "look": (look, "RUN", "pictures of where a run looked"),
+    "translate": (translate, "RUN", "standard input to standard output, line by line"),
+    "bench": (bench, "NAME", "how fast, beside a plain implementation"),
+    "cite": (cite, "NAME", "the BibTeX of a mechanism"),
+}

@@ -1,0 +1,208 @@
+"""`regard compare`: every kind of attention of a recipe trained on the same data, then measured in the same way.
+
+A recipe can be compared if its Config has a field `attention` whose type is a Literal of the kinds; it may say in KINDS
+what each is, in EXAMPLE what each of its data is, if no image, and in QUICK what `--quick` makes of its Config. All
+runs of a comparison share a folder, `runs/compare/RECIPE/NAME`; a run that is finished there is not trained again.
+Everything is done on the CPU.
+"""
+
+import json
+import math
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+import yaml
+
+from regard import __version__
+from regard.app.compare import costs
+from regard.app.compare import results as table
+from regard.app.report import looking
+from regard.app.report.glances import read_learning
+from regard.app.report.report import Report, write_report
+from regard.app.training import run as runs
+from regard.app.training import workers as parallel
+from regard.app.training.errors import Failure
+from regard.app.training.progress import say
+
+
+def kinds(recipe: ModuleType) -> tuple[str, ...]:
+    """The kinds of attention that a recipe has. Raises Failure if there are none to compare."""
+    attention = get_type_hints(recipe.Config).get("attention")
+    if get_origin(attention) is not Literal:
+        raise Failure(f"the recipe {runs.recipe_name(recipe)} has no kinds of attention to compare.")
+    return get_args(attention)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared: a recipe with one configuration but for attention and seed, in a folder."""
+
+    recipe: ModuleType
+    config: Any
+    seeds: int
+    folder: Path
+    only: tuple[str, ...] = ()
+    """The kinds that are wanted; none for all."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of attention, in the order of the table."""
+        return self.only or kinds(self.recipe)
+
+    @property
+    def example(self) -> str:
+        """What each of the data is: an image, unless the recipe says so."""
+        return getattr(self.recipe, "EXAMPLE", "image")
+
+    def run(self, kind: str, seed: int = 0) -> Path:
+        """The folder of one run."""
+        return self.folder / f"{kind}-seed{seed}"
+
+    def config_of(self, kind: str, seed: int = 0) -> Any:
+        """The configuration of one run."""
+        return replace(self.config, attention=kind, seed=seed)
+
+
+def compare(plan: Plan, command: str = "regard compare") -> dict[str, Any]:
+    """Trains and measures; writes results.json and report.html into the folder, and returns what results.json says.
+
+    Raises Failure if a run fails or is there with another configuration, and Interrupted on Ctrl-C.
+    """
+    recipe, config = plan.recipe, plan.config
+    splits = recipe.data(config)
+    say(splits.describe)
+    claim(plan)
+    measured = measure(plan, splits)
+    train(plan, {kind: len(splits.train) * config.epochs / each["training"] for kind, each in measured.items()})
+    results = {
+        "recipe": runs.recipe_name(recipe),
+        "data": splits.describe,
+        "config": {name: value for name, value in asdict(config).items() if name not in ("attention", "seed")},
+        "seeds": plan.seeds,
+        "error_spread": "standard deviation over the seeds" if plan.seeds > 1 else "binomial standard error",
+        "example": plan.example,
+        "machine": machine(),
+        "rows": [row(plan, kind, len(splits.test), measured[kind]) for kind in plan.kinds],
+        "report": str(plan.folder / "report.html"),
+    }
+    runs.write(plan.folder / "results.json", json.dumps(results, indent=2).encode())
+    write_report(results["report"], report(plan, splits, results, command))
+    return results
+
+
+def claim(plan: Plan) -> None:
+    """Makes the folder of each run and writes its configuration. Raises Failure if one is there with another."""
+    for kind in plan.kinds:
+        for seed in range(plan.seeds):
+            run = plan.run(kind, seed)
+            run.mkdir(parents=True, exist_ok=True)
+            runs.claim(run, plan.recipe, plan.config_of(kind, seed))
+
+
+def machine() -> dict[str, Any]:
+    """What it was measured on."""
+    return {
+        "processor": platform.machine(),
+        "cores": parallel.cores(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "regard": __version__,
+    }
+
+
+def measure(plan: Plan, splits: Any, seconds: float = 0.5) -> dict[str, dict[str, float]]:
+    """What each kind costs, before training, which changes none of it: images a second, in turn on one thread."""
+    recipe, config = plan.recipe, plan.config
+    indices = torch.arange(min(config.batch, len(splits.test)))
+    seen, learned = splits.test.batch(indices, None), splits.train.batch(indices, torch.Generator().manual_seed(0))
+    configs = {kind: plan.config_of(kind) for kind in plan.kinds}
+    models = {kind: recipe.Model(config, splits) for kind, config in configs.items()}
+    answer = {kind: costs.inference(recipe, model, seen) for kind, model in models.items()}
+    learn = {kind: costs.training(recipe, configs[kind], model, learned) for kind, model in models.items()}
+    with costs.one_thread():
+        inference = costs.rates(answer, len(indices), seconds)
+        training = costs.rates(learn, len(indices), seconds)
+        work = {kind: costs.multiply_adds(step) / len(indices) for kind, step in answer.items()}
+    return {
+        kind: {"inference": inference[kind], "training": training[kind], "multiply_adds": work[kind]} for kind in models
+    }
+
+
+def train(plan: Plan, seconds: Mapping[str, float]) -> None:
+    """Trains what is not finished yet, side by side; `seconds` are what each kind will take."""
+    expected = {plan.run(kind, seed): seconds[kind] for kind in plan.kinds for seed in range(plan.seeds)}
+    parallel.train_all(expected, parallel.cores(), plan.folder / "log.txt")
+
+
+def row(plan: Plan, kind: str, examples: int, measured: Mapping[str, float]) -> dict[str, Any]:
+    """The results of one kind: means over the seeds, and the spread of its error."""
+    seeds = [results_of(plan.run(kind, seed)) for seed in range(plan.seeds)]
+    means = {name: statistics.fmean(each[name] for each in seeds) for name in seeds[0]}
+    error = means["test_error"]
+    alone = math.sqrt(error * (1 - error) / examples)
+    spread = statistics.stdev(each["test_error"] for each in seeds) if len(seeds) > 1 else alone
+    return {"model": kind, **means, "error_spread": spread, **measured}
+
+
+def results_of(run: Path) -> dict[str, int | float]:
+    """The averages over the test split, and what the last epoch of training said of the policy's gradient."""
+    last = runs.read_metrics(run)[-1]
+    noise = {name: value for name, value in last.items() if name == "train_signal_to_noise"}
+    return (parallel.read_results(run) or {}) | noise
+
+
+def report(plan: Plan, splits: Any, results: Mapping[str, Any], command: str) -> Report:
+    """The page: the table, the curves, where each looked on the same images, and where each failed."""
+    recipe, rows = plan.recipe, results["rows"]
+    models = {kind: runs.load(plan.run(kind))[2] for kind in plan.kinds}
+    first = torch.arange(min(looking.SHOWN, len(splits.test)))
+    batch = plan.config.batch
+    looks = {kind: looking.look(recipe, model, splits.test, first) for kind, model in models.items()}
+    failures = {kind: looking.failures(recipe, model, splits.test, batch) for kind, model in models.items()}
+    return Report(
+        title="Soft and hard attention, side by side",
+        question=f"{looking.sentence(recipe)} What does it bring to look everywhere, and what does it cost?",
+        data=splits.describe,
+        answer=answer(rows, plan.example),
+        models=getattr(recipe, "KINDS", {}),
+        columns=table.columns(rows, results["error_spread"], plan.example),
+        rows={row["model"]: table.cells(row, rows) for row in rows},
+        curves={row["model"]: seconds_curve(plan, row, len(splits.train)) for row in rows},
+        curves_x="seconds of training on one thread",
+        curves_y=getattr(recipe, "ERROR", Report.curves_y),
+        **looking.shown(recipe, looks, failures),
+        learning={kind: learned for kind in plan.kinds if (learned := read_learning(plan.run(kind)))},
+        command=command,
+        config=yaml.safe_dump(results["config"], sort_keys=False),
+    )
+
+
+def seconds_curve(plan: Plan, row: Mapping[str, Any], examples: int) -> list[tuple[float, float]]:
+    """The error after each epoch, against the time that training takes at the measured rate."""
+    curve = looking.curve(plan.run(row["model"]), plan.recipe)
+    return [(epoch * examples / row["training"], error) for epoch, error in curve]
+
+
+def answer(rows: Sequence[Mapping[str, Any]], example: str = "image") -> str:
+    """What came out, in a sentence.
+
+    >>> answer([{"model": "soft", "test_error": 0.05, "test_pixels": 7200.0}, {"model": "cnn", "test_error": 0.1}])
+    'Wrong on the test images: soft 5.0 % (7,200 pixels read), cnn 10.0 %.'
+    >>> answer([{"model": "none", "test_error": 0.9, "test_bleu": 24.14}], "sentence")
+    'BLEU on the test sentences: none 24.1.'
+    """
+    measure = "BLEU" if "test_bleu" in rows[0] else "Wrong"
+    return f"{measure} on the test {example}s: {', '.join(_result(row) for row in rows)}."
+
+
+def _result(row: Mapping[str, Any]) -> str:
+    if "test_bleu" in row:
+        return f"{row['model']} {row['test_bleu']:.1f}"
+    read = f" ({row['test_pixels']:,.0f} pixels read)" if "test_pixels" in row else ""
+    return f"{row['model']} {100 * row['test_error']:.1f} %{read}"

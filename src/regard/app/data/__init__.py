@@ -1,0 +1,19 @@
+"""Where examples come from: real digits, scattered or plain, folders of pictures, sentences with their trees or their
+translations, and questions about stories."""
+
+from regard.app.data.babi import questions as questions
+from regard.app.data.conllu import treebank as treebank
+from regard.app.data.folder import Pictures as Pictures
+from regard.app.data.folder import pictures as pictures
+from regard.app.data.generators.scatter import Scattered as Scattered
+from regard.app.data.load import load as load
+from regard.app.data.mnist import digits as digits
+from regard.app.data.pairs import Pairs as Pairs
+from regard.app.data.pairs import translations as translations
+from regard.app.data.splits import Split as Split
+from regard.app.data.splits import Splits as Splits
+from regard.app.data.splits import hold_out as hold_out
+from regard.app.data.stories import Question as Question
+from regard.app.data.stories import Stories as Stories
+from regard.app.data.trees import Sentence as Sentence
+from regard.app.data.trees import Trees as Trees

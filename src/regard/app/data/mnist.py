@@ -1,0 +1,159 @@
+"""MNIST: handwritten digits from a folder of idx files, from the sample in this package, or from the Hugging Face hub.
+
+LeCun, Cortes and Burges, The MNIST database of handwritten digits. The sample is itself a folder of idx files; its
+README says where they come from.
+"""
+
+import gzip
+import math
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from regard.app.data.generators.scatter import Scattered
+from regard.app.data.splits import Splits, count, hold_out
+
+SAMPLE = Path(__file__).with_name("sample")
+HUB = "ylecun/mnist"
+NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+KINDS = {3: "images (N, Y, X)", 1: "labels (N)"}
+
+
+class Digits(NamedTuple):
+    """Images and labels of the two standard parts, as they are published."""
+
+    images: UInt8[Tensor, "N Y X"]
+    labels: UInt8[Tensor, " N"]
+    test_images: UInt8[Tensor, "M Y X"]
+    test_labels: UInt8[Tensor, " M"]
+
+
+def digits(
+    data: str | Path = "embedded", canvas: int = 60, clutter: int = 4, jitter: float = 0.0, bend: float = 0.0
+) -> Splits:
+    """MNIST digits scattered over canvases of `canvas` x `canvas` pixels with `clutter` pieces of other digits.
+
+    `data` is "embedded" (10,000 training and 2,000 test images in this package), "hub" (all 70,000 from the Hugging
+    Face hub, which needs the `hub` extra) or a folder of the four idx files, gzipped or not. A tenth of the training
+    images is held out for validation. Training images are scattered afresh in every batch, and jittered and bent if
+    that is asked for, the others always alike; `canvas=28, clutter=0` is plain MNIST. See `Scattered`.
+
+    Raises ValueError where the data are missing, damaged or not MNIST, or do not fit on the canvas.
+
+    >>> splits = digits(canvas=28, clutter=0)
+    >>> splits.test.batch(torch.arange(5))["label"]
+    tensor([7, 1, 0, 5, 9])
+    """
+    found, source = _find(data)
+    train, valid = hold_out(found.labels)
+    parts = (
+        Scattered(found.images[train], found.labels[train], canvas, clutter, jitter=jitter, bend=bend),
+        Scattered(found.images[valid], found.labels[valid], canvas, clutter, seed=1),
+        Scattered(found.test_images, found.test_labels, canvas, clutter, seed=2),
+    )
+    layout = f"on {canvas}x{canvas} pixels with {clutter} pieces of clutter"
+    highest = int(max(found.labels.max(), found.test_labels.max()))
+    classes = tuple(str(label) for label in range(highest + 1))
+    return Splits(*parts, f"{source}: {count(*parts)}, {layout}", classes, (1, canvas, canvas))
+
+
+def _find(data: str | Path) -> tuple[Digits, str]:
+    if data == "embedded":
+        return read_folder(SAMPLE), "MNIST, the real digits inside regard"
+    if data == "hub":
+        return read_hub(), f"MNIST, {HUB} on the Hugging Face hub"
+    return read_folder(Path(data)), f"MNIST, the idx files of {data}"
+
+
+def read_folder(folder: Path) -> Digits:
+    """The four idx files of `folder`, of `folder`/mnist or of `folder`/MNIST/raw.
+
+    Raises ValueError where the folder or a file is missing, a file is damaged or of another kind, or the numbers of
+    images and labels differ.
+
+    >>> read_folder(SAMPLE).images.shape
+    torch.Size([10000, 28, 28])
+    """
+    if not folder.is_dir():
+        raise ValueError(
+            f"data folder {folder} does not exist; expected 'embedded', 'hub', a folder of the MNIST idx files "
+            "or a folder of pictures, FOLDER/train/CLASS/*.png"
+        )
+    found = Digits(*(read_idx(_locate(folder, name), 3 if "images" in name else 1) for name in NAMES))
+    for images, labels, name in ((found.images, found.labels, "train"), (found.test_images, found.test_labels, "t10k")):
+        if len(images) != len(labels) or not len(images):
+            raise ValueError(f"the {name} files in {folder} hold {len(images)} images but {len(labels)} labels")
+    return found
+
+
+def _locate(folder: Path, name: str) -> Path:
+    for place in (folder, folder / "mnist", folder / "MNIST" / "raw"):
+        for file in (place / name, place / f"{name}.gz"):
+            if file.is_file():
+                return file
+    raise ValueError(
+        f"MNIST file {name} or {name}.gz is not in {folder}, nor in its subfolders mnist and MNIST/raw; "
+        f"the four files looked for are {', '.join(NAMES)}; pictures would be in {folder}/train/CLASS"
+    )
+
+
+def read_idx(file: Path, rank: int) -> UInt8[Tensor, "..."]:
+    """The bytes of an idx file as a tensor of `rank` dimensions: a magic number, the sizes, the values.
+
+    The magic number is 0x0800 + rank for unsigned bytes; it and each size are four bytes, the highest first. Files
+    that end in .gz are decompressed. Raises ValueError for a file that is damaged, truncated or of another kind.
+
+    >>> read_idx(SAMPLE / "t10k-labels-idx1-ubyte.gz", rank=1)[:5]
+    tensor([7, 1, 0, 5, 9], dtype=torch.uint8)
+    """
+    data = _unzip(file) if file.suffix == ".gz" else file.read_bytes()
+    if data[:4] != bytes((0, 0, 8, rank)):
+        raise ValueError(
+            f"{file} is not an MNIST file of {KINDS[rank]}: it starts with 0x{data[:4].hex()}, not 0x{0x800 + rank:08x}"
+        )
+    sizes = [int.from_bytes(data[4 * i + 4 : 4 * i + 8], "big") for i in range(rank)]
+    start = 4 + 4 * rank
+    if len(data) - start != math.prod(sizes):
+        raise ValueError(f"{file} is truncated or damaged: {len(data)} bytes, but its header says {sizes}")
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)[start:].reshape(sizes)
+
+
+def _unzip(file: Path) -> bytes:
+    try:
+        return gzip.decompress(file.read_bytes())
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{file} is not a whole gzip file: {error}") from error
+
+
+def read_hub() -> Digits:
+    """All 70,000 images from the data set ylecun/mnist, downloaded once and kept in the hub's own cache.
+
+    Raises ValueError where the `hub` extra is not installed, or the data are neither reachable nor in the cache.
+    """
+    try:
+        import pyarrow.parquet  # it comes with datasets  # pyright: ignore[reportMissingImports]
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise ValueError("data 'hub' needs the extra hub: pip install 'regard[hub]'") from error
+    parts: list[Tensor] = []
+    for part in ("train", "test"):
+        try:
+            file = hf_hub_download(HUB, f"mnist/{part}-00000-of-00001.parquet", repo_type="dataset")
+        except Exception as error:  # one of many, from several libraries
+            reason = type(error).__name__
+            raise ValueError(f"data 'hub' could not fetch {HUB} ({reason}); is this machine online?") from error
+        rows = pyarrow.parquet.read_table(file)
+        parts += [_decode(rows["image"].to_pylist()), torch.tensor(rows["label"].to_pylist(), dtype=torch.uint8)]
+    return Digits(*parts)
+
+
+def _decode(pictures: list[dict[str, bytes]]) -> UInt8[Tensor, "N Y X"]:
+    import numpy as np
+    from PIL import Image
+
+    return torch.from_numpy(np.stack([np.asarray(Image.open(BytesIO(picture["bytes"]))) for picture in pictures]))

@@ -1,0 +1,184 @@
+"""Recipes by name, and flags with types: a recipe's Config dataclass as command line and as YAML."""
+
+import argparse
+import ast
+import math
+import pkgutil
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, NoReturn
+
+from regard.checks import unknown
+
+
+class Wrong(Exception):
+    """The call was wrong: the user must hear it in one sentence, and the exit status is 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Wrong(message)
+
+
+def recipes() -> dict[str, str]:
+    """{name: the first sentence of its docstring} of every file in regard/recipes, without importing any.
+
+    >>> "glimpse" in recipes()
+    True
+    """
+    folder = import_module("regard.recipes").__path__
+    return {module.name: _first_sentence(module) for module in pkgutil.iter_modules(folder)}
+
+
+def _first_sentence(module: pkgutil.ModuleInfo) -> str:
+    spec = module.module_finder.find_spec(module.name, None)
+    if spec is None or spec.origin is None:
+        return ""
+    with open(spec.origin, encoding="utf-8") as file:
+        text = ast.get_docstring(ast.parse(file.read())) or ""
+    return re.split(r"(?<=[.:])\s|\n\n", text)[0].rstrip(".:")
+
+
+def recipe_of(verb: str, words: Sequence[str], default: str = "") -> tuple[str, list[str]]:
+    """The name of the recipe, which comes first, and the words that are left."""
+    if default and (not words or words[0].startswith("-")):
+        return default, list(words)
+    if words and words[0] in ("-h", "--help"):
+        print(f"usage: regard {verb} RECIPE ...\n\n`regard {verb} RECIPE --help` names its options. Recipes:\n")
+        print("\n".join(f"  {name}  {what}" for name, what in recipes().items()))
+        raise SystemExit(0)
+    if not words or words[0].startswith("-"):
+        raise Wrong(f"expected the name of a recipe after regard {verb}: there are {', '.join(recipes())}")
+    if words[0] not in recipes():
+        raise Wrong(unknown("recipe", words[0], recipes()))
+    return words[0], list(words[1:])
+
+
+def load_recipe(name: str) -> ModuleType:
+    """The module of a recipe."""
+    return import_module(f"regard.recipes.{name}")
+
+
+def typed_parser(verb: str, name: str, *classes: type, skip: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """A parser with a flag for every field of these dataclasses, typed, explained by the field's docstring.
+
+    The config.yaml of a run may be given as --config, so the name of the recipe is an option too.
+    """
+    from jsonargparse import SUPPRESS, ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    about = (load_recipe(name).__doc__ or "").split("\n\n")[0]
+    parser = ArgumentParser(prog=f"regard {verb} {name}", description=about, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config", action="config", metavar="FILE", help="Options from a YAML file.")
+    parser.add_argument("--recipe", type=Literal[name], default=name, help=SUPPRESS)
+    for each in classes:
+        parser.add_class_arguments(each, skip={field for field in skip if field in _names(each)})
+    return parser
+
+
+def _names(dataclass: type) -> list[str]:
+    return [field.name for field in fields(dataclass)]
+
+
+def build(dataclass: type, options: Any) -> Any:
+    """The dataclass with what was parsed for its fields. Raises Wrong for what it does not accept."""
+    given = {name: getattr(options, name) for name in _names(dataclass) if hasattr(options, name)}
+    try:
+        return dataclass(**given)
+    except (ValueError, TypeError) as error:
+        raise Wrong(str(error)) from None
+
+
+def at_least(least: int, config: Any, *names: str) -> None:
+    """Raises ValueError unless these fields are so much, or None.
+
+    >>> from types import SimpleNamespace as Config
+    >>> at_least(1, Config(epochs=0), "epochs")
+    Traceback (most recent call last):
+    ValueError: --epochs expected at least 1, but got 0
+    """
+    _check(config, names, f"at least {least}", lambda value: value is None or value >= least)
+
+
+def share(config: Any, *names: str) -> None:
+    """Raises ValueError unless these fields are at least zero and less than one.
+
+    >>> from types import SimpleNamespace as Config
+    >>> share(Config(dropout=1.0), "dropout")
+    Traceback (most recent call last):
+    ValueError: --dropout expected a share from 0 up to 1, but got 1.0
+    """
+    _check(config, names, "a share from 0 up to 1", lambda value: 0 <= value < 1)
+
+
+def above_zero(config: Any, *names: str) -> None:
+    """Raises ValueError unless these fields are above zero and finite.
+
+    >>> from types import SimpleNamespace as Config
+    >>> above_zero(Config(learning_rate=float("nan")), "learning_rate")
+    Traceback (most recent call last):
+    ValueError: --learning_rate expected a number above zero, but got nan
+    """
+    _check(config, names, "a number above zero", lambda value: 0 < value < math.inf)
+
+
+def _check(config: Any, names: Sequence[str], expected: str, suits: Callable[[Any], bool]) -> None:
+    for name in names:
+        if not suits(getattr(config, name)):
+            raise ValueError(f"--{name} expected {expected}, but got {getattr(config, name)}")
+
+
+def name_of(config: Any) -> str:
+    """What a run is called unless the user says so: its task, its attention or what it is over, as far as it has them,
+    and its seed.
+
+    >>> from types import SimpleNamespace as Config
+    >>> name_of(Config(task=2, over="softmax", seed=3)), name_of(Config(seed=0))
+    ('task2-softmax-seed3', 'seed0')
+    """
+    kinds = [getattr(config, name) for name in ("attention", "over") if hasattr(config, name)]
+    task = [f"task{config.task}"] if hasattr(config, "task") else []
+    return "-".join([*task, *kinds, f"seed{config.seed}"])
+
+
+def name_of_comparison(config: Any, usual: Any, quick: bool = False) -> str:
+    """What a comparison is called unless the user says so: what is not as usual.
+
+    >>> from types import SimpleNamespace as Config
+    >>> name_of_comparison(Config(epochs=3, data="../mnist"), Config(epochs=8, data="embedded"), quick=True)
+    'quick-epochs=3-data=mnist'
+    """
+    changed = [name for name, value in vars(usual).items() if getattr(config, name) != value]
+    words = [f"{name}={Path(str(getattr(config, name))).name}" for name in changed]
+    return "-".join(["quick", *words] if quick else words) or "default"
+
+
+def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> Any:
+    """What the words say. Raises Wrong, with the nearest flag, for what they may not say."""
+    known = list(parser._option_string_actions)
+    for flag in (word.split("=")[0] for word in words if word.startswith("--")):
+        if flag not in known:
+            raise Wrong(unknown("flag", flag, known))
+    parser.exit_on_error = False
+    try:
+        return parser.parse_args(list(words))
+    except argparse.ArgumentError as error:
+        raise Wrong(_plain(str(error), known)) from None
+
+
+def _plain(message: str, known: Sequence[str]) -> str:
+    """A parser's message as a sentence for a user."""
+    message = " ".join(message.split())
+    if found := re.match(r"Option '(.+)' is not accepted", message):
+        return unknown("name in the configuration file", found[1], [flag.lstrip("-") for flag in known])
+    if found := re.match(r"Parser key \"(.+?)\": Expected an? (.+?)\. Got value: (.*)", message):
+        wanted = re.sub(r"<class '(\w+)'>", r"\1", found[2])
+        wanted = re.sub(r"typing\.Literal\[(.*)\]", r"one of \1", wanted)
+        return f"--{found[1]} expected {wanted}, but got {found[3]!r}"
+    return message.removeprefix('Parser key "config": ')

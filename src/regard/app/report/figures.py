@@ -1,0 +1,149 @@
+"""Where it looked, as matplotlib figures: for files, papers and notebooks. `regard.app.report` makes the page.
+
+Every function gives a `Figure` of its own, free of pyplot's global state: `figure.savefig("path.png", dpi=200)`.
+Images are (C, Y, X) in [0, 1], locations and grids (y, x) in [-1, 1], boxes the edges y0, x0, y1, x1 in pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
+from torch import Tensor
+
+from regard.app.report import drawings as drawing
+from regard.app.report.report import Look, Number
+
+GAP = 0.08  # between the middles of two numbers, as a share of the image's width
+COLUMNS = 4  # of a gallery
+
+
+def learning_curves(
+    curves: Mapping[str, Sequence[tuple[Number, Number]]],
+    x: str = "seconds of training",
+    y: str = "error on the validation images",
+) -> Figure:
+    """A line for each of {model: [(x, error), ...]}, the error as a share of one.
+
+    >>> learning_curves({"soft": [(1.0, 0.9), (2.0, 0.4)]}).axes[0].get_xlabel()
+    'seconds of training'
+    """
+    figure = Figure((7, 4), layout="constrained")
+    axes = figure.subplots()
+    for i, (model, (colour, _)) in enumerate(drawing.colours(curves).items()):
+        dash = drawing.DASHES[i % len(drawing.DASHES)]
+        axes.plot(*np.reshape(curves[model], (-1, 2)).T, color=colour, linestyle=(0, dash), label=model)
+    axes.set(xlabel=x, ylabel=y, ylim=(0, None))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.spines[["top", "right"]].set_visible(False)
+    if curves:
+        axes.legend(frameon=False)
+    return figure
+
+
+def path(
+    image: Float[Tensor, "C Y X"],
+    locations: Float[Tensor, "T 2"],
+    patches: Float[Tensor, "T scales C g g"] | None = None,
+    box: Float[Tensor, "4"] | None = None,
+    model: str = "hard",
+) -> Figure:
+    """The image with a numbered path over it, and beside it what each glimpse saw, the sharpest patch on top.
+
+    >>> import torch
+    >>> len(path(torch.rand(1, 28, 28), torch.zeros(6, 2), torch.rand(6, 2, 1, 8, 8)).axes)
+    7
+    """
+    stacks = [] if patches is None else [drawing.stack(each) for each in patches]
+    figure, large = _beside(stacks)
+    _show(large, image, box)
+    _draw_path(large, image, locations, model)
+    return figure
+
+
+def heat(
+    image: Float[Tensor, "C Y X"],
+    weights: Float[Tensor, "T G"],
+    grid: Float[Tensor, "G 2"],
+    box: Float[Tensor, "4"] | None = None,
+    model: str = "soft",
+) -> Figure:
+    """The image under the weights of places on a grid: their mean over the glimpses, and beside it each glimpse.
+
+    >>> import torch
+    >>> len(heat(torch.rand(1, 28, 28), torch.ones(6, 4) / 4, torch.rand(4, 2) - 0.5).axes)
+    7
+    """
+    figure, large = _beside([drawing.picture(image)] * len(weights))
+    _show(large, image, box)
+    for axes, each in zip(figure.axes, (weights.mean(0), *weights), strict=True):
+        _draw_heat(axes, image, each, grid, model)
+    return figure
+
+
+def gallery(look: Look, model: str = "hard") -> Figure:
+    """All images of a look: where the model looked, and above each what it answered, and the truth if that is another.
+
+    >>> import torch
+    >>> figure = gallery(Look(torch.rand(2, 1, 28, 28), torch.tensor([3, 7]), torch.tensor([3, 1])), "cnn")
+    >>> [axes.get_title() for axes in figure.axes]
+    ['✓ 3', '✗ 1, not 7']
+    """
+    rows = -(-len(look) // COLUMNS)
+    figure = Figure((2.2 * COLUMNS, 2.4 * max(rows, 1)), layout="constrained")
+    for n in range(len(look)):
+        label, answer = int(look.labels[n]), int(look.predictions[n])
+        axes = figure.add_subplot(rows, COLUMNS, n + 1)
+        wrong = f"✗ {look.name(answer)}, not {look.name(label)}"
+        axes.set_title(f"✓ {look.name(answer)}" if label == answer else wrong)
+        _show(axes, look.images[n], None if look.boxes is None else look.boxes[n])
+        _draw(axes, look, n, model)
+    return figure
+
+
+def _draw(axes: Axes, look: Look, n: int, model: str) -> None:
+    if look.locations is not None:
+        _draw_path(axes, look.images[n], look.locations[n], model)
+    elif look.weights is not None and look.grid is not None:
+        _draw_heat(axes, look.images[n], look.weights[n].mean(0), look.grid, model)
+
+
+def _beside(pictures: Sequence[np.ndarray]) -> tuple[Figure, Axes]:
+    """A figure with room for a large picture, and the small ones in a row to its right, numbered."""
+    figure = Figure((8 if pictures else 4, 4), layout="constrained")
+    count = len(pictures)
+    large, *small = np.ravel(figure.subplots(1, 1 + count, width_ratios=[max(count, 1), *[1] * count]))
+    for step, (axes, each) in enumerate(zip(small, pictures, strict=True), start=1):
+        axes.set_title(str(step), fontsize="small")
+        axes.imshow(each, cmap="gray", vmin=0, vmax=255)
+        axes.axis("off")
+    return figure, large
+
+
+def _show(axes: Axes, image: Tensor, box: Tensor | None) -> None:
+    *_, height, width = image.shape
+    axes.imshow(drawing.picture(image), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    axes.axis("off")
+    if box is not None:
+        y0, x0, y1, x1 = box.tolist()
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="white", linestyle="--"))
+
+
+def _draw_path(axes: Axes, image: Tensor, locations: Tensor, model: str) -> None:
+    colour = drawing.colours([model])[model][1]
+    *_, height, width = image.shape
+    points = drawing.pixels(locations.detach().cpu(), height, width)
+    axes.plot(points[:, 1].tolist(), points[:, 0].tolist(), "-o", color=colour, markersize=3)
+    for mark in drawing.marks(points, GAP * width, height, width):
+        axes.plot(*zip(mark.point[::-1], mark.place[::-1], strict=True), color=colour, linewidth=0.7)
+        badge = {"boxstyle": "circle,pad=0.2", "facecolor": colour}
+        axes.text(mark.place[1], mark.place[0], mark.text, fontsize="x-small", ha="center", va="center", bbox=badge)
+
+
+def _draw_heat(axes: Axes, image: Tensor, weights: Tensor, grid: Tensor, model: str) -> None:
+    *_, height, width = image.shape
+    tint = drawing.tint(drawing.heat(weights, grid, height, width), drawing.colours([model])[model][1])
+    axes.imshow(tint, extent=axes.images[0].get_extent(), interpolation="nearest")

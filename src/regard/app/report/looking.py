@@ -1,0 +1,185 @@
+"""Where a trained model looked and where it failed: pictures and a page for one run, and the parts for a comparison."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from heapq import nlargest
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regard.app.report.glances import read_learning
+from regard.app.report.matrix import Matrix
+from regard.app.report.report import Look, Picture, Report, write_report
+from regard.app.training import run as runs
+
+SHOWN = 12  # images or sentences on a page
+WORST = 10  # of those that were answered worst
+
+Seen = Look | list[Picture]
+
+
+def open_run(run: Path, data: str = "") -> tuple[ModuleType, Any, nn.Module, Any]:
+    """(recipe, config, model, splits) of a run; of other data than it was trained on, if that is given: if the recipe
+    has a `fitted`, which makes splits fit the weights, the run's own data need not be there."""
+    if not data:
+        recipe, config, splits, model = runs.open_run(run)
+        return recipe, config, model, splits
+    recipe, config = runs.read_config(run)
+    config = replace(config, data=data)
+    if not hasattr(recipe, "fitted"):
+        return recipe, config, runs.load(run)[2], recipe.data(config)
+    weights = runs.read_weights(run)
+    splits = recipe.fitted(recipe.data(config), weights)
+    return recipe, config, runs.filled(recipe.Model(config, splits), weights, run), splits
+
+
+@torch.no_grad()
+def results(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Iterator[dict[str, Tensor]]:
+    """What the recipe says of each example of a split, a batch at a time; chance is the same each time."""
+    model.eval()
+    for number, indices in enumerate(torch.arange(len(split)).split(batch)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(number)
+            values = recipe.evaluate(model, split.batch(indices, None))
+        yield values
+
+
+def evaluate(run: Path, data: str) -> dict[str, float]:
+    """The averages over the test split of other data than a run was trained on: {"test_error": 0.05}."""
+    recipe, config, model, splits = open_run(run, data)
+    means = averages(recipe, model, splits.test, config.batch)
+    return {f"test_{name}": value for name, value in means.items()}
+
+
+def averages(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> dict[str, float]:
+    """The averages over a split of what the recipe says of each example."""
+    parts = list(results(recipe, model, split, batch))
+    values = {name: torch.cat([part[name].double() for part in parts]) for name in parts[0]}
+    return concluded(recipe, {name: (each.sum().item(), float(len(each))) for name, each in values.items()})
+
+
+def concluded(recipe: ModuleType, sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """What the sums over a split and the numbers of what was summed say: means, unless the recipe has a `conclude` of
+    its own, as for a figure that is no mean.
+
+    >>> concluded(ModuleType("recipe"), {"error": (2.0, 8.0)})
+    {'error': 0.25}
+    """
+    if hasattr(recipe, "conclude"):
+        return recipe.conclude(sums)
+    return {name: total / count for name, (total, count) in sums.items()}
+
+
+@torch.no_grad()
+def look(recipe: ModuleType, model: nn.Module, split: Any, indices: Tensor) -> Any:
+    """Where the model looked on these examples."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return recipe.look(model.eval(), split.batch(indices, None))
+
+
+def failures(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Any:
+    """Where it looked on the first examples that it answered wrongly, or if the recipe says of each its `badness`, on
+    the worst of all; None if no answer is wrong."""
+    wrong = _wrong(recipe, model, split, batch)
+    worst = nlargest(WORST, wrong, itemgetter(0)) if hasattr(recipe, "badness") else islice(wrong, SHOWN)
+    indices = [number for _, number in worst]
+    return look(recipe, model, split, torch.tensor(indices)) if indices else None
+
+
+def _wrong(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Iterator[tuple[Any, int]]:
+    """How bad each wrong answer is, and the number of its example."""
+    for n, values in enumerate(results(recipe, model, split, batch)):
+        badness = recipe.badness(values) if hasattr(recipe, "badness") else values["error"]
+        yield from ((badness[i], n * batch + i) for i in values["error"].nonzero().flatten().tolist())
+
+
+def show(run: Path, folder: Path, data: str = "") -> list[Path]:
+    """Writes the pictures of a run and its report.html to a folder, on the first of the test split; returns what it
+    wrote."""
+    recipe, config, model, splits = open_run(run, data)
+    seen = look(recipe, model, splits.test, torch.arange(min(SHOWN, len(splits.test))))
+    failed = failures(recipe, model, splits.test, config.batch)
+    page = Report(
+        title=f"Where {run.name} looked",
+        question=sentence(recipe),
+        data=splits.describe,
+        curves={run.name: points} if (points := curve(run, recipe)) else {},
+        curves_x="epoch",
+        curves_y=getattr(recipe, "ERROR", Report.curves_y),
+        **shown(recipe, {run.name: seen}, {run.name: failed}),
+        learning={run.name: learned} if (learned := read_learning(run)) else {},
+        command=f"regard look {run}",
+        config=runs.files(run)[0].read_text(encoding="utf-8"),
+    )
+    drawn = [*draw(folder / "pictures", seen, run.name), *_draw_learned(folder / "pictures", learned)]
+    return [*drawn, write_report(folder / "report.html", page)]
+
+
+def shown(recipe: ModuleType, seen: Mapping[str, Seen], failed: Mapping[str, Seen | None]) -> dict[str, Any]:
+    """Where models looked and where they failed, if they did, as fields of a report."""
+    failed = {name: each for name, each in failed.items() if each}
+    if all(isinstance(each, Look) for each in seen.values()):
+        return {"looks": seen, "failures": failed}
+    names = {name: name if len(seen) > 1 else "it" for name in seen}
+    looked = {f"Where {names[name]} looked": each for name, each in seen.items()}
+    how = "failed most" if hasattr(recipe, "badness") else "failed"
+    return {"pictures": looked | {f"Where {names[name]} {how}": each for name, each in failed.items()}}
+
+
+def sentence(recipe: ModuleType) -> str:
+    """The first sentence of a recipe's docstring: its task."""
+    return (recipe.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+
+
+def curve(run: Path, recipe: ModuleType) -> list[tuple[float, float]]:
+    """What the recipe watches, after each epoch: an error, or as a share of the recipe's `BEST`, which is one unless it
+    says so, what a share of right answers lacks to that."""
+    (name, order), best = recipe.WATCH, getattr(recipe, "BEST", 1.0)
+    rows = runs.read_metrics(run)
+    return [(float(row["epoch"]), (row[name] if order == "min" else best - row[name]) / best) for row in rows]
+
+
+def draw(folder: Path, seen: Seen, model: str) -> list[Path]:
+    """Draws all images of a look on one sheet, and each by itself with what was seen there; or writes the pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(seen, Look):
+        return _draw(folder, seen, model)
+    paths = [folder / f"{n}.png" for n in range(1, len(seen) + 1)]
+    for path, picture in zip(paths, seen, strict=True):
+        runs.write(path, picture.png)
+    return paths
+
+
+def _draw(folder: Path, seen: Look, model: str) -> list[Path]:
+    from regard.app.report import figures as plots
+
+    figures = {"gallery": plots.gallery(seen, model)}
+    for n, image in enumerate(seen.images):
+        box = None if seen.boxes is None else seen.boxes[n]
+        if seen.locations is not None:
+            patches = None if seen.patches is None else seen.patches[n]
+            figures[f"image-{n + 1}"] = plots.path(image, seen.locations[n], patches, box, model)
+        elif seen.weights is not None and seen.grid is not None:
+            figures[f"image-{n + 1}"] = plots.heat(image, seen.weights[n], seen.grid, box, model)
+    return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+
+def _draw_learned(folder: Path, learned: Mapping[int, Matrix]) -> list[Path]:
+    """Draws how it learned where to look, if that is known."""
+    from regard.app.report import sentence_figures as sentences
+
+    return [_save(sentences.learned(learned), folder / "learning.png")] if learned else []
+
+
+def _save(figure: Any, path: Path) -> Path:
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    runs.write(path, picture.getvalue())
+    return path

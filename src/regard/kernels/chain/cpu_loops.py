@@ -1,0 +1,442 @@
+"""The loops of linear chains, for numba: imported when they are first called.
+
+Rows n are sequences of T positions by S states; `transitions` is a matrix for each row, or one for all. Sums are taken
+of probabilities, not of their logarithms: scores are relative to their maximum, and a message from one position to the
+next is divided by its sum. Where that might not be exact, the row is done again in logarithms. What is read and
+written may be of lower precision.
+"""
+
+import math
+
+import numpy as np
+
+from regard.kernels.chain import two_labels_cpu_loops
+from regard.kernels.on_cpu import compiled
+
+SMALL = 1e-100
+"""Above it, what numbers too small for float64 would have added does not count."""
+
+
+@compiled
+def expectations(first, last, nodes, transitions, present, log_z, found):
+    """Of rows first to last log Z, and the expected labels (T, S) and, where there is room for them behind those, the
+    transitions (S, S)."""
+    length, states = nodes.shape[1:]
+    scratch, links, factors = room(length, states), np.empty((states, states)), np.empty((states, states))
+    spare, highest = np.empty((states, states), found.dtype), 0.0
+    for n in range(first, last):
+        if n == first or len(transitions) > 1:
+            links[:] = transitions[min(n, len(transitions) - 1)]
+            highest = exponentials(links, factors)
+        labels, pairs = in_two(found[n], length, states, spare)
+        log_z[n] = of_row(nodes[n], links, factors, highest, present[n], scratch, labels, pairs)
+
+
+@compiled
+def tangents(first, last, nodes, transitions, present, along, moved, moved_pairs):
+    """How fast the expectations move where the scores move along a direction, that of the labels, and of the
+    transitions if they are given behind: the Hessian of log Z times it."""
+    length, states = nodes.shape[1:]
+    scratch, links, factors = room(length, states), np.empty((states, states)), np.empty((states, states))
+    nothing = np.zeros((states, states), along.dtype)
+    for n in range(first, last):
+        if n == first or len(transitions) > 1:
+            links[:] = transitions[min(n, len(transitions) - 1)]
+            exponentials(links, factors)
+        labels, pairs = in_two(along[n], length, states, nothing)
+        tangents_of_row(nodes[n], links, factors, present[n], labels, pairs, scratch, moved[n], moved_pairs[n])
+
+
+@compiled
+def segment_means(first, last, scores, stay, present, means):
+    """The probability of label 1 of two, which scores (N, T), where neighbours score `stay` (N,) for being alike."""
+    length = scores.shape[1]
+    scratch, links, factors = room(length, 2), np.zeros((2, 2)), np.empty((2, 2))
+    nodes, labels, pairs = np.zeros((length, 2)), np.empty((length, 2)), np.empty((2, 2))
+    for n in range(first, last):
+        nodes[:, 1] = scores[n]
+        links[0, 0] = links[1, 1] = stay[n]
+        of_row(nodes, links, factors, exponentials(links, factors), present[n], scratch, labels, pairs)
+        means[n] = labels[:, 1]
+
+
+@compiled
+def segment_tangents(first, last, scores, stay, present, along, moved, moved_stay):
+    """How the gradient of log Z, which the means are, moves along a direction."""
+    length = scores.shape[1]
+    scratch, links, factors = room(length, 2), np.zeros((2, 2)), np.empty((2, 2))
+    nodes, labels, pairs = np.zeros((length, 2)), np.zeros((length, 2)), np.zeros((2, 2))
+    slopes, turned = np.empty((length, 2)), np.empty((2, 2))
+    for n in range(first, last):
+        nodes[:, 1], labels[:, 1] = scores[n], along[n]
+        links[0, 0] = links[1, 1] = stay[n]
+        exponentials(links, factors)
+        tangents_of_row(nodes, links, factors, present[n], labels, pairs, scratch, slopes, turned)
+        moved[n] = slopes[:, 1]
+        moved_stay[n] = turned[0, 0] + turned[1, 1]
+
+
+@compiled
+def room(length, states):
+    """What a row needs beside its answer: numbers for each position, for each label there, and for each transition."""
+    return np.empty((5, length)), np.empty((6, length, states)), np.empty((4, states, states))
+
+
+@compiled
+def of_row(nodes, transitions, factors, highest, present, scratch, labels, pairs):
+    """Log Z and the expectations of one row: by the odds of two labels, else by probabilities, else by logarithms."""
+    numbers, tables, squares = scratch
+    if nodes.shape[1] == 2:
+        gaps, odds, low, high = numbers[0], numbers[1], numbers[2], numbers[3]
+        two_labels_cpu_loops.differences(nodes, gaps)
+        if two_labels_cpu_loops.filtered(gaps, factors, present, odds, low, high):
+            two_labels_cpu_loops.smoothed(present, odds, low, high, labels, pairs)
+            return two_labels_cpu_loops.log_sum(nodes, factors, highest, present, odds)
+    scores, likely, found, expected = tables[0], tables[1], tables[2], squares[0]
+    scores[:] = nodes
+    log_z = scaled(scores, factors, highest, present, likely, found, expected)
+    if log_z != log_z:
+        still, no_pairs = np.zeros_like(scores), np.zeros_like(expected)
+        log_z = in_logarithms(scores, transitions, present, still, no_pairs, found, expected, tables[3], squares[1])
+    labels[:], pairs[:] = found, expected
+    return log_z
+
+
+@compiled
+def tangents_of_row(nodes, transitions, factors, present, along, turn, scratch, moved, moved_pairs):
+    """The tangents of one row, likewise."""
+    numbers, tables, squares = scratch
+    if nodes.shape[1] == 2:
+        gaps, odds, low, high, slopes = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
+        two_labels_cpu_loops.differences(nodes, gaps)
+        if two_labels_cpu_loops.filtered(gaps, factors, present, odds, low, high):
+            two_labels_cpu_loops.tangents(present, odds, low, high, along, turn, slopes, moved, moved_pairs)
+            return
+    scores, direction, turned, expected = tables[0], tables[1], squares[0], squares[1]
+    scores[:], direction[:], turned[:] = nodes, along, turn
+    given = scores, factors, factors * turned, present, direction
+    change, change_pairs = tables[2], squares[2]
+    if not scaled_tangents(*given, tables[3], tables[4], tables[5], expected, change, change_pairs):
+        in_logarithms(scores, transitions, present, direction, turned, tables[4], expected, change, change_pairs)
+    moved[:], moved_pairs[:] = change, change_pairs
+
+
+@compiled
+def in_two(row, length, states, otherwise):
+    """What is of labels (T, S) and of transitions (S, S) in a row of both, or else of labels alone."""
+    labels = row[: length * states].reshape(length, states)
+    return labels, row[length * states :].reshape(states, states) if len(row) > length * states else otherwise
+
+
+@compiled
+def exponentials(scores, factors):
+    """Those of the scores less the highest one, which is returned."""
+    highest = scores.max()
+    factors[:] = np.exp(scores - highest)
+    return highest
+
+
+@compiled
+def scaled(nodes, factors, highest, present, likely, labels, pairs):
+    """The same of one row, by messages of probabilities forward and backward; NaN where they may be inexact."""
+    length, states = nodes.shape
+    total = 0.0
+    for t in range(length):
+        if not present[t]:
+            continue
+        best = nodes[t, 0]
+        for j in range(1, states):
+            best = max(best, nodes[t, j])
+        for j in range(states):
+            likely[t, j] = math.exp(nodes[t, j] - best)
+            labels[t, j] = 0.0
+        if t > 0 and present[t - 1]:
+            total += highest
+            for i in range(states):
+                reached = labels[t - 1, i]
+                for j in range(states):
+                    labels[t, j] += reached * factors[i, j]
+            for j in range(states):
+                labels[t, j] *= likely[t, j]
+        else:
+            for j in range(states):
+                labels[t, j] = likely[t, j]
+        size = 0.0
+        for j in range(states):
+            size += labels[t, j]
+        if not size >= SMALL:
+            return np.nan
+        for j in range(states):
+            labels[t, j] /= size
+        total += best + math.log(size)
+    after, weighed = np.ones(states), np.empty(states)
+    pairs[:] = 0.0
+    for t in range(length - 1, -1, -1):
+        if not present[t]:
+            labels[t] = 0.0
+            continue
+        if t + 1 < length and present[t + 1]:
+            for j in range(states):
+                weighed[j] = likely[t + 1, j] * after[j]
+            size, both = 0.0, 0.0
+            for i in range(states):
+                left = 0.0
+                for j in range(states):
+                    left += factors[i, j] * weighed[j]
+                after[i] = left
+                size += left
+                both += labels[t, i] * left
+            if not (size >= SMALL and both >= SMALL * size):
+                return np.nan
+            for i in range(states):
+                share = labels[t, i] / both
+                labels[t, i] = share * after[i]
+                after[i] /= size
+                for j in range(states):
+                    pairs[i, j] += share * weighed[j]
+        else:
+            after[:] = 1.0
+    pairs *= factors
+    return total
+
+
+@compiled
+def scaled_tangents(nodes, factors, sloped, present, along, likely, labels, slopes, pairs, moved, moved_pairs):
+    """The tangents of one row by the same messages and how fast they move; False where they may be inexact."""
+    length, states = nodes.shape
+    for t in range(length):
+        if not present[t]:
+            continue
+        best = nodes[t, 0]
+        for j in range(1, states):
+            best = max(best, nodes[t, j])
+        for j in range(states):
+            likely[t, j] = math.exp(nodes[t, j] - best)
+            labels[t, j] = 0.0
+            slopes[t, j] = 0.0
+        if t > 0 and present[t - 1]:
+            for i in range(states):
+                reached, slope = labels[t - 1, i], slopes[t - 1, i]
+                for j in range(states):
+                    labels[t, j] += reached * factors[i, j]
+                    slopes[t, j] += slope * factors[i, j] + reached * sloped[i, j]
+            for j in range(states):
+                labels[t, j] *= likely[t, j]
+                slopes[t, j] *= likely[t, j]
+        else:
+            for j in range(states):
+                labels[t, j] = likely[t, j]
+        size, change = 0.0, 0.0
+        for j in range(states):
+            size += labels[t, j]
+            slopes[t, j] += labels[t, j] * along[t, j]
+            change += slopes[t, j]
+        if not size >= SMALL:
+            return False
+        for j in range(states):
+            labels[t, j] /= size
+            slopes[t, j] = (slopes[t, j] - labels[t, j] * change) / size
+    after, later, weighed, weighed_slopes = np.ones(states), np.zeros(states), np.empty(states), np.empty(states)
+    pairs[:] = 0.0
+    moved_pairs[:] = 0.0
+    for t in range(length - 1, -1, -1):
+        if not present[t]:
+            moved[t] = 0.0
+            continue
+        if t + 1 < length and present[t + 1]:
+            for j in range(states):
+                weighed[j] = likely[t + 1, j] * after[j]
+                weighed_slopes[j] = likely[t + 1, j] * later[j] + weighed[j] * along[t + 1, j]
+            size, change, both, both_change = 0.0, 0.0, 0.0, 0.0
+            for i in range(states):
+                left, slope = 0.0, 0.0
+                for j in range(states):
+                    left += factors[i, j] * weighed[j]
+                    slope += factors[i, j] * weighed_slopes[j] + sloped[i, j] * weighed[j]
+                after[i], later[i] = left, slope
+                size += left
+                change += slope
+                both += labels[t, i] * left
+                both_change += slopes[t, i] * left + labels[t, i] * slope
+            if not (size >= SMALL and both >= SMALL * size):
+                return False
+            for i in range(states):
+                share = labels[t, i] / both
+                share_slope = (slopes[t, i] - share * both_change) / both
+                moved[t, i] = share_slope * after[i] + share * later[i]
+                after[i] /= size
+                later[i] = (later[i] - after[i] * change) / size
+                for j in range(states):
+                    pairs[i, j] += share * weighed[j]
+                    moved_pairs[i, j] += share_slope * weighed[j] + share * weighed_slopes[j]
+        else:
+            after[:] = 1.0
+            later[:] = 0.0
+            moved[t] = slopes[t]
+    moved_pairs[:] = factors * moved_pairs + sloped * pairs
+    return True
+
+
+@compiled
+def in_logarithms(nodes, transitions, present, along, along_pairs, labels, pairs, moved, moved_pairs):
+    """The logarithm of Z, the expectations and their tangents of one row, exact whatever the scores are."""
+    length, states = nodes.shape
+    before, slopes = np.empty((length, states)), np.zeros((length, states))
+    chances = np.empty(states)
+    labels[:], moved[:], pairs[:], moved_pairs[:] = 0.0, 0.0, 0.0, 0.0
+    log_z, drift = forward(nodes, transitions, present, along, along_pairs, before, slopes)
+    if log_z == -np.inf:
+        return log_z
+    after, later, ahead, ahead_slopes = np.zeros(states), np.zeros(states), np.empty(states), np.empty(states)
+    rest, rest_slope = 0.0, 0.0
+    for t in range(length - 1, -1, -1):
+        if not present[t]:
+            continue
+        if t + 1 < length and present[t + 1]:
+            for j in range(states):
+                ahead[j] = nodes[t + 1, j] + after[j]
+                ahead_slopes[j] = along[t + 1, j] + later[j]
+            for i in range(states):
+                after[i] = log_sum(transitions[i] + ahead, chances)
+                later[i] = 0.0
+                for j in range(states):
+                    slope = along_pairs[i, j] + ahead_slopes[j]
+                    later[i] += chances[j] * slope
+                    joint = math.exp(before[t, i] + transitions[i, j] + ahead[j] - log_z)
+                    pairs[i, j] += joint
+                    moved_pairs[i, j] += joint * (slopes[t, i] + slope - drift)
+        else:
+            after[:], later[:] = rest, rest_slope
+        for i in range(states):
+            labels[t, i] = math.exp(before[t, i] + after[i] - log_z)
+            moved[t, i] = labels[t, i] * (slopes[t, i] + later[i] - drift)
+        if t == 0 or not present[t - 1]:
+            rest = log_sum(nodes[t] + after, chances)
+            rest_slope = (chances * (along[t] + later)).sum()
+    return log_z
+
+
+@compiled
+def forward(nodes, transitions, present, along, along_pairs, before, slopes):
+    """The logarithm of Z and its slope, and those of the sums over all that stands before each label, with it."""
+    length, states = nodes.shape
+    chances = np.empty(states)
+    total, drift = 0.0, 0.0
+    for t in range(length):
+        if not present[t]:
+            continue
+        for j in range(states):
+            if t > 0 and present[t - 1]:
+                reached = log_sum(before[t - 1] + transitions[:, j], chances)
+                slope = (chances * (slopes[t - 1] + along_pairs[:, j])).sum()
+            else:
+                reached, slope = total, drift
+            before[t, j] = nodes[t, j] + reached
+            slopes[t, j] = along[t, j] + slope
+        if t + 1 == length or not present[t + 1]:
+            total = log_sum(before[t], chances)
+            drift = (chances * slopes[t]).sum()
+    return total, drift
+
+
+@compiled
+def log_sum(scores, chances):
+    """The logarithm of the sum of exponentials, and the softmax, which is zero where nothing is possible."""
+    best = -np.inf
+    for score in scores:
+        if not score <= best:
+            best = score
+    if best == -np.inf and scores.sum() == best:  # else there is NaN before it
+        chances[:] = 0.0
+        return best
+    total = 0.0
+    for j in range(len(scores)):
+        chances[j] = math.exp(scores[j] - best)
+        total += chances[j]
+    chances /= total
+    return best + math.log(total)
+
+
+@compiled
+def draw(first, last, nodes, transitions, present, noise, drawn):
+    """Labellings (N, draws, T), each position by its chance given the one after it, for uniform noise of that shape."""
+    length, states = nodes.shape[1:]
+    before, still, no_pairs = np.empty((length, states)), np.zeros((length, states)), np.zeros((states, states))
+    slopes, chances = np.empty((length, states)), np.empty(states)
+    drawn[first:last] = -1
+    for n in range(first, last):
+        own = transitions[min(n, len(transitions) - 1)]
+        log_z, _ = forward(nodes[n], own, present[n], still, no_pairs, before, slopes)
+        if log_z == -np.inf:
+            continue
+        for s in range(noise.shape[1]):
+            for t in range(length - 1, -1, -1):
+                if present[n, t]:
+                    linked = t + 1 < length and present[n, t + 1]
+                    log_sum(before[t] + own[:, drawn[n, s, t + 1]] if linked else before[t], chances)
+                    drawn[n, s, t] = pick(chances, noise[n, s, t])
+
+
+@compiled
+def pick(chances, level):
+    """Where the sum of the chances passes the level, at a place that has one."""
+    passed, found = 0.0, 0
+    for i in range(len(chances)):
+        if chances[i] > 0:
+            found = i
+            passed += chances[i]
+            if passed > level:
+                return found
+    return found
+
+
+@compiled
+def best(first, last, nodes, transitions, present, found):
+    """The labellings (N, k, T) with the highest scores, best first, -1 throughout where there are fewer.
+
+    An absent position, and those before the first and after the last, has one state, number 0.
+    """
+    (length, states), k = nodes.shape[1:], found.shape[1]
+    origin = np.empty((length + 1, states, k), dtype=np.int64)  # state * k + rank of the one before
+    heads, unlinked, taken = np.empty(states), np.zeros(states), np.empty(states, dtype=np.int64)
+    found[first:last] = -1
+    for n in range(first, last):
+        into = transitions[min(n, len(transitions) - 1)].T.copy()
+        scores, ahead = np.full((states, k), -np.inf), np.full((states, k), -np.inf)
+        scores[0, 0] = 0.0
+        for t in range(length + 1):
+            here, behind = t < length and present[n, t], t > 0 and present[n, t - 1]
+            ahead[:] = -np.inf
+            for j in range(states if here else 1):
+                score = nodes[n, t, j] if here else 0.0
+                links = into[j] if here and behind else unlinked[: states if behind else 1]
+                merge(scores, links, score, heads, taken, ahead[j], origin[t, j])
+            scores, ahead = ahead, scores
+        for rank in range(k):
+            if scores[0, rank] == -np.inf:
+                break
+            state, place = 0, rank
+            for t in range(length, 0, -1):
+                state, place = divmod(origin[t, state, place], k)
+                if present[n, t - 1]:
+                    found[n, rank, t - 1] = state
+
+
+@compiled
+def merge(scores, links, score, heads, taken, merged, origin):
+    """The k best of the states' k best scores, each state's in order, with its link: O(states k)."""
+    k = len(merged)
+    for i in range(len(links)):
+        heads[i] = scores[i, 0] + links[i]
+        taken[i] = 0
+    for rank in range(k):
+        state = 0
+        for i in range(1, len(links)):
+            if heads[i] > heads[state]:
+                state = i
+        if not heads[state] + score > -np.inf:
+            break
+        merged[rank] = heads[state] + score
+        origin[rank] = state * k + taken[state]
+        taken[state] += 1
+        heads[state] = scores[state, taken[state]] + links[state] if taken[state] < k else -np.inf

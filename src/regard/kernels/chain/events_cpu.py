@@ -1,0 +1,52 @@
+"""The best labellings of a linear chain, and drawn ones, on the CPU: one row after another."""
+
+import torch
+from torch import Tensor
+
+from regard.kernels import on_cpu
+from regard.kernels.autograd import discrete
+
+
+def _best(nodes: Tensor, transitions: Tensor, present: Tensor, k: int) -> Tensor:
+    from regard.kernels.chain import cpu_loops
+
+    found = _best_shape(nodes, transitions, present, k)
+    arrays = [each.numpy() for each in (*_doubled(nodes, transitions, present), found)]
+    on_cpu.run(cpu_loops.best, [(*block, *arrays) for block in on_cpu.blocks(len(nodes))])
+    return found
+
+
+def _best_shape(nodes: Tensor, transitions: Tensor, present: Tensor, k: int) -> Tensor:
+    return nodes.new_empty((len(nodes), k, nodes.shape[1]), dtype=torch.long)
+
+
+def _drawn(nodes: Tensor, transitions: Tensor, present: Tensor, noise: Tensor) -> Tensor:
+    from regard.kernels.chain import cpu_loops
+
+    drawn = _drawn_shape(nodes, transitions, present, noise)
+    arrays = [each.numpy() for each in (*_doubled(nodes, transitions, present), noise.contiguous(), drawn)]
+    on_cpu.run(cpu_loops.draw, [(*block, *arrays) for block in on_cpu.blocks(len(nodes))])
+    return drawn
+
+
+def _drawn_shape(nodes: Tensor, transitions: Tensor, present: Tensor, noise: Tensor) -> Tensor:
+    return torch.empty_like(noise, dtype=torch.long, memory_format=torch.contiguous_format)
+
+
+def rows(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the loops take; a transition matrix that all rows share stands there once."""
+    shared = transitions.stride(0) == 0
+    transitions = transitions[:1] if shared else transitions
+    return nodes.contiguous(), transitions.contiguous(), present.contiguous()
+
+
+def _doubled(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    nodes, transitions, present = rows(nodes, transitions, present)
+    return nodes.double(), transitions.double(), present
+
+
+best = discrete("best_labellings", _best, _best_shape)
+"""The k best (N, k, T) of nodes (N, T, S), transitions (N, S, S) and present (N, T)."""
+
+drawn = discrete("drawn_labellings", _drawn, _drawn_shape)
+"""Labellings drawn by uniform noise (N, draws, T), float64."""

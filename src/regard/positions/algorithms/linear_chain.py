@@ -1,0 +1,167 @@
+"""Linear chains: the sum over all labellings of a sequence, and its gradient, by dynamic programming."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from regard.kernels.chain import events_cpu as chain_events
+from regard.kernels.registry import find_road
+from regard.positions.algorithms.recurrence import NEVER
+from regard.positions.base import INFINITY
+
+SCANNED = 4
+"""The most states for which all positions are combined in pairs, in log2 T steps, by the plain road."""
+
+
+def log_partition(
+    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"]
+) -> Float[Tensor, "*B"]:
+    """log sum_z exp(sum_t nodes_{t, z_t} + sum_t transitions_{z_t, z_{t+1}}), over all labellings z of the positions
+    that are present; -inf where none is possible (Rabiner 1989, equations 19 to 21).
+
+    A transition counts where both of its positions are present. Time O(T S^2), memory O(T S).
+
+    >>> log_partition(torch.zeros(3, 2), torch.zeros(2, 2), torch.ones(3, dtype=torch.bool)).exp()
+    tensor(8.)
+    """
+    given = nodes, transitions, present
+    return (find_road((log_partition,), *given) or plain_log_partition)(*given)
+
+
+def marginals(
+    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"]
+) -> Float[Tensor, "*B P"]:
+    """The gradient of `log_partition` in nodes and transitions, flat, one after the other: how probable each label of
+    each position is, and how often each transition is expected. Time O(T S^2), memory O(T S).
+
+    >>> marginals(torch.zeros(3, 2), torch.zeros(2, 2), torch.ones(3, dtype=torch.bool))
+    tensor([0.5000, 0.5000, 0.5000, 0.5000, 0.5000, 0.5000, 0.5000, 0.5000, 0.5000,
+            0.5000])
+    """
+    given = nodes, transitions, present
+    return (find_road((marginals,), *given) or plain_marginals)(*given)
+
+
+def label_means(
+    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"]
+) -> Float[Tensor, "*B T S"]:
+    """Of the `marginals` those of the labels, with their shape. Time O(T S^2), memory O(T S).
+
+    >>> label_means(torch.zeros(1, 2), torch.zeros(2, 2), torch.ones(1, dtype=torch.bool))
+    tensor([[0.5000, 0.5000]])
+    """
+    given = nodes, transitions, present
+    return (find_road((label_means,), *given) or plain_label_means)(*given)
+
+
+def segment_means(
+    scores: Float[Tensor, "*B K"], stay: Float[Tensor, "*B"], present: Bool[Tensor, "*B K"]
+) -> Float[Tensor, "*B K"]:
+    """The marginals of label 1, of the labels 0 and 1, where label 1 has the scores and neighbours with the same label
+    score `stay`. Time and memory O(K).
+
+    >>> segment_means(torch.tensor([0.0, 9.0]), torch.tensor(9.0), torch.ones(2, dtype=torch.bool))
+    tensor([0.9998, 0.9999])
+    """
+    given = scores, stay, present
+    return (find_road((segment_means,), *given) or plain_segment_means)(*given)
+
+
+def two_labels(scores: Float[Tensor, "*B K"], stay: Float[Tensor, "*B"]) -> tuple[Tensor, Tensor]:
+    """The nodes (*B, K, 2) and transitions (*B, 2, 2) of the same."""
+    alike = torch.eye(2, dtype=torch.bool, device=stay.device)
+    return torch.stack((torch.zeros_like(scores), scores), -1), stay[..., None, None].where(alike, 0)
+
+
+def k_best(
+    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"], k: int
+) -> Int[Tensor, "k *B T"]:
+    """The k labellings with the highest scores, the best first, by Viterbi's algorithm with k candidates a state; -1 at
+    absent positions, and throughout where fewer are possible. Time O(T S^2 k), memory O(T S k) a row.
+
+    >>> k_best(torch.tensor([[0.0, 1.0], [0.0, 3.0]]), torch.zeros(2, 2), torch.ones(2, dtype=torch.bool), 2)
+    tensor([[1, 1],
+            [0, 1]])
+    """
+    return chain_events.best(*flat(nodes, transitions, present), k).movedim(1, 0).view(k, *present.shape)
+
+
+def sample(
+    nodes: Float[Tensor, "*B T S"],
+    transitions: Float[Tensor, "*B S S"],
+    present: Bool[Tensor, "*B T"],
+    shape: torch.Size,
+) -> Int[Tensor, "*SB T"]:
+    """Labellings drawn by their probabilities, from the last position to the first, each given the one after it
+    (forward filtering, backward sampling); -1 at absent positions, and throughout where none is possible.
+
+    Time O(T S^2) a row and O(T S) a draw.
+
+    >>> sample(torch.tensor([[0.0, -torch.inf]] * 3), torch.zeros(2, 2), torch.ones(3, dtype=torch.bool), torch.Size())
+    tensor([0, 0, 0])
+    """
+    given = flat(nodes, transitions, present)
+    noise = torch.rand((len(given[0]), shape.numel(), nodes.shape[-2]), dtype=torch.float64, device=nodes.device)
+    return chain_events.drawn(*given, noise).movedim(1, 0).view(*shape, *present.shape)
+
+
+def flat(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with all batch dimensions as one."""
+    if nodes.dim() == 3:
+        return nodes, transitions, present
+    rows, length, states = nodes.shape[:-2].numel(), *nodes.shape[-2:]
+    return (
+        nodes.reshape(rows, length, states),
+        transitions.reshape(rows, states, states),
+        present.reshape(rows, length),
+    )
+
+
+def plain_log_partition(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
+    """The plain road: position after position, or, where there are few states, halving their number each time."""
+    nodes, transitions = nodes.clamp(min=NEVER), transitions.clamp(min=NEVER)
+    nowhere = F.pad(nodes.new_zeros(1), (0, nodes.shape[-1] - 1), value=NEVER)  # an absent position has one state
+    nodes = nodes.where(present.unsqueeze(-1), nowhere)
+    linked = F.pad(present[..., 1:] & present[..., :-1], (1, 0))
+    states = nodes.shape[-1]
+    reached = nowhere.expand(*nodes.shape[:-2], states)
+    if states <= SCANNED:
+        steps = transitions.unsqueeze(-3).where(linked[..., None, None], 0) + nodes.unsqueeze(-2)  # (*B, T, S, S)
+        reached = _log_product(reached.unsqueeze(-2), _combined(steps)).squeeze(-2)
+    else:
+        for t in range(nodes.shape[-2]):
+            step = transitions.where(linked[..., t, None, None], 0)
+            reached = (reached.unsqueeze(-1) + step).logsumexp(-2) + nodes[..., t, :]
+    log_z = reached.logsumexp(-1)
+    return log_z.masked_fill(log_z < NEVER / 2, -INFINITY)
+
+
+def plain_marginals(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
+    """The plain road: the gradient by automatic differentiation."""
+    total = lambda nodes, transitions: plain_log_partition(nodes, transitions, present).sum()  # noqa: E731
+    return torch.cat([each.flatten(-2) for each in torch.func.grad(total, (0, 1))(nodes, transitions)], -1)
+
+
+def plain_label_means(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
+    """The plain road: the first of all marginals."""
+    found = plain_marginals(nodes, transitions, present)
+    return found[..., : nodes.shape[-2:].numel()].unflatten(-1, nodes.shape[-2:])
+
+
+def plain_segment_means(scores: Tensor, stay: Tensor, present: Tensor) -> Tensor:
+    """The plain road: the marginals of the chain."""
+    found = plain_marginals(*two_labels(scores, stay), present)
+    return found[..., 1 : 2 * scores.shape[-1] : 2]
+
+
+def _combined(steps: Tensor) -> Tensor:
+    """The product (*B, S, S) of the matrices (*B, T, S, S), whose entries are logarithms."""
+    while steps.shape[-3] > 1:
+        rest = steps[..., steps.shape[-3] & ~1 :, :, :]
+        steps = torch.cat((_log_product(steps[..., :-1:2, :, :], steps[..., 1::2, :, :]), rest), -3)
+    return steps.squeeze(-3)
+
+
+def _log_product(left: Tensor, right: Tensor) -> Tensor:
+    return (left.unsqueeze(-1) + right.unsqueeze(-3)).logsumexp(-2)

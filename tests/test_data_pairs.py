@@ -1,0 +1,209 @@
+"""Sentence pairs: what is read, what is refused and in which words, the tensors of a batch, and vocabularies."""
+
+import builtins
+import datetime
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from regard.app.data import translations
+from regard.app.data.generators.dates import dates
+from regard.app.data.pairs import Pairs, lines
+from regard.app.text.vocabulary import END, SPECIAL, UNKNOWN, Characters, subwords, vocabulary
+
+GERMAN = ["ein Haus", "ein rotes Haus", "das Haus, ein Baum", "rot & grün"]
+ENGLISH = ["a house", "a red house", "the house, a tree", "red & green"]
+COUNTS = {"train": 4, "val": 2, "test_2016": 1}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of three parts in two languages, some gzipped, some with the ends of lines of Windows."""
+    for part, count in COUNTS.items():
+        for language, texts in (("de", GERMAN), ("en", ENGLISH)):
+            end = "\r\n" if part == "val" else "\n"
+            data = "".join(text + end for text in texts[:count]).encode()
+            if language == "de":
+                (tmp_path / f"{part}.de.gz").write_bytes(gzip.compress(data))
+            else:
+                (tmp_path / f"{part}.en").write_bytes(data)
+    return tmp_path
+
+
+def test_a_folder_becomes_splits(folder: Path):
+    splits = translations(folder, "de", "en", count=60)
+    assert splits.describe == f"the files of {folder}, de to en: 4 training, 2 validation and 1 test pairs"
+    assert (splits.train.sources, splits.train.targets) == (GERMAN, ENGLISH)
+    assert splits.valid.targets == ENGLISH[:2] and splits.test.sources == GERMAN[:1]
+    assert not splits.train.tokenised
+
+
+def test_either_language_may_be_the_source(folder: Path):
+    assert translations(folder, "en", "de", count=60).train.sources == ENGLISH
+
+
+@pytest.mark.parametrize(("place", "tokenised"), [("tok", True), ("raw", False)])
+def test_parts_may_lie_in_a_folder_below(folder: Path, place: str, tokenised: bool):
+    (folder / place).mkdir()
+    for file in list(folder.glob("*.*")):
+        file.rename(folder / place / (file.name.replace(".", ".lc.norm.tok.", 1) if tokenised else file.name))
+    splits = translations(folder, count=60)
+    assert splits.train.tokenised == tokenised and str(folder / place) in splits.describe
+
+
+def refused(folder: Path, sentence: str, source: str = "de", target: str = "en") -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        translations(folder, source, target)
+
+
+def test_files_of_different_lengths_are_refused(folder: Path):
+    (folder / "val.en").write_text("a house\n")
+    refused(
+        folder,
+        f"val.de.gz and val.en expected as many lines, but have 2 and 1: which line translates which in {folder} is "
+        "not known",
+    )
+
+
+@pytest.mark.parametrize("text", ["", "\n", "\n \n"])
+def test_empty_files_are_refused(folder: Path, text: str):
+    (folder / "train.en").write_text(text)
+    refused(folder, f"{folder / 'train.en'} holds no sentence")
+
+
+def test_another_encoding_is_refused(folder: Path):
+    (folder / "val.en").write_bytes("a house\ngrün\n".encode("latin-1"))
+    refused(folder, f"{folder / 'val.en'}, line 2: expected text in UTF-8, but got the byte 0xfc")
+
+
+def test_a_language_that_is_not_there_is_refused(folder: Path):
+    refused(folder, f"the language 'fr' is not in {folder}: there are de, en", target="fr")
+
+
+def test_a_part_that_is_not_there_is_refused(folder: Path):
+    (folder / "val.en").unlink()
+    refused(folder, f"{folder} has no file val*.en or val*.en.gz, nor have its tok and raw")
+
+
+def test_several_files_of_a_part_are_refused(folder: Path):
+    (folder / "test_2017.en").write_text("a house\n")
+    refused(folder, f"{folder} expected one file test*.en or .gz, but has 2")
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path):
+    place = tmp_path / "nowhere"
+    refused(place, f"data folder {place} does not exist; expected 'generated' or a folder of sentence pairs")
+
+
+def test_a_damaged_archive_is_named(folder: Path):
+    file = folder / "train.de.gz"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=f"^{re.escape(str(file))} is not a whole gzip file: "):
+        translations(folder)
+
+
+def test_without_the_extra_one_is_told_which(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    real = builtins.__import__
+
+    def absent(name, *rest):
+        if name == "tokenizers":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    refused(folder, "sentences from files need the extra text: pip install 'regard[text]'")
+    assert len(translations().train) == 4000, "dates do not"
+
+
+def test_lines_end_where_files_end_them():
+    assert lines("a\u2028b\x0bc \n\nd".encode(), "") == ["a\u2028b\x0bc", "", "d"]
+    assert lines(b"", "") == [] and lines(b"\n", "") == [""]
+
+
+def test_a_batch(folder: Path):
+    split = translations(folder, count=60).train
+    batch = split.batch(torch.tensor([2, 0]))
+    assert batch["source"].shape == (2, len(split.source[2])) and batch["target"].shape == (2, len(split.target[2]))
+    for key, texts in (("source", GERMAN), ("target", ENGLISH)):
+        for row, text in zip(batch[key], (texts[2], texts[0]), strict=True):
+            numbers = row[row > 0].tolist()
+            assert numbers[-1] == END and numbers.count(END) == 1
+            assert split.vocabulary.decode(numbers) == text
+    for row, text in zip(batch["text"], (ENGLISH[2], ENGLISH[0]), strict=True):
+        assert bytes(row[row > 0].tolist()).decode() == text
+    assert split.lengths.tolist() == [len(s) + len(t) for s, t in zip(split.source, split.target, strict=True)]
+
+
+def test_an_empty_sentence_is_nothing_but_its_end():
+    batch = Pairs(["", "ab"], ["b", ""], Characters("ab")).batch(torch.tensor([0, 1]))
+    assert batch["source"].tolist() == [[END, 0, 0], [4, 5, END]]
+    assert batch["text"].tolist() == [[ord("b")], [0]]
+
+
+class TestVocabularies:
+    KINDS = pytest.mark.parametrize(
+        "kind", [Characters(sorted(set("".join(GERMAN)))), subwords(GERMAN, 40)], ids=["characters", "subwords"]
+    )
+
+    @KINDS
+    def test_text_is_what_it_was(self, kind):
+        for text, numbers in zip(GERMAN, kind.encode(GERMAN), strict=True):
+            assert kind.decode(numbers) == text and min(numbers) >= len(SPECIAL) and max(numbers) < len(kind)
+
+    @KINDS
+    def test_json_holds_all_of_it(self, kind):
+        again = vocabulary(kind.json)
+        assert type(again) is type(kind) and again.json == kind.json and len(again) == len(kind)
+        assert again.encode(GERMAN) == kind.encode(GERMAN)
+
+    @KINDS
+    def test_unknown_characters_are_one_number_and_no_text(self, kind):
+        (numbers,) = kind.encode(["日Haus"])
+        assert UNKNOWN in numbers and kind.decode(numbers).strip() == "Haus"
+        assert kind.decode([0, 1, 2, 3]) == ""
+
+    @KINDS
+    def test_empty_text(self, kind):
+        assert kind.encode([""]) == [[]] and kind.decode([]) == ""
+
+    def test_marks_are_pieces_of_their_own(self):
+        learned = subwords(["red, red, red, red,"] * 10, 60)
+        assert learned.pieces(learned.encode(["red,"])[0]) == ["▁red", ","]
+
+    def test_capitals_are_small_letters_only_where_there_were_none(self):
+        uncased, cased = (subwords([f"{article} red house"] * 10, 60) for article in ("the", "The"))
+        assert uncased.encode(["The RED house"]) == uncased.encode(["the red house"])
+        assert cased.encode(["the red house"]) != cased.encode(["The red house"])
+
+    def test_frequent_words_are_one_piece_and_others_several(self):
+        learned = subwords(["the house", "the tree", "the door"] * 10 + ["xylophone"], 40)
+        assert learned.pieces(learned.encode(["the"])[0]) == ["▁the"]
+        assert len(learned.encode(["xylophone"])[0]) > 1
+
+    @pytest.mark.parametrize("text", ["", "[]", "{", "null", json.dumps({"model": 3}), "3"])
+    def test_what_is_none_is_refused(self, text: str):
+        with pytest.raises(ValueError, match=r"^the vocabulary of the run is damaged: "):
+            vocabulary(text)
+
+
+def test_dates_are_what_they_say():
+    written, figures = dates(500, seed=3)
+    for text, figure in zip(written, figures, strict=True):
+        day = datetime.date.fromisoformat(figure)
+        assert str(day.year) in text and re.search(rf"\b{day.day}(st|nd|rd|th|\b)", text)
+        assert f"{day:%b}" in text and (f"{day:%a}" in text or "day" not in text)
+    assert len({re.sub(r"[A-Z]\w+|\d+\w*", "", text) for text in written}) == 5
+    assert dates(500, seed=3) == (written, figures) != dates(500, seed=4)
+
+
+def test_multi30k(data_dir: Path):
+    splits = translations(data_dir / "multi30k", "de", "en", count=4000)
+    assert [len(split) for split in splits[:3]] == [29000, 1014, 1000]
+    assert splits.train.tokenised and len(splits.train.vocabulary) == 4000
+    assert splits.test.targets[0] == "a man in an orange hat starring at something ."
+    decoded = [splits.test.vocabulary.decode(numbers.tolist()) for numbers in splits.test.target]
+    assert sum(one != other for one, other in zip(decoded, splits.test.targets, strict=True)) < 5
