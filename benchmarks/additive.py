@@ -12,7 +12,6 @@ os.environ["KERAS_BACKEND"] = "torch"
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib.util import find_spec
-from unittest import mock
 
 import harness
 import numpy as np
@@ -21,7 +20,6 @@ from harness import Row, compare
 from torch import Tensor
 
 import regard as rg
-from regard.kernels import registry
 from regard.kernels.additive import cpu_loops as additive_loops
 from regard.kernels.on_cpu import compiled
 
@@ -80,7 +78,7 @@ def attend(query: Tensor, keys: Tensor, energy: Tensor, values: Tensor) -> Tenso
 
 def plainly(*given: Tensor) -> Tensor:
     """The plain road of the same."""
-    with mock.patch.dict(registry._ROADS, clear=True):
+    with rg.plain_road():
         return attend(*given)
 
 

@@ -9,13 +9,11 @@ which forms all the weights. `regard bench hardread` prints the times.
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
-from unittest import mock
 
 import torch
 from harness import Row, compare, main
 
 import regard as rg
-from regard.kernels import registry
 
 QUERIES, SIZE = 32, 64
 COPY = "copying as many rows by torch.index_select"
@@ -66,7 +64,7 @@ def _streamed(score: Any, read: Any, places: int, rounds: int) -> Row:
 
 
 def _plainly(call: Any) -> rg.Attended:
-    with mock.patch.dict(registry._ROADS, clear=True):
+    with rg.plain_road():
         return call()
 
 

@@ -1,13 +1,14 @@
-"""Law 5's measure: a fast road against the plain one, which is the same call with no road registered."""
+"""Law 5's measure: a fast road against the plain one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 import regard as rg
-from regard.kernels import registry
+from regard.kernels.registry import Road, known_roads, register_road
 
 
 def answers(function: Callable[..., Tensor], *given: Tensor) -> list[Tensor]:
@@ -20,8 +21,7 @@ def answers(function: Callable[..., Tensor], *given: Tensor) -> list[Tensor]:
 
 def plain_answers(function: Callable[..., Tensor], *given: Tensor) -> list[Tensor]:
     """The same by the plain road."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_ROADS", {})
+    with rg.plain_road():
         return answers(function, *given)
 
 
@@ -37,13 +37,35 @@ def check_road(make: Callable[[torch.dtype], Callable[..., Tensor]], *given: Ten
         assert (quick - truth).abs().max() <= allowed
 
 
-def taken(monkeypatch: pytest.MonkeyPatch, parts: tuple, call: Callable[[], object], device: str = "cpu") -> bool:
+def taken(parts: tuple, call: Callable[[], object]) -> bool:
     """Whether a call takes the road of these parts."""
-    calls, road = [], registry._ROADS[*parts, device]
-    counted = registry.Road(road.suits, lambda *given: calls.append(0) or road.run(*given))
-    monkeypatch.setitem(registry._ROADS, (*parts, device), counted)
-    call()
-    return bool(calls)
+    names = ", ".join(part.__name__ for part in parts)
+    return any(choice.road is not None and choice.parts == names for choice in rg.road(call))
+
+
+@contextmanager
+def replaced(parts: tuple, run: Callable[..., Any], device: str = "cpu") -> Iterator[None]:
+    """Another `run` for the road of these parts: a mutant, with which a law must fail."""
+    right = known_roads()[*parts, device]
+    register_road(parts, device, right._replace(run=run))
+    try:
+        yield
+    finally:
+        register_road(parts, device, right)
+
+
+@contextmanager
+def alone(parts: tuple, device: str, road: Road) -> Iterator[None]:
+    """This road, and no other."""
+    known = known_roads()
+    before = dict(known)
+    known.clear()
+    register_road(parts, device, road)
+    try:
+        yield
+    finally:
+        known.clear()
+        known.update(before)
 
 
 class Contexts(nn.Module):

@@ -23,6 +23,8 @@ from .estimators import relax as relax
 from .estimators import to_go as to_go
 from .estimators import variational as variational
 from .images import Glimpses as Glimpses
+from .kernels.registry import plain_road as plain_road
+from .kernels.registry import road as road
 from .losses import entmax_loss as entmax_loss
 from .losses import sparsemax_loss as sparsemax_loss
 from .masks import causal as causal

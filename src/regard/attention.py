@@ -14,13 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from regard.kernels.additive import cpu as additive_numba  # noqa: F401 - roads
-from regard.kernels.additive import cuda as additive_triton  # noqa: F401 - roads
-from regard.kernels.additive import look_cpu as look_numba  # noqa: F401 - roads
-from regard.kernels.dot import cpu_cuda as dot_sdpa  # noqa: F401 - roads
 from regard.kernels.registry import find_road
-from regard.kernels.streamed import cpu_cuda as streamed  # noqa: F401 - roads
-from regard.kernels.window import cpu_cuda as banded  # noqa: F401 - roads
 from regard.over.mappings import Over, softmax
 from regard.positions import Positions
 from regard.positions.base import exported

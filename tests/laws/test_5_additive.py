@@ -93,8 +93,7 @@ def test_nan_stays_nan_where_it_is(what: str):
     query, keys, values = arguments("batch")
     (query if what == "query" else keys)[0, 1] = torch.nan
     model = additive_contexts(SIZES["batch"][-1])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("regard.kernels.registry._ROADS", {})
+    with rg.plain_road():
         wanted = model(query, keys, values).isnan()
     assert_close(model(query, keys, values).isnan(), wanted)
     assert wanted.any() and not wanted.all()
@@ -130,20 +129,18 @@ class TestWhichRoad:
         return rg.Additive(8, 8, 8)
 
     def taken(self, score: rg.Additive, query: Tensor | None = None) -> bool:
-        with pytest.MonkeyPatch.context() as patch:
-            query = self.query if query is None else query
-            values = torch.ones(2, 5, 1).to(query)
-            call = lambda: rg.attend(query, self.keys.to(query), values, score=score)  # noqa: E731
-            return taken(patch, (rg.Additive,), call)
+        query = self.query if query is None else query
+        values = torch.ones(2, 5, 1).to(query)
+        return taken((rg.Additive,), lambda: rg.attend(query, self.keys.to(query), values, score=score))
 
     def test_it_is_taken(self):
         assert self.taken(self.score())
         assert self.taken(self.score().bfloat16(), self.query.bfloat16())
 
-    def test_inside_of_another_score(self, monkeypatch: pytest.MonkeyPatch):
+    def test_inside_of_another_score(self):
         biased = rg.biased(self.score(), torch.ones(5))
         call = lambda: rg.attend(self.query, self.keys, torch.ones(2, 5, 1), score=biased)  # noqa: E731
-        assert taken(monkeypatch, (rg.Additive,), call)
+        assert taken((rg.Additive,), call)
 
     def test_not_for_float64(self):
         assert not self.taken(self.score().double(), self.query.double())
@@ -169,8 +166,7 @@ class TestWhichRoad:
     def test_not_under_torch_func(self):
         score = self.score()
         call = lambda query: rg.attend(query, self.keys, self.keys, score=score).context.sum()  # noqa: E731
-        with pytest.MonkeyPatch.context() as patch:
-            assert not taken(patch, (rg.Additive,), lambda: torch.func.grad(call)(self.query))
+        assert not taken((rg.Additive,), lambda: torch.func.grad(call)(self.query))
 
 
 class TestMutants:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 import examples
 import pytest
 import torch
-from roads import answers, check_road, plain_answers, taken
+from roads import answers, check_road, plain_answers, replaced, taken
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import registry
 from regard.kernels.chain import cpu as chain_numba
 from regard.positions.algorithms.linear_chain import label_means, log_partition, marginals, segment_means
 
@@ -194,8 +193,7 @@ def test_the_second_gradient_is_that_of_the_plain_road(kind: str):
 
 class TestWhichRoad:
     def taken(self, kind: str, call) -> bool:
-        with pytest.MonkeyPatch.context() as patch:
-            return taken(patch, ({**KINDS, "segment_means": segment_means}[kind],), call)
+        return taken(({**KINDS, "segment_means": segment_means}[kind],), call)
 
     def test_it_is_taken(self):
         for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
@@ -216,7 +214,7 @@ class TestMutants:
 
     @pytest.mark.parametrize("wrong", ["value", "nodes", "transitions", "not written"])
     @kinds
-    def test_a_wrong_kernel(self, kind: str, wrong: str, monkeypatch: pytest.MonkeyPatch):
+    def test_a_wrong_kernel(self, kind: str, wrong: str):
         right = getattr(chain_numba, f"run_{kind}")
 
         def run(part, nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
@@ -226,8 +224,7 @@ class TestMutants:
             found = right(part, *given.values(), present)
             return found * 1.001 if wrong == "value" else found * torch.nan if wrong == "not written" else found
 
-        monkeypatch.setitem(registry._ROADS, (KINDS[kind], "cpu"), registry.Road(chain_numba.suits, run))
-        with pytest.raises(AssertionError):
+        with replaced((KINDS[kind],), run), pytest.raises(AssertionError):
             check(kind, *scores("batch"), torch.ones(2, 7, dtype=torch.bool))
 
 

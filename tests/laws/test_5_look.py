@@ -37,10 +37,10 @@ def look(width: int, mask: Tensor | None = None) -> Contexts:
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("size", SIZES)
-def test_values_and_gradients(size: str, threads: int, monkeypatch: pytest.MonkeyPatch):
+def test_values_and_gradients(size: str, threads: int):
     torch.set_num_threads(threads)
     model, given = look(SIZES[size][-1]), arguments(size)
-    assert taken(monkeypatch, PARTS, lambda: model(*given))
+    assert taken(PARTS, lambda: model(*given))
     check_contexts(model, *given)
 
 
@@ -92,8 +92,7 @@ def test_the_buffers_may_hold_anything():
 def test_nan_stays_nan_where_it_is(what: int):
     given, model = arguments("batch"), look(37)
     given[what][1, 0] = torch.nan
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("regard.kernels.registry._ROADS", {})
+    with rg.plain_road():
         wanted = model(*given).isnan()
     assert_close(model(*given).isnan(), wanted)
     assert wanted.any() and not wanted.all()
@@ -128,8 +127,7 @@ def test_the_weights_can_be_asked_for_and_learned_from():
 
 class TestWhichRoad:
     def is_taken(self, model: Contexts, *given: Tensor) -> bool:
-        with pytest.MonkeyPatch.context() as patch:
-            return taken(patch, PARTS, lambda: model(*given))
+        return taken(PARTS, lambda: model(*given))
 
     def test_not_for_many_queries_or_draws(self):
         query, keys, values = arguments("batch")
@@ -157,8 +155,7 @@ class TestWhichRoad:
         query, keys, values = arguments("batch")
         model = look(37)
         gradient = torch.func.grad(lambda query: model(query, keys, values).sum())
-        with pytest.MonkeyPatch.context() as patch:
-            assert not taken(patch, PARTS, lambda: gradient(query))
+        assert not taken(PARTS, lambda: gradient(query))
 
 
 @pytest.mark.parametrize("wrong", ["value", "query", "keys", "energy", "values", "mask"])

@@ -5,12 +5,11 @@ from functools import partial
 import examples
 import pytest
 import torch
-from roads import answers, check_road, plain_answers, taken
+from roads import answers, check_road, plain_answers, replaced, taken
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import registry
 from regard.kernels.sparse import cpu as sparse_numba
 
 ALPHAS = (1.05, 1.1, 1.3, 1.5, 1.8, 2.0)
@@ -165,8 +164,7 @@ class TestWhichRoad:
     scores = torch.randn(8, 16)
 
     def taken(self, function=partial(rg.entmax_weights, alpha=1.5), scores: Tensor | None = None) -> bool:  # noqa: B008
-        with pytest.MonkeyPatch.context() as patch:
-            return taken(patch, KEY, lambda: function(self.scores if scores is None else scores))
+        return taken(KEY, lambda: function(self.scores if scores is None else scores))
 
     def test_it_is_taken(self):
         assert self.taken() and self.taken(rg.sparsemax_weights) and self.taken(rg.sparsemax)
@@ -193,7 +191,7 @@ class TestMutants:
     """A kernel that is wrong: the law must fail."""
 
     @pytest.mark.parametrize("wrong", ["value", "scores", "alpha", "mask", "not written"])
-    def test_a_wrong_kernel(self, wrong: str, monkeypatch: pytest.MonkeyPatch):
+    def test_a_wrong_kernel(self, wrong: str):
         def run(function: object, scores: Tensor, alpha: Tensor) -> Tensor:
             partly = lambda tensor: tensor.detach() + 0.99 * (tensor - tensor.detach())  # noqa: E731
             scores = partly(scores) if wrong == "scores" else scores
@@ -204,8 +202,7 @@ class TestMutants:
 
         scores = torch.randn(7, 33).masked_fill(torch.arange(33) > 20, -INFINITY)
         check_road(lambda _: rg.entmax_weights, scores, torch.full((7, 1), 1.3))
-        monkeypatch.setitem(registry._ROADS, (*KEY, "cpu"), registry.Road(lambda *_: True, run))
-        with pytest.raises(AssertionError):
+        with replaced(KEY, run), pytest.raises(AssertionError):
             check_road(lambda _: rg.entmax_weights, scores, torch.full((7, 1), 1.3))
 
 

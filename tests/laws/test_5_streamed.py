@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import registry
 from regard.kernels.streamed import cpu_cuda as streamed
 
 SCORES = {"dot": lambda: rg.dot, "scaled_dot": lambda: rg.scaled_dot, "additive": lambda: rg.Additive(5, 5, 6)}
@@ -32,8 +31,7 @@ def both(score, read, query: Tensor, keys: Tensor, values, mask: Tensor | None =
     """What the road gives, and the plain one."""
     fast = rg.attend(query, keys, values, score=score, read=read, mask=mask)
     assert fast.formed is None, "the road was taken"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_ROADS", {})
+    with rg.plain_road():
         return [fast, rg.attend(query, keys, values, score=score, read=read, mask=mask)]
 
 
@@ -122,7 +120,7 @@ def test_it_is_taken_where_no_gradient_is_asked_for(monkeypatch: pytest.MonkeyPa
         over, resolved = more.get("over", rg.softmax), rg.sample if more.get("training", True) else rg.mode
         kind = score if score is rg.dot else type(score)
         parts = (kind, rg.softmax, resolved if read is rg.hard else read)
-        return taken(monkeypatch, parts, lambda: rg.attend(query, keys, values, score=score, read=read, over=over))
+        return taken(parts, lambda: rg.attend(query, keys, values, score=score, read=read, over=over))
 
     assert is_taken(query)
     assert not is_taken(query.clone().requires_grad_())

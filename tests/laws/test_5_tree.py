@@ -4,12 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from roads import answers, check_road, plain_answers, taken
+from roads import answers, check_road, plain_answers, replaced, taken
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import registry
 from regard.kernels.tree import cpu as tree_numba
 from regard.positions.algorithms.trees import log_partition, marginals
 
@@ -109,8 +108,7 @@ def test_long_sentences(projective: bool, kind: str):
     given = given.unsqueeze(-1) + given.unsqueeze(-2)
     allowed = torch.ones(given.shape[:-1], dtype=torch.bool)
     fast = KINDS[kind](given, allowed, projective, True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_ROADS", {})
+    with rg.plain_road():
         assert_close(fast, KINDS[kind](given, allowed, projective, True), rtol=1e-10, atol=1e-10)
     assert fast.isfinite().all()
 
@@ -160,8 +158,7 @@ def test_no_rows():
 
 class TestWhichRoad:
     def taken(self, kind: str, call) -> bool:
-        with pytest.MonkeyPatch.context() as patch:
-            return taken(patch, (KINDS[kind],), call)
+        return taken((KINDS[kind],), call)
 
     @kinds
     def test_it_is_taken(self, kind: str):
@@ -179,16 +176,14 @@ class TestMutants:
 
     @pytest.mark.parametrize("wrong", ["value", "gradient", "not written"])
     @kinds
-    def test_a_wrong_kernel(self, kind: str, wrong: str, monkeypatch: pytest.MonkeyPatch):
+    def test_a_wrong_kernel(self, kind: str, wrong: str):
         def run(part, given: Tensor, *others) -> Tensor:
             if wrong == "gradient":
                 given = given.detach() + 0.99 * (given - given.detach())
             found = tree_numba.run(part, given, *others)
             return found * {"value": 1.001, "gradient": 1, "not written": torch.nan}[wrong]
 
-        road = registry.Road(tree_numba.suits, run)
-        monkeypatch.setitem(registry._ROADS, (KINDS[kind], "cpu"), road)
-        with pytest.raises(AssertionError):
+        with replaced((KINDS[kind],), run), pytest.raises(AssertionError):
             check(kind, scores("batch"), present("batch"))
 
     @projective

@@ -7,13 +7,13 @@ import sys
 import examples
 import pytest
 import torch
-from roads import Contexts, answers, check_contexts, plain_answers, taken
+from roads import Contexts, alone, answers, check_contexts, plain_answers, taken
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import registry
 from regard.kernels.additive import cuda as additive_triton
+from regard.kernels.registry import Road
 from regard.kernels.sparse import cuda as sparse_triton
 from regard.over.sparse import entmax_weights
 
@@ -42,11 +42,9 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 @pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch):
+def here():
     """Everything is on the device, for which the road is registered alone."""
-    roads = {(*TRIPLE, DEVICE): registry.Road(additive_triton.suits, additive_triton.run)}
-    monkeypatch.setattr(registry, "_ROADS", roads)
-    with torch.device(DEVICE):
+    with alone(TRIPLE, DEVICE, Road(additive_triton.run, additive_triton.refuses)), torch.device(DEVICE):
         yield
 
 
@@ -185,8 +183,7 @@ class TestWhichRoad:
     def taken(self, score: nn.Module, width: int = 3, dtype: torch.dtype = torch.float32) -> bool:
         query, keys, values = (each.to(dtype) for each in arguments("few queries"))
         values = values[..., :1].expand(-1, -1, width)
-        with pytest.MonkeyPatch.context() as patch:
-            return taken(patch, TRIPLE, lambda: rg.attend(query, keys, values, score=score), DEVICE)
+        return taken(TRIPLE, lambda: rg.attend(query, keys, values, score=score))
 
     def test_it_is_taken(self):
         assert self.taken(rg.Additive(6, 7, 8))

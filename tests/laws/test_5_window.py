@@ -5,12 +5,11 @@ from functools import partial
 import examples
 import pytest
 import torch
-from roads import check_road
+from roads import check_road, replaced
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import registry
 from regard.kernels.window import cpu_cuda as banded
 
 D = examples.D
@@ -69,8 +68,7 @@ def test_masks(mask: str, window: str):
 def test_the_distribution_is_that_of_the_dense_scores(window: str):
     model, given = Contexts("dot", window).double(), arguments(9, dtype=torch.float64)
     band = model.attend(*given).positions
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_ROADS", {})
+    with rg.plain_road():
         dense = model.attend(*given).positions
     assert isinstance(band, rg.Band) and not isinstance(dense, rg.Band)
     events = dense.enumerate_support()
@@ -142,15 +140,13 @@ def test_transforms(window: str):
 
 class TestMutants:
     @pytest.mark.parametrize("wrong", ["window", "mask"])
-    def test_a_wrong_band(self, wrong: str, monkeypatch: pytest.MonkeyPatch):
+    def test_a_wrong_band(self, wrong: str):
         def run(score, over, query: Tensor, keys: Tensor, mask: Tensor | None) -> rg.Band:
             band = banded.run(score, over, query, keys, None if wrong == "mask" else mask)
             return rg.Band(scores=band.scores, first=band.first + (wrong == "window"), count=band.count)
 
-        road = registry.Road(banded.suits, run)
-        monkeypatch.setitem(registry._ROADS, (rg.dot, (partial, banded.plain_window), "cpu"), road)
         model = Contexts("dot", "local-m", torch.ones(3, 9).tril().bool())
-        with pytest.raises(AssertionError):
+        with replaced((rg.dot, (partial, banded.plain_window)), run), pytest.raises(AssertionError):
             check_road(lambda dtype: model, *arguments(9))
 
 

@@ -18,7 +18,7 @@ def differentiable(
     name: str,
     forward: Callable[..., Any],
     backward: Callable[..., Any],
-    shapes: tuple[Callable[..., Any], Callable[..., Any]],
+    fakes: tuple[Callable[..., Any], Callable[..., Any]],
     plain: Callable[..., Tensor],
 ) -> Callable[..., Tensor]:
     """A function of tensors by two kernels: `forward(*inputs)` gives the output, `backward(grad, *inputs, output)` the
@@ -27,60 +27,78 @@ def differentiable(
     The forward may give a tuple, of which the output is the first and the backward gets all. Inputs that have no
     gradient, such as a mask, which may be None, stand last.
 
-    Both become ops of their own, which torch.compile and torch.export take as they are; `shapes` are the same two
-    functions for tensors without data. Otherwise the kernels are called directly: an op takes longer than a small one.
-    A backward that builds a graph, or is of many gradients at once, takes the plain road, `plain(*inputs)`.
+    Both become ops of their own, which torch.compile takes as they are; `fakes` are the same two functions for tensors
+    without data. Otherwise the kernels are called directly: an op takes longer than a small one. A backward that builds
+    a graph, or is of many gradients at once, takes the plain road, `plain(*inputs)`.
+
+    Raises ValueError if there is an op of this name.
     """
-    for suffix, kernel, shape in (("", forward, shapes[0]), ("_backward", backward, shapes[1])):
-        torch.library.custom_op(f"regard::{name}{suffix}", kernel, mutates_args=()).register_fake(shape)
-    forward_op, backward_op = (getattr(torch.ops.regard, name + suffix) for suffix in ("", "_backward"))
+    forward_op, backward_op = _op(name, forward, fakes[0]), _op(f"{name}_backward", backward, fakes[1])
     count = len(signature(forward).parameters)
+
+    def computed(*inputs: Tensor | None) -> tuple[Tensor, ...]:
+        out = (forward_op if _is_traced(inputs) else forward)(*map(_alone, inputs))
+        return out if isinstance(out, tuple) else (out,)
 
     class Fast(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, *inputs: Tensor | None) -> tuple[Tensor, ...]:
-            out = (forward_op if _is_traced(inputs) else forward)(*map(_alone, inputs))
-            out = out if isinstance(out, tuple) else (out,)
-            ctx.mark_non_differentiable(*out[1:])
-            ctx.save_for_backward(*inputs, *out)
-            return out
+        def forward(*inputs: Tensor | None) -> tuple[Tensor, ...]:
+            return computed(*inputs)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, ...]) -> None:
+            ctx.mark_non_differentiable(*output[1:])
+            ctx.save_for_backward(*inputs, *output)
 
         @staticmethod
         def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:
             inputs = ctx.saved_tensors[:count]
-            if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or is_legacy_batchedtensor(grad)):
+            if _is_plain(grad):
                 return _plain_gradients(plain, inputs, grad)
             given = grad.contiguous(), *ctx.saved_tensors
             grads = (backward_op if _is_traced(given) else backward)(*map(_alone, given))
             return *grads, *(None,) * (count - len(grads))
 
+    def fast(*inputs: Tensor | None) -> Tensor:
+        wanted = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in inputs)
+        return (Fast.apply if wanted else computed)(*inputs)[0]
+
     Fast.__name__ = name
-    return lambda *inputs: Fast.apply(*inputs)[0]
+    return fast
 
 
-def discrete(name: str, kernel: Callable[..., Tensor], shape: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def discrete(name: str, kernel: Callable[..., Tensor], fake: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A function of tensors whose answer is of integers, and so has no gradient, by a kernel for the CPU.
 
     The kernel is given tensors on the CPU, which do not require a gradient, and perhaps numbers after them; each tensor
-    begins with the same number of rows, and so does its answer. `shape` is the same function for tensors without data.
+    begins with the same number of rows, and so does its answer. `fake` is the same function for tensors without data.
     It is an op of its own, which torch.compile, torch.export and vmap take as it is, but called directly where it can
-    be. The answer is where the first tensor is.
+    be. The answer is where the first tensor is. Raises ValueError if there is an op of this name.
     """
 
     @wraps(kernel)
     def on_cpu(*given: Any) -> Tensor:
         return kernel(*(each.cpu() if isinstance(each, Tensor) else each for each in given)).to(given[0].device)
 
-    op = torch.library.custom_op(f"regard::{name}", on_cpu, mutates_args=())
-    op.register_fake(shape)
-    op.register_vmap(partial(_rows_together, op))
+    op = _op(name, on_cpu, fake, vmap=True)
 
     def found(*given: Any) -> Tensor:
         tensors = tuple(each for each in given if isinstance(each, Tensor))
-        call = getattr(torch.ops.regard, name) if _is_traced(tensors) or is_transformed() else on_cpu
+        call = op if _is_traced(tensors) or is_transformed() else on_cpu
         return call(*(each.detach() if isinstance(each, Tensor) else each for each in given))
 
     return found
+
+
+def _op(name: str, kernel: Callable[..., Any], fake: Callable[..., Any], vmap: bool = False) -> Callable[..., Any]:
+    """The kernel as an op of PyTorch, `torch.ops.regard.NAME`."""
+    if hasattr(torch.ops.regard, name):
+        raise ValueError(f"name expected one that no kernel has, but there is an op regard::{name} already.")
+    op = torch.library.custom_op(f"regard::{name}", kernel, mutates_args=())
+    op.register_fake(fake)
+    if vmap:
+        op.register_vmap(partial(_rows_together, op))
+    return getattr(torch.ops.regard, name)
 
 
 def _rows_together(op: Callable[..., Tensor], info: Any, dims: tuple[int | None, ...], *given: Any) -> tuple:
@@ -99,6 +117,13 @@ def _rows_together(op: Callable[..., Tensor], info: Any, dims: tuple[int | None,
 def _is_traced(given: tuple[Tensor | None, ...]) -> bool:
     """Whether this is compiled, or computed with tensors that only look like some."""
     return torch.compiler.is_compiling() or any(type(each) not in (Tensor, Parameter, NoneType) for each in given)
+
+
+def _is_plain(grad: Tensor) -> bool:
+    """Whether a backward builds a graph, or is of many gradients at once."""
+    return is_transformed() or (
+        not torch.compiler.is_compiling() and (torch.is_grad_enabled() or is_legacy_batchedtensor(grad))
+    )
 
 
 def _alone(tensor: Tensor | None) -> Tensor | None:

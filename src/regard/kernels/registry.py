@@ -7,6 +7,7 @@ themselves, is the oracle of every one.
 
 from collections.abc import Callable
 from functools import partial
+from threading import local
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -17,13 +18,77 @@ from torch.autograd import forward_ad
 
 
 class Road(NamedTuple):
-    """A fast road: `suits(*parts, *given)` looks at metadata only, `run` of the same computes what the parts would."""
+    """A fast road: `run(*parts, *given)` computes what the parts would, and `refuses` of the same says why it would
+    not, by metadata only; None if it would. A road that `transforms` is one that torch.func can transform."""
 
-    suits: Callable[..., bool]
     run: Callable[..., Any]
+    refuses: Callable[..., str | None]
+    transforms: bool = False
+
+    @property
+    def name(self) -> str:
+        """The module of the kernel: `additive.cpu`."""
+        return self.run.__module__.removeprefix("regard.kernels.")
+
+
+class Choice(NamedTuple):
+    """Which road some parts took: the name of a fast one, or None and the reason."""
+
+    parts: str
+    road: str | None
+    reason: str | None
+
+
+class _Here(local):
+    """What holds in this thread."""
+
+    def __init__(self) -> None:
+        self.plain = 0  # how many contexts of `plain_road` are open
+        self.choices: list[Choice] | None = None
 
 
 _ROADS: dict[tuple, Road] = {}
+_here = _Here()
+
+
+class plain_road:
+    """A context in which every part takes its plain road, in this thread: no kernel is called.
+
+    The plain road is the mathematics as it is written, in PyTorch's own operations; fast roads are tested against it.
+    `torch.export` takes it without being asked.
+
+    >>> from regard import entmax_weights
+    >>> with plain_road():
+    ...     entmax_weights(torch.tensor([1.0, 0.0, -2.0]), 1.5)
+    tensor([0.8307, 0.1693, 0.0000])
+    """
+
+    def __enter__(self) -> None:
+        _here.plain += 1
+
+    def __exit__(self, *_: object) -> None:
+        _here.plain -= 1
+
+
+def road(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Choice, ...]:
+    """Calls the function, and says which road each part took that asked for one, in order: the name of a fast one, or
+    why it was the plain one.
+
+    What runs under `torch.compile` has asked when it was compiled, and is not seen.
+
+    >>> from regard import attend
+    >>> road(attend, torch.ones(1, 2), torch.ones(3, 2), torch.ones(3, 1))
+    (Choice(parts='scaled_dot, softmax, mean', road='dot.cpu_cuda', reason=None),)
+    >>> with plain_road():
+    ...     road(attend, torch.ones(1, 2), torch.ones(3, 2), torch.ones(3, 1))[0].reason
+    'plain_road() is on'
+    """
+    before, _here.choices = _here.choices, []
+    try:
+        function(*args, **kwargs)
+        return tuple(_here.choices)
+    finally:
+        _here.choices = before
 
 
 def register_road(parts: tuple, device: str, road: Road) -> None:
@@ -31,13 +96,47 @@ def register_road(parts: tuple, device: str, road: Road) -> None:
     _ROADS[*parts, device] = road
 
 
+def known_roads() -> dict[tuple, Road]:
+    """Every road, by its parts and device."""
+    _load()
+    return _ROADS
+
+
 def find_road(parts: tuple, *given: Any) -> Callable[..., Any] | None:
     """The `run` of the road that suits what is given, a tensor first, with the parts filled in; None for the plain
     road, which is always taken where anomalies are detected, for it can say where they are."""
-    if not torch.compiler.is_compiling() and torch.is_anomaly_enabled():
-        return None
-    road = _ROADS.get((*map(_key, parts), given[0].device.type))
-    return partial(road.run, *parts) if road is not None and road.suits(*parts, *given) else None
+    key = (*map(_key, parts), given[0].device.type)
+    road, reason = None, _set_aside()
+    if reason is None:
+        _load()
+        road = _ROADS.get(key)
+        reason = "no fast road is known for it" if road is None else _refusal(road, parts, given)
+    if not torch.compiler.is_compiling() and _here.choices is not None:
+        _here.choices.append(Choice(", ".join(map(_name, parts)), None if reason else road.name, reason))
+    return None if reason else partial(road.run, *parts)
+
+
+@torch.compiler.assume_constant_result
+def _load() -> None:
+    """Makes all roads known. Not before one is asked for: kernels import the parts, which import this."""
+    import regard.kernels.roads  # noqa: F401
+
+
+def _set_aside() -> str | None:
+    """Why no fast road is taken here by anything."""
+    if _here.plain:
+        return "plain_road() is on"
+    if torch.compiler.is_compiling():
+        return "an exported program has PyTorch's own operations only" if torch.compiler.is_exporting() else None
+    if torch.jit.is_tracing():
+        return "a traced program has PyTorch's own operations only"
+    return "torch.autograd.set_detect_anomaly is on" if torch.is_anomaly_enabled() else None
+
+
+def _refusal(road: Road, parts: tuple, given: tuple) -> str | None:
+    if not road.transforms and is_transformed():
+        return "torch.func and forward derivatives have no rule for it"
+    return road.refuses(*parts, *given)
 
 
 def _key(part: Any) -> Any:
@@ -48,6 +147,11 @@ def _key(part: Any) -> Any:
     return part if type(part) is FunctionType else None if is_hooked(part) else type(part)
 
 
+def _name(part: Any) -> str:
+    part = part.func if type(part) is partial else part
+    return getattr(part, "__name__", type(part).__name__)
+
+
 def is_hooked(part: Any) -> bool:
     """Whether calling the part is more than its class says."""
     if not isinstance(part, nn.Module):
@@ -56,7 +160,7 @@ def is_hooked(part: Any) -> bool:
     return any(hooks) or any(name in vars(part) for name in ("forward", "compare", "prepare"))
 
 
+@torch.compiler.assume_constant_result
 def is_transformed() -> bool:
     """Whether one of torch.func's transforms or forward derivatives are at work, for which fused ops have no rule."""
-    at_work = maybe_current_level() is not None or forward_ad._current_level >= 0
-    return not torch.compiler.is_compiling() and at_work
+    return maybe_current_level() is not None or forward_ad._current_level >= 0

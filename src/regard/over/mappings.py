@@ -12,8 +12,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from regard.kernels.sparse import cpu as sparse_numba  # noqa: F401 - makes these fast roads known
-from regard.kernels.sparse import cuda as sparse_triton  # noqa: F401 - makes these fast roads known
 from regard.over.sparse import MOST, entmax_weights, sparsemax_weights
 from regard.positions import Independent, OneHot, Positions, Subset, WithoutReplacement
 from regard.positions.base import INFINITY

@@ -1,6 +1,4 @@
-"""Sparse mappings from scores to weights: like softmax, but many weights are exactly zero.
-
-The kernels of `entmax_weights` are known once `regard.over.mappings` is imported, as it is for the public names."""
+"""Sparse mappings from scores to weights: like softmax, but many weights are exactly zero."""
 
 import math
 from collections.abc import Callable

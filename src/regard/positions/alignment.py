@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import register_kl
 
-from regard.kernels.monotonic import cpu as monotonic_numba  # noqa: F401 - makes this fast road known
 from regard.positions.algorithms.recurrence import NEVER, expected_alignment, log_recurrence
 from regard.positions.base import INFINITY, Positions, exported, take
 from regard.positions.independent import expected_log_prob, logistic_like

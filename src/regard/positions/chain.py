@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from regard.kernels.chain import cpu as chain_numba  # noqa: F401 - makes the fast roads known
 from regard.positions.algorithms import linear_chain
 from regard.positions.base import Positions, exported, read_places
 from regard.positions.several import check_enumerable

@@ -69,14 +69,14 @@ class OneHot(Positions):
     @property
     def mode(self) -> Int[Tensor, "*B Q"]:
         """The most probable place, or -1 where nowhere is more probable."""
-        return self._place(self.log_weights.argmax(-1))
+        return self._place(self._relative.argmax(-1))
 
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Int[Tensor, "*SB Q"]:
         """A place for every query, drawn by the Gumbel-max trick: argmax_k (log w_k + Gumbel noise)."""
         with torch.no_grad():
-            log_weights = self.log_weights
-            log_weights = log_weights.expand(*sample_shape, *log_weights.shape)
-            return self._place((log_weights + gumbel_like(log_weights)).argmax(-1))
+            relative = self._relative
+            relative = relative.expand(*sample_shape, *relative.shape)
+            return self._place((relative + gumbel_like(relative)).argmax(-1))
 
     def relax(self, temperature: float) -> Float[Tensor, "*B Q K"]:
         """A Gumbel-softmax draw, softmax((log w + g) / temperature) (Jang et al. 2017, equation 2)."""
@@ -108,6 +108,15 @@ class OneHot(Positions):
         support = support.masked_fill(support == self.places, -1)
         support = support.view(-1, *(1 for _ in self.batch_shape))
         return support.expand(-1, *self.batch_shape) if expand else support
+
+    @property
+    def _relative(self) -> Float[Tensor, "*B Q places"]:
+        """The log-weights, but for what a row has in common: no softmax of scores is taken to find where to look."""
+        if self.weights is not None:
+            return self.log_weights
+        scores, blocked = unblock(self._given)
+        places = (scores - scores.amax(-1, keepdim=True)).masked_fill(blocked, -INFINITY)
+        return torch.cat((places, torch.zeros_like(places[..., :1]).masked_fill(~blocked, -INFINITY)), -1)
 
     def _place(self, column: Tensor) -> Tensor:
         return column.masked_fill(column == self._given.shape[-1], -1)

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from regard.kernels.tree import cpu as tree_numba  # noqa: F401 - makes this fast road known
 from regard.positions.algorithms import trees
 from regard.positions.base import Positions, exported, take
 from regard.positions.chain import labellings, spanning

@@ -11,24 +11,24 @@ from torch import Tensor, nn
 
 from regard.kernels import on_cpu
 from regard.kernels.autograd import differentiable
-from regard.kernels.registry import Road, is_hooked, is_transformed, register_road
+from regard.kernels.registry import Road, is_hooked, register_road
 from regard.scores import Additive
 
 SMALLEST = 1 << 17
 """Hyperbolic tangents below which the plain road is as fast."""
 
 
-def suits(score: Additive, query: Tensor, prepared: Tensor) -> bool:
-    """Enough to do, in float32 or less, with an energy that is nothing but a matrix and the batch of the keys."""
+def refuses(score: Additive, query: Tensor, prepared: Tensor) -> str | None:
+    """Too little to do, float64, an energy that is more than a matrix, or another batch than that of the keys."""
     draws = query.dim() - prepared.dim()
-    return (
-        draws >= 0
-        and query.shape[draws:-2] == prepared.shape[:-2]
-        and is_matrix(score.energy)
-        and torch.float64 not in (query.dtype, prepared.dtype)
-        and query.shape[:-1].numel() * prepared.shape[-2:].numel() >= SMALLEST
-        and not is_transformed()
-    )
+    if draws < 0 or query.shape[draws:-2] != prepared.shape[:-2]:
+        return "the query has another batch than the keys"
+    if not is_matrix(score.energy):
+        return "the energy is more than a matrix"
+    if torch.float64 in (query.dtype, prepared.dtype):
+        return "it computes in float32, and this is float64"
+    enough = query.shape[:-1].numel() * prepared.shape[-2:].numel() >= SMALLEST
+    return None if enough else f"below {SMALLEST} hyperbolic tangents the plain road is as fast"
 
 
 def is_matrix(energy: nn.Module) -> bool:
@@ -88,4 +88,4 @@ def _shapes(grad: Tensor, query: Tensor, keys: Tensor, energy: Tensor, scores: T
 
 
 _scores = differentiable("additive_scores", _forward, _backward, (_shape, _shapes), _plain)
-register_road((Additive,), "cpu", Road(suits, run))
+register_road((Additive,), "cpu", Road(run, refuses))

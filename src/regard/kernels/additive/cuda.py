@@ -11,11 +11,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from regard.kernels import on_cuda
+from regard.kernels.additive.cpu import is_matrix
 from regard.kernels.autograd import differentiable
-from regard.kernels.registry import Road, is_hooked, is_transformed, register_road
+from regard.kernels.registry import Road, register_road
 from regard.over.mappings import masked, softmax
 from regard.reads import Read, mean
 from regard.scores import Additive
@@ -29,19 +30,23 @@ NARROW = 40
 """Projections up to here have exponentials that a float32 holds."""
 
 
-def suits(score: Additive, over: Any, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Tensor | None) -> bool:
-    """Tensors of one dtype, not float64, or of any under autocast; an energy that is nothing but a matrix."""
-    if type(score.energy) is not nn.Linear or is_hooked(score.energy) or not isinstance(values, Tensor):
-        return False
+def refuses(
+    score: Additive, over: Any, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Tensor | None
+) -> str | None:
+    """Values that are no tensor or too wide, an energy that is more than a matrix, float64, or several dtypes outside
+    of autocast."""
+    if not is_matrix(score.energy):
+        return "the energy is more than a matrix"
+    if not isinstance(values, Tensor):
+        return "the values are no tensor"
     types = {each.dtype for each in (query, keys, values, score.energy.weight)}
-    return (
-        score.energy.bias is None
-        and types.issubset(FLOATS)
-        and (len(types) == 1 or torch.is_autocast_enabled(query.device.type))
-        and values.shape[-1] <= LARGEST
-        and 0 not in (query.numel(), keys.numel(), values.numel())
-        and not is_transformed()
-    )
+    if not types.issubset(FLOATS):
+        return "it takes float32, bfloat16 and float16"
+    if len(types) > 1 and not torch.is_autocast_enabled(query.device.type):
+        return "query, keys, values and energy have several dtypes"
+    if values.shape[-1] > LARGEST:
+        return f"a value is wider than {LARGEST}"
+    return "there is nothing to do" if 0 in (query.numel(), keys.numel(), values.numel()) else None
 
 
 def run(
@@ -195,4 +200,4 @@ def _power(size: int, most: int) -> int:
 
 _contexts = differentiable("additive_contexts", _forward, _backward, (_shape, _shapes), _plain)
 if find_spec("triton"):
-    register_road((Additive, softmax, mean), "cuda", Road(suits, run))
+    register_road((Additive, softmax, mean), "cuda", Road(run, refuses))

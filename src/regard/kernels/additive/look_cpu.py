@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from regard.kernels import on_cpu
-from regard.kernels.additive import cpu as additive_numba
+from regard.kernels.additive.cpu import is_matrix
 from regard.kernels.autograd import differentiable
-from regard.kernels.registry import Road, is_transformed, register_road
+from regard.kernels.registry import Road, register_road
 from regard.over.mappings import softmax
 from regard.reads import Read, mean
 from regard.scores import Additive
@@ -22,18 +22,20 @@ SMALLEST = 1 << 11
 """Hyperbolic tangents below which the plain road is taken, which compiles nothing."""
 
 
-def suits(score: Additive, over: Any, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Tensor | None) -> bool:
-    """One query for each row of keys, in float32, with an energy that is nothing but a matrix."""
-    return (
-        query.shape[-2] == 1
-        and query.shape[:-2] == keys.shape[:-2]
-        and isinstance(values, Tensor)
-        and query.dtype == keys.dtype == values.dtype == torch.float32
-        and additive_numba.is_matrix(score.energy)
-        and keys.numel() >= SMALLEST
-        and not torch.is_autocast_enabled("cpu")
-        and not is_transformed()
-    )
+def refuses(
+    score: Additive, over: Any, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Tensor | None
+) -> str | None:
+    """More than one query for a row of keys, values that are no tensor, other types than float32, an energy that is
+    more than a matrix, or too little to do."""
+    if query.shape[-2] != 1 or query.shape[:-2] != keys.shape[:-2]:
+        return "it takes one query for each row of keys"
+    if not isinstance(values, Tensor):
+        return "the values are no tensor"
+    if not query.dtype == keys.dtype == values.dtype == torch.float32 or torch.is_autocast_enabled("cpu"):
+        return "it takes float32, without autocast"
+    if not is_matrix(score.energy):
+        return "the energy is more than a matrix"
+    return None if keys.numel() >= SMALLEST else f"below {SMALLEST} hyperbolic tangents the plain road is as fast"
 
 
 def run(
@@ -96,4 +98,4 @@ def _shapes(
 
 
 _contexts = differentiable("additive_look", _forward, _backward, (_shape, _shapes), _plain)
-register_road((Additive, softmax, mean), "cpu", Road(suits, run))
+register_road((Additive, softmax, mean), "cpu", Road(run, refuses))

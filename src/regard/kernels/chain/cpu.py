@@ -7,16 +7,17 @@ from torch import Tensor
 from regard.kernels import on_cpu
 from regard.kernels.autograd import differentiable
 from regard.kernels.chain.events_cpu import rows
-from regard.kernels.registry import Road, is_transformed, register_road
+from regard.kernels.registry import Road, register_road
 from regard.positions.algorithms import linear_chain
 from regard.positions.algorithms.linear_chain import label_means, log_partition, marginals, segment_means
 
 Pair = tuple[Tensor, Tensor]
 
 
-def suits(part: object, scores: Tensor, links: Tensor, present: Tensor) -> bool:
-    """float32 or float64."""
-    return scores.dtype == links.dtype and scores.dtype in (torch.float32, torch.float64) and not is_transformed()
+def refuses(part: object, scores: Tensor, links: Tensor, present: Tensor) -> str | None:
+    """Other types than float32 and float64."""
+    taken = scores.dtype == links.dtype and scores.dtype in (torch.float32, torch.float64)
+    return None if taken else "it takes float32 or float64, the same for scores and transitions"
 
 
 def run_log_partition(part: object, nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ _label_means = differentiable(
 _segment_means = differentiable(
     "segment_means", _means, _means_moved, (_means_shape, _means_moved_shape), linear_chain.plain_segment_means
 )
-register_road((log_partition,), "cpu", Road(suits, run_log_partition))
-register_road((marginals,), "cpu", Road(suits, run_marginals))
-register_road((label_means,), "cpu", Road(suits, run_label_means))
-register_road((segment_means,), "cpu", Road(suits, run_segment_means))
+register_road((log_partition,), "cpu", Road(run_log_partition, refuses))
+register_road((marginals,), "cpu", Road(run_marginals, refuses))
+register_road((label_means,), "cpu", Road(run_label_means, refuses))
+register_road((segment_means,), "cpu", Road(run_segment_means, refuses))

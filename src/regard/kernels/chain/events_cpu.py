@@ -5,6 +5,8 @@ from torch import Tensor
 
 from regard.kernels import on_cpu
 from regard.kernels.autograd import discrete
+from regard.kernels.registry import Road, register_road
+from regard.positions.algorithms import linear_chain
 
 
 def _best(nodes: Tensor, transitions: Tensor, present: Tensor, k: int) -> Tensor:
@@ -45,8 +47,22 @@ def _doubled(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tenso
     return nodes.double(), transitions.double(), present
 
 
-best = discrete("best_labellings", _best, _best_shape)
-"""The k best (N, k, T) of nodes (N, T, S), transitions (N, S, S) and present (N, T)."""
+def refuses(part: object, *given: object) -> None:
+    """Nothing."""
 
-drawn = discrete("drawn_labellings", _drawn, _drawn_shape)
-"""Labellings drawn by uniform noise (N, draws, T), float64."""
+
+def run_best(part: object, nodes: Tensor, transitions: Tensor, present: Tensor, k: int) -> Tensor:
+    """The k best labellings (N, k, T) of nodes (N, T, S), transitions (N, S, S) and present (N, T)."""
+    return _best_labellings(nodes, transitions, present, k)
+
+
+def run_drawn(part: object, nodes: Tensor, transitions: Tensor, present: Tensor, noise: Tensor) -> Tensor:
+    """Labellings drawn by uniform noise (N, draws, T), float64."""
+    return _drawn_labellings(nodes, transitions, present, noise)
+
+
+_best_labellings = discrete("best_labellings", _best, _best_shape)
+_drawn_labellings = discrete("drawn_labellings", _drawn, _drawn_shape)
+for _device in ("cpu", "cuda"):
+    register_road((linear_chain.k_best,), _device, Road(run_best, refuses, transforms=True))
+    register_road((linear_chain.sample,), _device, Road(run_drawn, refuses, transforms=True))

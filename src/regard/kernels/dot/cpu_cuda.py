@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from regard.kernels.registry import Road, is_transformed, register_road
+from regard.kernels.registry import Road, register_road
 from regard.over.mappings import softmax
 from regard.reads import Read, mean
 from regard.scores import Bilinear, Cosine, dot, scaled_dot
@@ -24,9 +24,13 @@ FEW = 512
 """Keys from which on the two take about as long in training."""
 
 
-def suits(score: Any, over: Any, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Tensor | None) -> bool:
-    """Tensors of one dtype, outside of torch.func's transforms, for which the fused op has no rule."""
-    return isinstance(values, Tensor) and query.dtype == keys.dtype == values.dtype and not is_transformed()
+def refuses(
+    score: Any, over: Any, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Tensor | None
+) -> str | None:
+    """Values that are no tensor, or several dtypes."""
+    if not isinstance(values, Tensor):
+        return "the values are no tensor"
+    return None if query.dtype == keys.dtype == values.dtype else "query, keys and values have several dtypes"
 
 
 def run(score: Any, over: Any, read: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Read:
@@ -85,4 +89,4 @@ def _differentiable_twice(query: Tensor, keys: Tensor, values: Tensor, mask: Ten
 
 for score in (scaled_dot, dot, Bilinear, Cosine):
     for device in ("cpu", "cuda"):
-        register_road((score, softmax, mean), device, Road(suits, run))
+        register_road((score, softmax, mean), device, Road(run, refuses))

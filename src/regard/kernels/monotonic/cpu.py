@@ -5,7 +5,7 @@ from torch import Tensor
 
 from regard.kernels import on_cpu
 from regard.kernels.autograd import differentiable
-from regard.kernels.registry import Road, is_transformed, register_road
+from regard.kernels.registry import Road, register_road
 from regard.positions.algorithms import recurrence
 from regard.positions.algorithms.recurrence import expected_alignment
 
@@ -13,9 +13,11 @@ SMALLEST = 1 << 4
 """Pairs of query and place below which the plain road is as fast."""
 
 
-def suits(part: object, stop: Tensor, go: Tensor, start: Tensor) -> bool:
-    """Enough to do, in float32."""
-    return stop.dtype == go.dtype == start.dtype == torch.float32 and stop.numel() >= SMALLEST and not is_transformed()
+def refuses(part: object, stop: Tensor, go: Tensor, start: Tensor) -> str | None:
+    """Too little to do, or other types than float32."""
+    if not stop.dtype == go.dtype == start.dtype == torch.float32:
+        return "it takes float32"
+    return None if stop.numel() >= SMALLEST else f"below {SMALLEST} pairs of query and place the plain road is as fast"
 
 
 def run(part: object, stop: Tensor, go: Tensor, start: Tensor) -> Tensor:
@@ -53,4 +55,4 @@ def _shapes(grad: Tensor, stop: Tensor, go: Tensor, start: Tensor, out: Tensor) 
 
 
 _weights = differentiable("expected_alignment", _forward, _backward, (_shape, _shapes), recurrence.by_steps)
-register_road((expected_alignment,), "cpu", Road(suits, run))
+register_road((expected_alignment,), "cpu", Road(run, refuses))

@@ -10,21 +10,20 @@ from torch import Tensor
 
 from regard.kernels import on_cpu
 from regard.kernels.autograd import differentiable
-from regard.kernels.registry import Road, is_transformed, register_road
+from regard.kernels.registry import Road, register_road
 from regard.over.sparse import entmax_weights, plain_weights
 
 SMALLEST = 1 << 8
 """Scores below which the plain road is as fast."""
 
 
-def suits(function: object, scores: Tensor, alpha: float | Tensor) -> bool:
-    """Enough to do, in float32 or less; softmax, alpha one, is PyTorch's."""
-    return (
-        scores.dtype != torch.float64
-        and scores.numel() >= SMALLEST
-        and (isinstance(alpha, Tensor) or 1 < alpha <= 2)  # above 2 the edge of the support is too steep
-        and not is_transformed()
-    )
+def refuses(function: object, scores: Tensor, alpha: float | Tensor) -> str | None:
+    """Too little to do, float64, or softmax, alpha one, which is PyTorch's."""
+    if scores.dtype == torch.float64:
+        return "it computes in float32, and this is float64"
+    if not isinstance(alpha, Tensor) and not 1 < alpha <= 2:  # above 2 the edge of the support is too steep
+        return "it takes an alpha above 1, up to 2"
+    return None if scores.numel() >= SMALLEST else f"below {SMALLEST} scores the plain road is as fast"
 
 
 def run(function: object, scores: Tensor, alpha: float | Tensor) -> Tensor:
@@ -89,4 +88,4 @@ def _plain_learned(scores: Tensor, alpha: Tensor) -> Tensor:
 
 _fixed = differentiable("entmax_fixed", _forward, _backward_of_scores, (_shape, _shape_of_scores), _plain)
 _learned = differentiable("entmax_learned", _forward, _backward, (_shape, _shapes), _plain_learned)
-register_road((entmax_weights,), "cpu", Road(suits, run))
+register_road((entmax_weights,), "cpu", Road(run, refuses))

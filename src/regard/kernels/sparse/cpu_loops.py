@@ -17,6 +17,8 @@ from regard.kernels.on_cpu import FAST, compiled
 
 F, D = np.float32, np.float64
 LANES = 32
+PART = 1024
+"""Places whose sum in float32 is as good as one in float64, on any processor."""
 CLOSE = 2e-7
 """The step of Newton's method, relative to tau, after which none is made."""
 MOST = 50
@@ -240,14 +242,18 @@ def powers(scores, tau, exponent, out):
 
 @compiled
 def sums(scores, tau, powers):
-    """Those of the weights, and of their slopes."""
+    """Those of the weights, and of their slopes: of a part in their own type, of the parts in float64."""
     zero = powers.dtype.type(0)
-    total, slope = zero, zero
-    for j in range(len(powers)):
-        over = scores[j] - tau
-        over = zero if over <= 0 else over
-        total += over * powers[j]
-        slope += powers[j] if over > 0 else zero
+    total, slope = 0.0, 0.0
+    for first in range(0, len(powers), PART):
+        some, some_slope = zero, zero
+        for j in range(first, min(first + PART, len(powers))):
+            over = scores[j] - tau
+            over = zero if over <= 0 else over
+            some += over * powers[j]
+            some_slope += powers[j] if over > 0 else zero
+        total += some
+        slope += some_slope
     return total, slope
 
 
@@ -374,12 +380,16 @@ def entmax_slopes(weights, exponent, kept, raised, where, out):
 @compiled
 def project(grad, slopes):
     """Makes q (g - sum(q g) / sum(q)) of the slopes q."""
-    total, along = F(0), F(0)
-    for k in range(len(grad)):
-        q = slopes[k]
-        total += q
-        along += F(0) if q == 0 else q * grad[k]
-    mean = F(0) if total == 0 else along / total
+    total, along = 0.0, 0.0
+    for first in range(0, len(grad), PART):
+        some, some_along = F(0), F(0)
+        for k in range(first, min(first + PART, len(grad))):
+            q = slopes[k]
+            some += q
+            some_along += F(0) if q == 0 else q * grad[k]
+        total += some
+        along += some_along
+    mean = F(0) if total == 0 else F(along / total)
     for k in range(len(grad)):
         q = slopes[k]
         slopes[k] = F(0) if q == 0 else q * (grad[k] - mean)

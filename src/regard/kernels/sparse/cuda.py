@@ -12,7 +12,7 @@ from torch import Tensor
 
 from regard.kernels import on_cuda
 from regard.kernels.autograd import differentiable
-from regard.kernels.registry import Road, is_transformed, register_road
+from regard.kernels.registry import Road, register_road
 from regard.over.sparse import _weights, entmax_weights
 from regard.positions.onehot import unblock
 
@@ -20,16 +20,16 @@ LARGEST = 1 << 15
 """The most places, as a program holds all of its row."""
 
 
-def suits(function: Callable, scores: Tensor, alpha: float | Tensor) -> bool:
-    """Rows that fit, in float32 or less, and an alpha that is a number; at 1 it is softmax, which PyTorch has."""
-    return (
-        not isinstance(alpha, Tensor)
-        and 1 < alpha <= 2  # above it the edge of the support is too steep
-        and scores.dtype in (torch.float32, torch.bfloat16, torch.float16)
-        and 0 < scores.shape[-1] <= LARGEST
-        and scores.numel() > 0
-        and not is_transformed()
-    )
+def refuses(function: Callable, scores: Tensor, alpha: float | Tensor) -> str | None:
+    """Rows that do not fit, other types than float32 or less, an alpha that is a tensor, or one of softmax, which
+    PyTorch has."""
+    if isinstance(alpha, Tensor) or not 1 < alpha <= 2:  # above 2 the edge of the support is too steep
+        return "it takes a number alpha above 1, up to 2"
+    if scores.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return "it takes float32, bfloat16 and float16"
+    if scores.numel() == 0:
+        return "there is nothing to do"
+    return None if scores.shape[-1] <= LARGEST else f"a row has more than {LARGEST} places"
 
 
 def run(function: Callable, scores: Tensor, alpha: float) -> Tensor:
@@ -82,4 +82,4 @@ def _tiles(rows: int, places: int, alpha: float) -> tuple[int, dict[str, Any]]:
 
 _entmax = differentiable("entmax", _forward, _backward, (_shape, _shapes), _plain)
 if find_spec("triton"):
-    register_road((entmax_weights,), "cuda", Road(suits, run))
+    register_road((entmax_weights,), "cuda", Road(run, refuses))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regard.kernels.registry import Road, is_transformed, register_road
+from regard.kernels.registry import Road, register_road
 from regard.over.mappings import masked, softmax
 from regard.positions.base import INFINITY, gumbel_like, read_places, take
 from regard.reads import mode, sample
@@ -25,11 +25,16 @@ BLOCK, PART = 1 << 16, 256
 """Scores that are formed at a time, and places that a draw chooses at first."""
 
 
-def suits(score: Any, over: Any, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Tensor | None) -> bool:
-    """Many keys, and no gradient that is asked for through the scores."""
+def refuses(
+    score: Any, over: Any, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Tensor | None
+) -> str | None:
+    """Few keys, a gradient that is asked for through the scores, or torch.compile."""
+    if keys.shape[-2] < SMALLEST:
+        return f"below {SMALLEST} keys the plain road is as fast"
     parameters = score.parameters() if isinstance(score, nn.Module) else ()
-    wanted = torch.is_grad_enabled() and any(each.requires_grad for each in (query, keys, *parameters))
-    return keys.shape[-2] >= SMALLEST and not wanted and not torch.compiler.is_compiling() and not is_transformed()
+    if torch.is_grad_enabled() and any(each.requires_grad for each in (query, keys, *parameters)):
+        return "a gradient is asked for through the scores"
+    return "torch.compile has its own ways with the plain road" if torch.compiler.is_compiling() else None
 
 
 def run(
@@ -88,4 +93,4 @@ def _draw(score: Any, query: Tensor, keys: Tensor, mask: Tensor | None, sums: Te
 for each in (dot, scaled_dot, Additive):
     for how in (sample, mode):
         for device in ("cpu", "cuda"):
-            register_road((each, softmax, how), device, Road(suits, run))
+            register_road((each, softmax, how), device, Road(run, refuses))

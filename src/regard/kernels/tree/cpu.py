@@ -8,13 +8,15 @@ from torch import Tensor
 
 from regard.kernels import on_cpu
 from regard.kernels.autograd import differentiable
-from regard.kernels.registry import Road, is_transformed, register_road
+from regard.kernels.registry import Road, register_road
 from regard.positions.algorithms import trees
 
 
-def suits(part: Any, scores: Tensor, *given: object) -> bool:
-    """In float32 or float64."""
-    return scores.dtype in (torch.float32, torch.float64) and scores.numel() > 0 and not is_transformed()
+def refuses(part: Any, scores: Tensor, *given: object) -> str | None:
+    """Other types than float32 and float64, or no words."""
+    if scores.dtype not in (torch.float32, torch.float64):
+        return "it takes float32 or float64"
+    return None if scores.numel() > 0 else "there is nothing to do"
 
 
 def run(part: Any, scores: Tensor, present: Tensor, projective: bool, single_root: bool) -> Tensor:
@@ -116,4 +118,4 @@ _MADE = {
 }
 
 for _part in _MADE:
-    register_road((_part,), "cpu", Road(suits, run))
+    register_road((_part,), "cpu", Road(run, refuses))

@@ -5,6 +5,8 @@ from torch import Tensor
 
 from regard.kernels import on_cpu
 from regard.kernels.autograd import discrete
+from regard.kernels.registry import Road, register_road
+from regard.positions.algorithms import trees
 
 
 def _k_best(scores: Tensor, present: Tensor, projective: bool, single_root: bool, k: int) -> Tensor:
@@ -33,7 +35,24 @@ def _sample_shape(scores: Tensor, present: Tensor, uniform: Tensor, projective: 
     return present.new_empty(len(scores), uniform.shape[1], scores.shape[-1], dtype=torch.long)
 
 
-k_best = discrete("tree_k_best", _k_best, _k_best_shape)
-"""The k best trees (N, k, K) of rows of scores (N, K, K) and present (N, K)."""
-sample = discrete("tree_sample", _sample, _sample_shape)
-"""Trees (N, S, K) of the same rows, drawn by uniform numbers (N, S, 2 K)."""
+def refuses(part: object, *given: object) -> None:
+    """Nothing."""
+
+
+def run_k_best(part: object, scores: Tensor, present: Tensor, projective: bool, single_root: bool, k: int) -> Tensor:
+    """The k best trees (N, k, K) of rows of scores (N, K, K) and present (N, K)."""
+    return _best_trees(scores, present, projective, single_root, k)
+
+
+def run_sample(
+    part: object, scores: Tensor, present: Tensor, uniform: Tensor, projective: bool, single_root: bool
+) -> Tensor:
+    """Trees (N, S, K) of the same rows, drawn by uniform numbers (N, S, 2 K)."""
+    return _drawn_trees(scores, present, uniform, projective, single_root)
+
+
+_best_trees = discrete("tree_k_best", _k_best, _k_best_shape)
+_drawn_trees = discrete("tree_sample", _sample, _sample_shape)
+for _device in ("cpu", "cuda"):
+    register_road((trees.k_best,), _device, Road(run_k_best, refuses, transforms=True))
+    register_road((trees.sample,), _device, Road(run_sample, refuses, transforms=True))

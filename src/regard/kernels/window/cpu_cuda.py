@@ -19,10 +19,11 @@ FEWEST = 16
 """Windows that fit beside each other into the places from where on gathering them pays."""
 
 
-def suits(score: Any, over: partial, query: Tensor, keys: Tensor, mask: Tensor | None) -> bool:
-    """Many more places than a window has."""
+def refuses(score: Any, over: partial, query: Tensor, keys: Tensor, mask: Tensor | None) -> str | None:
+    """Not many more places than a window has."""
     _, radius = over.args
-    return keys.shape[-2] >= FEWEST * (2 * radius + 1)
+    enough = keys.shape[-2] >= FEWEST * (2 * radius + 1)
+    return None if enough else f"the keys are fewer than those of {FEWEST} windows"
 
 
 def run(score: Any, over: partial, query: Tensor, keys: Tensor, mask: Tensor | None) -> Band:
@@ -47,4 +48,4 @@ def run(score: Any, over: partial, query: Tensor, keys: Tensor, mask: Tensor | N
 for score in (dot, scaled_dot, Cosine, Bilinear, Additive):
     for window in (plain_window, gaussian_window):
         for device in ("cpu", "cuda"):
-            register_road((score, (partial, window)), device, Road(suits, run))
+            register_road((score, (partial, window)), device, Road(run, refuses, transforms=True))

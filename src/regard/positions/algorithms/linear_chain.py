@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from regard.kernels.chain import events_cpu as chain_events
 from regard.kernels.registry import find_road
 from regard.positions.algorithms.recurrence import NEVER
 from regard.positions.base import INFINITY
@@ -84,7 +83,9 @@ def k_best(
     tensor([[1, 1],
             [0, 1]])
     """
-    return chain_events.best(*flat(nodes, transitions, present), k).movedim(1, 0).view(k, *present.shape)
+    given = *flat(nodes, transitions, present), k
+    found = (find_road((k_best,), *given) or plain_k_best)(*given)
+    return found.movedim(1, 0).reshape(k, *present.shape)
 
 
 def sample(
@@ -101,9 +102,10 @@ def sample(
     >>> sample(torch.tensor([[0.0, -torch.inf]] * 3), torch.zeros(2, 2), torch.ones(3, dtype=torch.bool), torch.Size())
     tensor([0, 0, 0])
     """
-    given = flat(nodes, transitions, present)
-    noise = torch.rand((len(given[0]), shape.numel(), nodes.shape[-2]), dtype=torch.float64, device=nodes.device)
-    return chain_events.drawn(*given, noise).movedim(1, 0).view(*shape, *present.shape)
+    rows = flat(nodes, transitions, present)
+    noise = torch.rand((len(rows[0]), shape.numel(), nodes.shape[-2]), dtype=torch.float64, device=nodes.device)
+    found = (find_road((sample,), *rows, noise) or plain_sample)(*rows, noise)
+    return found.movedim(1, 0).reshape(*shape, *present.shape)
 
 
 def flat(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,3 +167,50 @@ def _combined(steps: Tensor) -> Tensor:
 
 def _log_product(left: Tensor, right: Tensor) -> Tensor:
     return (left.unsqueeze(-1) + right.unsqueeze(-3)).logsumexp(-2)
+
+
+@torch.no_grad()
+def plain_k_best(nodes: Tensor, transitions: Tensor, present: Tensor, k: int) -> Tensor:
+    """The plain road of `k_best`, (N, k, T): what is kept of each state is its k best scores, and where they are from,
+    as the number of a state times k plus a rank."""
+    scores, links = _steps(nodes, transitions, present)
+    best = F.pad(scores.new_zeros(len(scores), 1), (0, nodes.shape[-1] * k - 1), value=-INFINITY)  # (N, S k)
+    origins = []
+    for t in range(nodes.shape[-2]):
+        ahead = best.unsqueeze(-1) + links[:, t].repeat_interleave(k, 1)  # (N, S k, S)
+        found, origin = ahead.topk(k, 1)  # (N, k, S)
+        best = (found + scores[:, t].unsqueeze(-2)).mT.flatten(1)
+        origins.append(origin.mT.flatten(1))
+    total, place = best.topk(k, 1)  # (N, k)
+    z = place.unsqueeze(-1)[..., :0]
+    for origin in reversed(origins):
+        z = torch.cat((place.unsqueeze(-1) // k, z), -1)
+        place = origin.gather(1, place)
+    return z.masked_fill((total == -INFINITY).unsqueeze(-1) | ~present.unsqueeze(1), -1)
+
+
+@torch.no_grad()
+def plain_sample(nodes: Tensor, transitions: Tensor, present: Tensor, noise: Tensor) -> Tensor:
+    """The plain road of `sample`, by uniform noise (N, draws, T): the first label whose chance, with those before it,
+    is above the noise."""
+    scores, links = _steps(nodes, transitions, present)
+    reached = [F.pad(scores.new_zeros(len(scores), 1), (0, nodes.shape[-1] - 1), value=-INFINITY)]  # (N, S)
+    for t in range(nodes.shape[-2]):
+        reached.append((reached[-1].unsqueeze(-1) + links[:, t]).logsumexp(-2) + scores[:, t])
+    onward, z = torch.zeros_like(reached[0]).unsqueeze(1), torch.zeros_like(noise[..., :0], dtype=torch.long)
+    for t in range(nodes.shape[-2] - 1, -1, -1):
+        passed = (reached[t + 1].unsqueeze(1) + onward).softmax(-1).cumsum(-1)  # (N, draws, S)
+        label = (passed <= noise[..., t : t + 1] * passed[..., -1:]).sum(-1, keepdim=True)
+        onward = links[:, t].mT.take_along_dim(label, 1)
+        z = torch.cat((label.expand(*noise.shape[:-1], 1), z), -1)
+    impossible = reached[-1].amax(-1) == -INFINITY
+    return z.masked_fill(impossible[:, None, None] | ~present.unsqueeze(1), -1)
+
+
+def _steps(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """The scores (N, T, S) and, to each position, the transitions (N, T, S, S), in float64: an absent position has one
+    state, the first, and where one of two is absent no transition counts."""
+    nowhere = F.pad(nodes.new_zeros(1), (0, nodes.shape[-1] - 1), value=-INFINITY)
+    linked = F.pad(present[..., 1:] & present[..., :-1], (1, 0))
+    scores = nodes.where(present.unsqueeze(-1), nowhere).double()
+    return scores, transitions.double().unsqueeze(1).where(linked[..., None, None], 0)

@@ -1,14 +1,17 @@
 """Dependency trees: the sum over all trees of a sentence, and its gradient, projective and not."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from regard.kernels.registry import find_road
-from regard.kernels.tree import events_cpu as tree_events
 from regard.positions.algorithms.recurrence import NEVER
 from regard.positions.base import INFINITY
+
+Choose = Callable[[int, Tensor], Tensor]
 
 
 def log_partition(
@@ -51,7 +54,8 @@ def k_best(scores: Tensor, present: Tensor, projective: bool, single_root: bool,
             [1, 1],
             [0, 0]])
     """
-    found = tree_events.k_best(*_rows(scores, present), projective, single_root, k)
+    given = *_rows(scores, present), projective, single_root, k
+    found = (find_road((k_best,), *given) or plain_k_best)(*given)
     return found.movedim(1, 0).reshape(k, *present.shape)
 
 
@@ -67,7 +71,8 @@ def sample(
     rows, present_rows = _rows(scores, present)
     numbers = len(rows), sample_shape.numel(), 2 * scores.shape[-1]
     uniform = torch.rand(numbers, dtype=torch.float64, device=scores.device)
-    found = tree_events.sample(rows, present_rows, uniform, projective, single_root)
+    given = rows, present_rows, uniform, projective, single_root
+    found = (find_road((sample,), *given) or plain_sample)(*given)
     return found.movedim(1, 0).reshape(*sample_shape, *present.shape)
 
 
@@ -172,3 +177,68 @@ def _only_root(row: Tensor) -> Tensor:
 
 def _log_sum(log: Tensor, more: Tensor) -> Tensor:
     return torch.stack((log, more.clamp(min=NEVER))).logsumexp(0)
+
+
+@torch.no_grad()
+def plain_k_best(scores: Tensor, present: Tensor, projective: bool, single_root: bool, k: int) -> Tensor:
+    """The plain road of `k_best`, (N, k, K): each time that the best tree of a set was found, the set without it is
+    split by the first word whose head is another (Lawler 1972)."""
+    kind = projective, single_root
+    sets = scores.double().unsqueeze(1)  # (N, sets, K, K): a set is the trees without the arcs that score -inf
+    (trees, totals), found = _best(sets, present.unsqueeze(1), *kind), []
+    for _ in range(k):
+        total, at = totals.max(1, keepdim=True)
+        none = total == -INFINITY
+        best = trees.take_along_dim(at.unsqueeze(-1), 1)  # (N, 1, K)
+        found.append(best.masked_fill(none.unsqueeze(-1), -1))
+        split = _split(sets.take_along_dim(at[..., None, None], 1), best)
+        more, its_totals = _best(split, present.unsqueeze(1), *kind)
+        totals = torch.cat((totals.scatter(1, at, -INFINITY), its_totals.masked_fill(none | ~present, -INFINITY)), 1)
+        sets, trees = torch.cat((sets, split), 1), torch.cat((trees, more), 1)
+    return torch.cat(found, 1)
+
+
+def _split(scores: Tensor, tree: Tensor) -> Tensor:
+    """The set (N, 1, K, K) without its tree (N, 1, K), in K parts (N, K, K, K): in part w the words before w have the
+    tree's heads, and w another."""
+    words = torch.arange(tree.shape[-1], device=tree.device)
+    its_own = tree.unsqueeze(-1) == words  # (N, 1, K, K)
+    part, word = words[:, None, None], words[:, None]
+    barred = (~its_own & (word < part)) | (its_own & (word == part))
+    return scores.masked_fill(barred, -INFINITY)
+
+
+def _best(scores: Tensor, present: Tensor, projective: bool, single_root: bool) -> tuple[Tensor, Tensor]:
+    """The best trees (*B, K) and their scores (*B): those that are left at a temperature near zero."""
+    cold = scores * 2.0**33
+    heads = _word_by_word(cold, present, projective, single_root, lambda word, chances: chances.argmax(-1))
+    arcs = scores.take_along_dim(heads.clamp(min=0).unsqueeze(-1), -1).squeeze(-1)
+    total = arcs.where(present, 0).sum(-1)
+    return heads, total.masked_fill(((heads < 0) & present).any(-1), -INFINITY)
+
+
+@torch.no_grad()
+def plain_sample(scores: Tensor, present: Tensor, uniform: Tensor, projective: bool, single_root: bool) -> Tensor:
+    """The plain road of `sample`, (N, draws, K), by uniform numbers (N, draws, K or more)."""
+
+    def drawn(word: int, chances: Tensor) -> Tensor:
+        passed = chances.cumsum(-1)
+        return (passed <= uniform[..., word : word + 1] * passed[..., -1:]).sum(-1)
+
+    rows = scores.double().unsqueeze(1).expand(-1, uniform.shape[1], -1, -1)
+    return _word_by_word(rows, present.unsqueeze(1), projective, single_root, drawn)
+
+
+def _word_by_word(scores: Tensor, present: Tensor, projective: bool, single_root: bool, choose: Choose) -> Tensor:
+    """Heads (*B, K), that of each word chosen by its chances (*B, K) given the heads of the words before it; -1 for an
+    absent word, and where there is no tree."""
+    present = present.expand(scores.shape[:-1])
+    possible = plain_log_partition(scores, present, projective, single_root) > -INFINITY
+    words, heads = torch.arange(scores.shape[-1], device=scores.device), torch.full_like(present, -1, dtype=torch.long)
+    for word in range(len(words)):
+        chances = plain_marginals(scores, present, projective, single_root)[..., word, :]
+        head = choose(word, chances).clamp(max=len(words) - 1).unsqueeze(-1)  # (*B, 1)
+        heads = torch.where(words == word, head, heads)
+        other = (words == word).unsqueeze(-1) & (words != head).unsqueeze(-2)  # (*B, K, K)
+        scores = scores.masked_fill(other, -INFINITY)
+    return heads.masked_fill(~present | ~possible.unsqueeze(-1), -1)
