@@ -4,6 +4,7 @@ Every one is an over, (scores, mask) -> positions. A position that the mask leav
 structure with its rows, its columns, and the transitions that touch it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,9 @@ class segments(nn.Module):
     `stay` is a number or an `nn.Parameter`, one for all or broadcasting to (*B, Q). At zero it is `sigmoid`. A masked
     place is absent: places on its two sides are no neighbours.
 
+    Raises TypeError for a mask that is not bool, and ValueError for one that is neither of the scores' shape nor
+    (Q, K), or may be the places of each row, (B, K), as well as (Q, K): those are `mask[:, None]`.
+
     >>> segments(stay=2.0)(torch.tensor([[3.0, -1.0, 3.0, -3.0]])).mode
     tensor([[1, 1, 1, 0]])
     """
@@ -36,7 +40,21 @@ class segments(nn.Module):
 
     def forward(self, scores: Float[Tensor, "*B Q K"], mask: Mask = None) -> Segments:
         stay = torch.as_tensor(self.stay, dtype=scores.dtype, device=scores.device).expand(scores.shape[:-1])
-        present = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask.expand(scores.shape)
+        if mask is None:
+            return Segments(scores, stay, torch.ones_like(scores, dtype=torch.bool))
+        check_bool(mask)
+        rows = (*scores.shape[:-2], scores.shape[-1])
+        if not _fits(mask, scores.shape):
+            raise ValueError(
+                f"mask expected the shape of the scores, {tuple(scores.shape)}, or (Q, K), but got "
+                f"{tuple(mask.shape)}{'; the places of each row are mask[..., None, :]' if mask.shape == rows else ''}."
+            )
+        if mask.dim() == 2 < scores.dim() and mask.shape == rows and mask.shape[0] > 1:
+            raise ValueError(
+                f"mask expected no two meanings, but {tuple(mask.shape)} may be the places of each row, (B, K), as well "
+                f"as those of each query, (Q, K): mask[:, None] is the former, mask[None] the latter."
+            )
+        present = mask.expand(scores.shape)
         return Segments(scores, stay, present)
 
 
@@ -47,9 +65,11 @@ class chain(nn.Module):
     `transitions` (S, S) from row to column, `start` (S,) and `stop` (S,) are tensors or parameters, with batch
     dimensions in front if they differ. -inf forbids one. The scores are (*B, T, S), the positions in the place of the
     queries and the labels in that of the keys: `positions.log_prob(labels)` trains a tagger, `positions.mode` decodes.
-    A position of which the mask leaves no label is absent: `padding(lengths, T).mT` is the mask of lengths.
+    The mask is that of the positions, (*B, T), or of the labels of each, (*B, T, S) or (T, S); a position of which it
+    leaves no label is absent.
 
-    Time O(T S^2). Raises ValueError unless transitions, start and stop have the size of the labels.
+    Time O(T S^2). Raises ValueError unless transitions, start and stop have the size of the labels, and for a mask of
+    another shape or one that may be of positions as well as of labels, TypeError for a mask that is not bool.
 
     >>> positions = chain(torch.tensor([[0.0, -9.0], [-9.0, 0.0]]))(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.5]]))
     >>> positions.mode
@@ -78,9 +98,10 @@ class semi_markov(nn.Module):
 
     `transitions` (S, S) between spans of different labels, its diagonal without effect, `durations` (max_width, S) the
     score of a span of 1 ... max_width positions, zero by default, `start` and `stop` (S,) as for `chain`. The scores
-    are (*B, T, S), those of a span the sum over its positions. Time O(T (S max_width)^2).
+    are (*B, T, S), those of a span the sum over its positions; the mask is as for `chain`. Time O(T S (S + max_width)).
 
-    Raises ValueError if max_width is below one, or transitions, durations, start or stop have other sizes.
+    Raises ValueError if max_width is below one, or transitions, durations, start or stop have other sizes, and for
+    masks as `chain` does.
 
     >>> spans = semi_markov(max_width=2, transitions=torch.zeros(2, 2))
     >>> spans(torch.tensor([[9.0, 0.0], [9.0, 0.0], [8.0, 0.0]])).k_best(2)
@@ -128,12 +149,13 @@ class tree:
     of the scores (*B, K, K) is that of word j being the head of word i, and the diagonal that of i being a root (Kim et
     al. 2017, section 3.2; Koo et al. 2007, section 2).
 
-    Trees are `projective`, without arcs that cross, or of any shape, and have a `single_root` or at least one. A word
-    is absent if the mask leaves nothing of its row or of its column: `padding(lengths, K)` is the mask of lengths. As
-    an over, the words are the queries and the keys. `positions.log_prob(heads)` trains a parser, `positions.mode` is
-    the best tree. Time O(K^3).
+    Trees are `projective`, without arcs that cross, or of any shape, and have a `single_root` or at least one. The mask
+    is that of the words, (*B, K), or of the arcs, (*B, K, K) or (K, K), as `padding(lengths, K)`; a word is absent if it
+    leaves nothing of its row or of its column. As an over, the words are the queries and the keys.
+    `positions.log_prob(heads)` trains a parser, `positions.mode` is the best tree. Time O(K^3).
 
-    Raises ValueError unless the scores are square.
+    Raises ValueError unless the scores are square, and for a mask of another shape or one that may be of words as well
+    as of arcs, TypeError for a mask that is not bool.
 
     >>> scores = torch.tensor([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
     >>> tree()(scores).mode
@@ -148,6 +170,8 @@ class tree:
             raise ValueError(f"tree expected scores of as many words as heads, but got {tuple(scores.shape)}.")
         if mask is None:
             return Tree(scores, scores.new_ones(scores.shape[:-1], dtype=torch.bool), self.projective, self.single_root)
+        if of_positions(mask, scores, "words", "arcs"):
+            mask = mask.unsqueeze(-1) & mask.unsqueeze(-2)
         allowed = mask.expand(scores.shape)
         return Tree(masked(scores, mask), allowed.any(-1) & allowed.any(-2), self.projective, self.single_root)
 
@@ -164,7 +188,42 @@ def labelled(scores: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """The scores (*B, T, S) without the labels that the mask forbids, and which positions (*B, T) are present."""
     if mask is None:
         return scores, torch.ones(scores.shape[:-1], dtype=torch.bool, device=scores.device)
+    if of_positions(mask, scores, "positions", "labels"):
+        mask = mask.unsqueeze(-1)
     return masked(scores, mask), mask.expand(scores.shape).any(-1)
+
+
+def of_positions(mask: Tensor, scores: Tensor, positions: str, labels: str) -> bool:
+    """Whether a mask is that of the positions, (*B, T), and not of the labels of each, (*B, T, S) or (T, S); the words
+    for both are what an error says. Raises TypeError unless it is bool, and ValueError unless it is one of them."""
+    check_bool(mask)
+    alone, fits = mask.shape == scores.shape[:-1], _fits(mask, scores.shape)
+    if alone and fits and mask.shape[-1] > 1:
+        raise ValueError(
+            f"mask expected no two meanings, but {tuple(mask.shape)} may be the {positions} of each row as well as the "
+            f"{labels} of each: mask[..., None] is the former, mask[None] the latter."
+            if labels == "labels"
+            else f"mask expected no two meanings, but {tuple(mask.shape)} may be the words of each row as well as all "
+            "arcs: mask[:, None] & mask[..., None] is the former, mask[None] the latter."
+        )
+    if not alone and not fits:
+        raise ValueError(
+            f"mask expected the shape of the {positions}, {tuple(scores.shape[:-1])}, or of the {labels}, "
+            f"{tuple(scores.shape)}, but got {tuple(mask.shape)}."
+        )
+    return alone
+
+
+def check_bool(mask: Tensor) -> None:
+    """Raises TypeError unless the mask is bool."""
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask expected dtype bool, True where a key may be looked at, but got {mask.dtype}.")
+
+
+def _fits(mask: Tensor, scores: Sequence[int]) -> bool:
+    """Whether a mask has the rank of the scores, each size theirs or one, or is such of their last two dimensions."""
+    wanted = scores if mask.dim() == len(scores) else scores[-2:]
+    return mask.dim() == len(wanted) and all(have in (1, size) for have, size in zip(mask.shape, wanted, strict=True))
 
 
 def with_ends(scores: Tensor, present: Tensor, start: Tensor | None, stop: Tensor | None) -> Tensor:

@@ -3,12 +3,13 @@
 from regard.positions.alignment import Alignment
 from regard.positions.band import Band
 from regard.positions.base import Positions
-from regard.positions.chain import Chain, Segments, SemiMarkov
+from regard.positions.chain import Chain, Segments
 from regard.positions.chunkwise import Chunkwise
 from regard.positions.coordinate import Coordinate
 from regard.positions.independent import Independent
 from regard.positions.onehot import OneHot
 from regard.positions.replacement import WithoutReplacement
+from regard.positions.semi_markov import SemiMarkov
 from regard.positions.subset import Subset
 from regard.positions.tree import Tree
 

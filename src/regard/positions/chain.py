@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from regard.positions.algorithms import linear_chain
 from regard.positions.base import Positions, exported, read_places
-from regard.positions.several import check_enumerable
 from regard.positions.structure import Structure, wide
 
 
@@ -41,6 +39,10 @@ class Chain(Structure):
         super().__init__(self.scores.shape[:-2], self.scores.shape[-2:-1], validate_args=False)
 
     @property
+    def choices(self) -> int:
+        return self.scores.shape[-1]
+
+    @property
     def potentials(self) -> Float[Tensor, "*B P"]:
         return torch.cat([each.flatten(-2) for each in self._parts[:2]], -1)
 
@@ -58,13 +60,14 @@ class Chain(Structure):
         return linear_chain.label_means(*self._parts).to(self.scores.dtype)
 
     def features(self, z: Int[Tensor, "*SB T"]) -> Float[Tensor, "*SB P"]:
-        labels = (z.unsqueeze(-1) == torch.arange(self.scores.shape[-1], device=z.device)).to(self._parts[0].dtype)
+        labels = self.indicator(z).to(self._parts[0].dtype)
         follow = labels[..., :-1, :].mT @ labels[..., 1:, :]  # (*S, *B, S, S)
         return torch.cat((labels.flatten(-2), follow.flatten(-2)), -1)
 
     def indicator(self, z: Int[Tensor, "*SB T"]) -> Float[Tensor, "*SB T S"]:
         """The labels as a 0/1 tensor, a row of zeros where a position is absent."""
-        return self._of_labels(self.features(z)).to(self.scores.dtype)
+        labels = torch.arange(self.choices, device=z.device)
+        return (self._where_present(z).unsqueeze(-1) == labels).to(self.scores.dtype)
 
     def k_best(self, k: int) -> Int[Tensor, "k *B T"]:
         return linear_chain.k_best(*self._parts, k)
@@ -73,10 +76,6 @@ class Chain(Structure):
         """A labelling, drawn from the last position to the first (forward filtering, backward sampling)."""
         return linear_chain.sample(*self._parts, torch.Size(sample_shape))
 
-    def enumerate_support(self, expand: bool = True) -> Int[Tensor, "E *B T"]:
-        """Every labelling, and those with -1, which are possible where a position is absent."""
-        return labellings(self, self.scores.shape[-1], expand)
-
     def then(self, *later: Positions) -> Positions:
         raise spanning(self)
 
@@ -84,11 +83,8 @@ class Chain(Structure):
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
         return wide(self.scores), wide(self.transitions), self.present
 
-    def _of_labels(self, features: Tensor) -> Tensor:
-        return features[..., : self.scores.shape[-2:].numel()].unflatten(-1, self.scores.shape[-2:])
-
     def _is_structure(self, z: Tensor) -> Tensor:
-        return (((z >= 0) == self.present) & (z < self.scores.shape[-1])).all(-1)
+        return (((z >= 0) == self.present) & (z < self.choices)).all(-1)
 
 
 @exported
@@ -117,6 +113,10 @@ class Segments(Structure):
         super().__init__(self.scores.shape[:-1], self.scores.shape[-1:], validate_args=False)
 
     @property
+    def choices(self) -> int:
+        return 2
+
+    @property
     def chain(self) -> Chain:
         """The same as a chain of the states 0 and 1."""
         return Chain(*linear_chain.two_labels(self.scores, self.stay), self.present)
@@ -143,13 +143,14 @@ class Segments(Structure):
 
     def indicator(self, z: Int[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q K"]:
         """Which places have label 1, as a 0/1 tensor."""
-        return (z == 1).to(self.scores.dtype)
+        return (self._where_present(z) == 1).to(self.scores.dtype)
 
     def gather(self, values: Any, z: Int[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q V"]:
         """The sum of the values at the places with label 1; a reader is asked for these places alone, else for -1."""
         if isinstance(values, Tensor):
             return self.indicator(z).to(values.dtype) @ values
-        places = torch.arange(z.shape[-1], device=z.device).where(z == 1, -1)
+        chosen = self._where_present(z) == 1
+        places = torch.arange(z.shape[-1], device=z.device).where(chosen, -1)
         return read_places(values, places.flatten(-2)).unflatten(-2, z.shape[-2:]).sum(-2)
 
     def k_best(self, k: int) -> Int[Tensor, "k *B Q K"]:
@@ -159,129 +160,8 @@ class Segments(Structure):
         """A segmentation for every query."""
         return self.chain.sample(sample_shape)
 
-    def enumerate_support(self, expand: bool = True) -> Int[Tensor, "E *B Q K"]:
-        """Every segmentation, and those with -1, which are possible where a place is absent."""
-        return labellings(self, 2, expand)
-
     def _is_structure(self, z: Tensor) -> Tensor:
         return self.chain._is_structure(z)
-
-
-@exported
-@dataclass(eq=False, repr=False)
-class SemiMarkov(Structure):
-    """A chain in which a run of positions with one label is scored by its length too, and has at most `width` positions
-    (Sarawagi and Cohen 2004): a chain whose states are a label and how far its run has come.
-
-    `scores` are those of the runs' ends, on which the lengths count, and of all positions; the rest is as for Chain.
-
-    Shapes: scores (*B, T, S), transitions (*B, S, S) between different labels, durations (*B, width, S), present
-    (*B, T); batch_shape (*B), event_shape (T,). Everything takes O(T (S width)^2), memory O(T S width).
-
-    >>> one = torch.zeros(4, 1), torch.zeros(1, 1), torch.zeros(4, 1), torch.ones(4, dtype=torch.bool)
-    >>> SemiMarkov(*one).mean.squeeze(-1)
-    tensor([1., 1., 1., 1.])
-    """
-
-    scores: Float[Tensor, "*B T S"]
-    transitions: Float[Tensor, "*B S S"]
-    durations: Float[Tensor, "*B width S"]
-    present: Bool[Tensor, "*B T"]
-
-    def __post_init__(self) -> None:
-        super().__init__(self.scores.shape[:-2], self.scores.shape[-2:-1], validate_args=False)
-
-    @property
-    def chain(self) -> Chain:
-        """The same as a chain whose state w S + s is position w of a run of label s."""
-        width, states = self.durations.shape[-2:]
-        begins, ends = self._edges
-        scores = self.scores.unsqueeze(-2).expand(*self.scores.shape[:-1], width, states)  # (*B, T, width, S)
-        late = torch.arange(width, device=self.scores.device).unsqueeze(-1) > 0
-        scores = scores.masked_fill(begins[..., None, None] & late, -torch.inf)
-        scores = scores + self.durations.unsqueeze(-3).where(ends[..., None, None], 0)
-        return Chain(scores.flatten(-2), self._transitions, self.present)
-
-    @property
-    def potentials(self) -> Float[Tensor, "*B P"]:
-        return self.chain.potentials
-
-    @property
-    def log_z(self) -> Float[Tensor, "*B"]:
-        return self.chain.log_z
-
-    @property
-    def marginals(self) -> Float[Tensor, "*B P"]:
-        return self.chain.marginals
-
-    @property
-    def mean(self) -> Float[Tensor, "*B T S"]:
-        """The probability of each label at each position."""
-        return self._of_labels(self.chain.mean)
-
-    def features(self, z: Int[Tensor, "*SB T"]) -> Float[Tensor, "*SB P"]:
-        return self.chain.features(self._states(z))
-
-    def indicator(self, z: Int[Tensor, "*SB T"]) -> Float[Tensor, "*SB T S"]:
-        """The labels as a 0/1 tensor, a row of zeros where a position is absent."""
-        return (z.unsqueeze(-1) == torch.arange(self.scores.shape[-1], device=z.device)).to(self.scores.dtype)
-
-    def k_best(self, k: int) -> Int[Tensor, "k *B T"]:
-        return self._labels(self.chain.k_best(k))
-
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Int[Tensor, "*SB T"]:
-        """A labelling, drawn from the last position to the first."""
-        return self._labels(self.chain.sample(sample_shape))
-
-    def enumerate_support(self, expand: bool = True) -> Int[Tensor, "E *B T"]:
-        """Every labelling, and those with -1, which are possible where a position is absent."""
-        return labellings(self, self.scores.shape[-1], expand)
-
-    def then(self, *later: Positions) -> Positions:
-        raise spanning(self)
-
-    @property
-    def _edges(self) -> tuple[Tensor, Tensor]:
-        """Whether each position, (*B, T), is the first or the last of those that are joined."""
-        absent = ~F.pad(self.present, (1, 1))
-        return self.present & absent[..., :-2], self.present & absent[..., 2:]
-
-    @property
-    def _transitions(self) -> Tensor:
-        """(*B, width S, width S): a run goes on, or ends and another one begins."""
-        width, states = self.durations.shape[-2:]
-        size = width * states
-        between = self.transitions.masked_fill(torch.eye(states, dtype=torch.bool, device=self.device), -torch.inf)
-        ending = (self.durations.unsqueeze(-1) + between.unsqueeze(-3)).flatten(-3, -2)  # (*B, width S, S)
-        on = torch.full((size, size - states), -torch.inf, dtype=ending.dtype, device=ending.device)
-        on = on.diagonal_scatter(torch.zeros(size - states, dtype=on.dtype, device=on.device))
-        return torch.cat((ending, on.expand(*ending.shape[:-1], -1)), -1)
-
-    def _of_labels(self, weights: Tensor) -> Tensor:
-        return weights.unflatten(-1, self.durations.shape[-2:]).sum(-2)
-
-    def _labels(self, states: Tensor) -> Tensor:
-        return states.remainder(self.scores.shape[-1]).where(states >= 0, -1)
-
-    def _states(self, z: Tensor) -> Tensor:
-        """The states of the chain: those of runs that are too long do not exist."""
-        t = torch.arange(z.shape[-1], device=z.device)
-        changes = F.pad(z[..., 1:] != z[..., :-1], (1, 0), value=True)
-        far = t - t.where(changes, 0).cummax(-1).values
-        return (far * self.scores.shape[-1] + z).where(z >= 0, -1)
-
-    def _is_structure(self, z: Tensor) -> Tensor:
-        return (z < self.scores.shape[-1]).all(-1) & self.chain._is_structure(self._states(z))
-
-
-def labellings(positions: Positions, states: int, expand: bool) -> Tensor:
-    """All the events of labels from -1 to states - 1, in lexical order, -1 last."""
-    length = positions.event_shape.numel()
-    check_enumerable((states + 1) ** length)
-    labels = [*range(states), -1]
-    support = torch.cartesian_prod(*[torch.tensor(labels, device=positions.device)] * length).view(-1, length)
-    support = support.view(-1, *(1 for _ in positions.batch_shape), length)
-    return support.expand(-1, *positions.batch_shape, length) if expand else support
 
 
 def spanning(positions: Positions) -> TypeError:

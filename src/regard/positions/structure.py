@@ -1,13 +1,21 @@
 """What structured distributions share: exponential families over discrete structures."""
 
 from abc import abstractmethod
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributions import register_kl
 
+from regard.kernels.registry import is_transformed
 from regard.positions.base import INFINITY, Positions
+from regard.positions.several import check_enumerable
+
+S = TypeVar("S", bound="Structure")
+NO_EVENT = torch.iinfo(torch.long).min
+"""An event of this is none: it fills the support of the rows that have fewer events than others."""
 
 
 class Structure(Positions):
@@ -16,11 +24,21 @@ class Structure(Positions):
     The features say how often each part is in z, the potentials score the parts. All else follows from the logarithm
     of Z and its gradient, the `marginals`, the expected features (Wainwright and Jordan 2008, section 3.2).
 
-    An absent position is no part of the structure, and its place in the event is -1. Where no structure is possible
-    (`log_z` is -inf) nothing is looked at: the one event is -1 throughout, and all weights are zero.
+    An absent position is no part of the structure: its place in the event is -1, and what an event that is given has
+    there is ignored. Where no structure is possible (`log_z` is -inf) nothing is looked at: the one event is -1
+    throughout, and all weights are zero.
+
+    Log Z and the score of a structure may be large and their difference small, so that it is taken in float64.
     """
 
     has_enumerate_support = True
+    scores: Tensor
+    present: Bool[Tensor, "*B N"]
+
+    @property
+    @abstractmethod
+    def choices(self) -> int:
+        """How many labels, or heads, a position may have."""
 
     @property
     @abstractmethod
@@ -56,12 +74,19 @@ class Structure(Positions):
 
     def log_prob(self, value: Int[Tensor, "*SB N"]) -> Float[Tensor, "*SB"]:
         """The log-probability of the events, score less log Z; -inf where one is impossible. Of the structures that
-        were observed it is what a conditional random field is trained by (Lafferty et al. 2001)."""
-        log_z = self.log_z
+        were observed it is what a conditional random field is trained by (Lafferty et al. 2001).
+
+        Raises ValueError for a label that is out of range at a position that is present (but while compiling and under
+        transforms of `torch.func`, where it is impossible), unless it is -1 at all of them.
+        """
+        z = self._checked(value)
+        exact = doubled(self)
+        log_z = exact.log_z
         possible = log_z > -INFINITY
-        valid = self._is_structure(value).where(possible, (value == -1).all(-1))
-        score = _dot(self.features(value), self.potentials)
-        return (score - log_z.masked_fill(~possible, 0)).masked_fill(~valid, -INFINITY)
+        valid = self._is_structure(z).where(possible, (z == -1).all(-1)) & (value != NO_EVENT).all(-1)
+        score = _dot(exact.features(z), exact.potentials)
+        log_prob = (score - log_z.masked_fill(~possible, 0)).masked_fill(~valid, -INFINITY)
+        return log_prob.to(wide(self.scores).dtype)
 
     def entropy(self) -> Float[Tensor, "*B"]:
         """The entropy, log Z less the expected score, in nats; zero where no structure is possible."""
@@ -69,10 +94,54 @@ class Structure(Positions):
 
     def cross_entropy(self, other: "Structure") -> Float[Tensor, "*B"]:
         """The mean of -log q(z), q another distribution of the kind, in nats."""
-        log_z = other.log_z
-        none, impossible = self.log_z == -INFINITY, log_z == -INFINITY
-        crossed = log_z.masked_fill(impossible, 0) - _dot(self.marginals, other.potentials)
-        return crossed.masked_fill(none != impossible, INFINITY).masked_fill(none & impossible, 0)
+        return _cross_entropy(doubled(self), doubled(other)).to(wide(self.scores).dtype)
+
+    def enumerate_support(self, expand: bool = True) -> Int[Tensor, "E *B N"]:
+        """Every choice of a label for each position that is present, in lexical order, and last -1 throughout. Where
+        an absent position leaves fewer events than that, the others are none and have the probability zero.
+
+        Without `expand` the events of a row that lacks nothing."""
+        length = self.event_shape[0]
+        check_enumerable(self.choices**length + 1)
+        places = self.choices ** torch.arange(length - 1, -1, -1, device=self.device)
+        support = torch.arange(self.choices**length, device=self.device).unsqueeze(-1) // places % self.choices
+        if length:
+            support = torch.cat((support, torch.full_like(support[:1], -1)))
+        support = support.view(-1, *(1 for _ in self.batch_shape), length)
+        return self._told_apart(support) if expand else support
+
+    def _told_apart(self, events: Tensor) -> Tensor:
+        """The events (E, *B, N) with -1 at absent positions; of those that are then the same, only the first is one."""
+        nothing = (events == -1).all(-1) & ~self.present.any(-1)
+        again = ((events > 0) & ~self.present).any(-1) | nothing
+        return events.where(self.present, -1).masked_fill(again.unsqueeze(-1), NO_EVENT)
+
+    def gather(self, values: Any, z: Int[Tensor, "*SB N"]) -> Float[Tensor, "*SB N V"]:
+        """The values (*B, K, V) at the labels, zero where a position is absent."""
+        return super().gather(values, self._where_present(z))
+
+    def _where_present(self, z: Tensor) -> Tensor:
+        return z.long().where(self.present, -1)
+
+    def _checked(self, value: Tensor) -> Tensor:
+        """The event with -1 at the absent positions."""
+        z = self._where_present(value)
+        if _may_be_read(z):
+            outside = self.present & ((z < 0) | (z >= self.choices)) & (value != NO_EVENT)
+            outside = outside & ~(z == -1).all(-1, keepdim=True)
+            if outside.any():
+                raise ValueError(
+                    f"value expected labels from 0 to {self.choices - 1} where a position is present, "
+                    f"or -1 throughout, but got {z[outside.expand_as(z)][0]}."
+                )
+        return z
+
+
+def _cross_entropy(p: Structure, q: Structure) -> Tensor:
+    log_z = q.log_z
+    none, impossible = (log_z if p is q else p.log_z) == -INFINITY, log_z == -INFINITY
+    crossed = log_z.masked_fill(impossible, 0) - _dot(p.marginals, q.potentials)
+    return crossed.masked_fill(none != impossible, INFINITY).masked_fill(none & impossible, 0)
 
 
 def _dot(features: Tensor, potentials: Tensor) -> Tensor:
@@ -85,8 +154,26 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def doubled(structure: S) -> S:
+    """The same distribution in float64."""
+    tensors = {each.name: getattr(structure, each.name) for each in fields(structure)}  # pyright: ignore
+    exact = {
+        name: each.double()
+        for name, each in tensors.items()
+        if isinstance(each, Tensor) and each.dtype.is_floating_point
+    }
+    return replace(structure, **exact)  # pyright: ignore
+
+
+def _may_be_read(tensor: Tensor) -> bool:
+    """Whether its numbers may decide what happens next: not while compiling, nor under transforms."""
+    return type(tensor) is Tensor and not torch.compiler.is_compiling() and not is_transformed()
+
+
 @register_kl(Structure, Structure)
 def _kl_structure_structure(p: Structure, q: Structure) -> Tensor:
     if type(p) is not type(q):
         raise TypeError(f"kl expected another {type(p).__name__}, but got {type(q).__name__}.")
-    return p.cross_entropy(q) - p.entropy()
+    exact, other = doubled(p), doubled(q)
+    divergence = _cross_entropy(exact, other) - _cross_entropy(exact, exact)
+    return divergence.to(wide(p.scores).dtype)

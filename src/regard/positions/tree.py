@@ -8,7 +8,7 @@ from torch import Tensor
 
 from regard.positions.algorithms import trees
 from regard.positions.base import Positions, exported, take
-from regard.positions.chain import labellings, spanning
+from regard.positions.chain import spanning
 from regard.positions.structure import Structure, wide
 
 
@@ -40,6 +40,10 @@ class Tree(Structure):
         super().__init__(self.scores.shape[:-2], self.scores.shape[-1:], validate_args=False)
 
     @property
+    def choices(self) -> int:
+        return self.scores.shape[-1]
+
+    @property
     def potentials(self) -> Float[Tensor, "*B P"]:
         return wide(self.scores).flatten(-2)
 
@@ -57,11 +61,11 @@ class Tree(Structure):
         return trees.marginals(*self._parts).to(self.scores.dtype)
 
     def features(self, z: Int[Tensor, "*SB K"]) -> Float[Tensor, "*SB P"]:
-        return (z.unsqueeze(-1) == self._words).to(wide(self.scores).dtype).flatten(-2)
+        return self.indicator(z).to(wide(self.scores).dtype).flatten(-2)
 
     def indicator(self, z: Int[Tensor, "*SB K"]) -> Float[Tensor, "*SB K K"]:
         """The heads as a 0/1 tensor, a row of zeros where a word is absent."""
-        return (z.unsqueeze(-1) == self._words).to(self.scores.dtype)
+        return (self._where_present(z).unsqueeze(-1) == self._words).to(self.scores.dtype)
 
     def k_best(self, k: int) -> Int[Tensor, "k *B K"]:
         return trees.k_best(*self._parts, k)
@@ -69,10 +73,6 @@ class Tree(Structure):
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Int[Tensor, "*SB K"]:
         """A random tree: from the whole sentence down to its words if projective, else word after word."""
         return trees.sample(*self._parts, torch.Size(sample_shape))
-
-    def enumerate_support(self, expand: bool = True) -> Int[Tensor, "E *B K"]:
-        """Every choice of a head, or -1, for every word: those that are no trees are impossible."""
-        return labellings(self, self.scores.shape[-1], expand)
 
     def then(self, *later: Positions) -> Positions:
         raise spanning(self)

@@ -121,22 +121,23 @@ def flat(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, T
 
 
 def plain_log_partition(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
-    """The plain road: position after position, or, where there are few states, halving their number each time."""
-    nodes, transitions = nodes.clamp(min=NEVER), transitions.clamp(min=NEVER)
-    nowhere = F.pad(nodes.new_zeros(1), (0, nodes.shape[-1] - 1), value=NEVER)  # an absent position has one state
+    """The plain road, in float64: position after position, or, where there are few states, halving their number each
+    time. The logarithms of sums over many positions are large, and what is asked is how they differ."""
+    dtype, nodes, transitions = nodes.dtype, nodes.double().clamp(min=NEVER), transitions.double().clamp(min=NEVER)
+    nodes, present = F.pad(nodes, (0, 0, 1, 0)), F.pad(present, (1, 0))  # it begins with a position that is absent
+    nowhere = F.pad(nodes.new_zeros(1), (0, nodes.shape[-1] - 1), value=NEVER)  # which has one state
     nodes = nodes.where(present.unsqueeze(-1), nowhere)
     linked = F.pad(present[..., 1:] & present[..., :-1], (1, 0))
-    states = nodes.shape[-1]
-    reached = nowhere.expand(*nodes.shape[:-2], states)
-    if states <= SCANNED:
-        steps = transitions.unsqueeze(-3).where(linked[..., None, None], 0) + nodes.unsqueeze(-2)  # (*B, T, S, S)
-        reached = _log_product(reached.unsqueeze(-2), _combined(steps)).squeeze(-2)
+    if nodes.shape[-1] <= SCANNED:
+        steps = transitions.unsqueeze(-3).where(linked[..., None, None], 0) + nodes.unsqueeze(-2)  # (*B, T + 1, S, S)
+        reached = _combined(steps)[..., 0, :]
     else:
-        for t in range(nodes.shape[-2]):
+        reached = nodes[..., 0, :]
+        for t in range(1, nodes.shape[-2]):
             step = transitions.where(linked[..., t, None, None], 0)
             reached = (reached.unsqueeze(-1) + step).logsumexp(-2) + nodes[..., t, :]
     log_z = reached.logsumexp(-1)
-    return log_z.masked_fill(log_z < NEVER / 2, -INFINITY)
+    return log_z.masked_fill(log_z < NEVER / 2, -INFINITY).to(dtype)
 
 
 def plain_marginals(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:

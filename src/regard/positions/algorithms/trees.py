@@ -83,14 +83,14 @@ def _rows(scores: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def plain_log_partition(scores: Tensor, present: Tensor, projective: bool, single_root: bool) -> Tensor:
-    """The plain road, in log space. What all arcs of a word have in common is taken out of them first."""
-    scores = scores.clamp(min=NEVER)
+    """The plain road, in log space and float64. What all arcs of a word have in common is taken out of them first."""
+    dtype, scores = scores.dtype, scores.double().clamp(min=NEVER)
     both = present.unsqueeze(-1) & present.unsqueeze(-2)
     common = scores.detach().where(both, NEVER).logsumexp(-1)
     common = common.masked_fill(common < NEVER / 2, 0)
     total = (inside if projective else eliminated)(scores - common.unsqueeze(-1), present, single_root)
     log_z = total + common.sum(-1)
-    return log_z.masked_fill(total < NEVER / 2, -INFINITY)
+    return log_z.masked_fill(total < NEVER / 2, -INFINITY).to(dtype)
 
 
 def plain_marginals(scores: Tensor, present: Tensor, projective: bool, single_root: bool) -> Tensor:

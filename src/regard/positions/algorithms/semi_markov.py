@@ -1,0 +1,115 @@
+"""Semi-Markov chains: the sum over all segmentations of a sequence into labelled runs, and its gradient."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from regard.kernels.registry import find_road
+from regard.kernels.semi_markov import events_cpu as semi_markov_events
+from regard.positions.algorithms.recurrence import NEVER
+from regard.positions.base import INFINITY
+
+
+def log_partition(
+    nodes: Float[Tensor, "*B T S"],
+    transitions: Float[Tensor, "*B S S"],
+    durations: Float[Tensor, "*B W S"],
+    present: Bool[Tensor, "*B T"],
+) -> Float[Tensor, "*B"]:
+    """The logarithm of the sum of exp(score) over all ways to cut the positions that are present into runs of one label
+    each, of at most W positions and no two of the same label in succession (Sarawagi and Cohen 2004, section 3.2).
+
+    The score of a run of w positions of label s is the sum of its nodes and durations_{w, s}, and of two runs in
+    succession transitions_{s, s'}; an absent position ends a run. Time O(T S (S + W)).
+
+    >>> none = torch.zeros(2, 2), torch.zeros(3, 2)
+    >>> log_partition(torch.zeros(3, 2), *none, torch.ones(3, dtype=torch.bool)).exp()
+    tensor(8.)
+    """
+    given = nodes, transitions, durations, present
+    return (find_road((log_partition,), *given) or plain_log_partition)(*given)
+
+
+def marginals(
+    nodes: Float[Tensor, "*B T S"],
+    transitions: Float[Tensor, "*B S S"],
+    durations: Float[Tensor, "*B W S"],
+    present: Bool[Tensor, "*B T"],
+) -> Float[Tensor, "*B P"]:
+    """The gradient of `log_partition` in nodes, transitions and durations, flat, one after the other: how probable each
+    label of each position is, and how often each transition and each length of a label's runs are expected.
+
+    >>> none = torch.zeros(1, 1), torch.zeros(2, 1)
+    >>> marginals(torch.zeros(2, 1), *none, torch.ones(2, dtype=torch.bool))
+    tensor([1., 1., 0., 0., 1.])
+    """
+    given = nodes, transitions, durations, present
+    return (find_road((marginals,), *given) or plain_marginals)(*given)
+
+
+def k_best(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor, k: int) -> Int[Tensor, "k *B T"]:
+    """The labels of the k segmentations with the highest scores, the best first; -1 at absent positions, and throughout
+    where fewer are possible. Time O(T S (S + W) k), memory O(T S k) a row.
+
+    >>> none = torch.zeros(2, 2), torch.zeros(1, 2)
+    >>> k_best(torch.tensor([[0.0, 1.0], [0.0, 3.0]]), *none, torch.ones(2, dtype=torch.bool), 2)
+    tensor([[0, 1],
+            [1, 0]])
+    """
+    found = semi_markov_events.best(*flat(nodes, transitions, durations, present), k)
+    return found.movedim(1, 0).view(k, *present.shape)
+
+
+def sample(
+    nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor, shape: torch.Size
+) -> Int[Tensor, "*SB T"]:
+    """The labels of segmentations drawn by their probabilities, from the last run to the first; -1 at absent positions,
+    and throughout where none is possible. Time O(T S (S + W)) a row and O(T (S + W)) a draw.
+
+    >>> sample(torch.zeros(2, 1), torch.zeros(1, 1), torch.zeros(2, 1), torch.ones(2, dtype=torch.bool), torch.Size())
+    tensor([0, 0])
+    """
+    given = flat(nodes, transitions, durations, present)
+    numbers = len(given[0]), shape.numel(), nodes.shape[-2], 2
+    noise = torch.rand(numbers, dtype=torch.float64, device=nodes.device)
+    return semi_markov_events.drawn(*given, noise).movedim(1, 0).view(*shape, *present.shape)
+
+
+def flat(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor) -> tuple[Tensor, ...]:
+    """The same with all batch dimensions as one."""
+    if nodes.dim() == 3:
+        return nodes, transitions, durations, present
+    rows = nodes.shape[:-2].numel()
+    tables = (each.reshape(rows, *each.shape[-2:]) for each in (nodes, transitions, durations))
+    return *tables, present.reshape(rows, present.shape[-1])
+
+
+def plain_log_partition(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor) -> Tensor:
+    """The plain road, in float64, position after position: `runs` (*B, W, S) are the sums over all up to a run that has
+    come so far."""
+    dtype = nodes.dtype
+    nodes = nodes.double().where(present.unsqueeze(-1), 0).clamp(min=NEVER)
+    alike = torch.eye(nodes.shape[-1], dtype=torch.bool, device=nodes.device)
+    transitions = transitions.double().masked_fill(alike, NEVER).clamp(min=NEVER)
+    durations = durations.double().clamp(min=NEVER)
+    linked = present & F.pad(present, (1, 0))[..., :-1]
+    last = present & ~F.pad(present, (0, 1))[..., 1:]
+    total = nodes.sum((-1, -2)) * 0
+    runs = torch.full_like(durations, NEVER).expand(*nodes.shape[:-2], -1, -1)
+    closed = runs[..., 0, :]
+    for t in range(nodes.shape[-2]):
+        joined = linked[..., t, None]
+        opened = (closed.unsqueeze(-1) + transitions).logsumexp(-2).where(joined, total.unsqueeze(-1))
+        longer = runs[..., :-1, :].where(joined.unsqueeze(-1), NEVER)
+        runs = torch.cat((opened.unsqueeze(-2), longer), -2) + nodes[..., t, None, :]
+        closed = (runs + durations).logsumexp(-2)
+        total = closed.logsumexp(-1).where(last[..., t], total)
+    return total.masked_fill(total < NEVER / 2, -INFINITY).to(dtype)
+
+
+def plain_marginals(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor) -> Tensor:
+    """The plain road: the gradient by automatic differentiation."""
+    total = lambda *scores: plain_log_partition(*scores, present=present).sum()  # noqa: E731
+    grads = torch.func.grad(total, (0, 1, 2))(nodes, transitions, durations)
+    return torch.cat([each.flatten(-2) for each in grads], -1)
