@@ -32,6 +32,7 @@ from .estimators import leave_one_out as leave_one_out
 from .estimators import rebar as rebar
 from .estimators import reinforce as reinforce
 from .estimators import relax as relax
+from .estimators import signal_to_noise as signal_to_noise
 from .estimators import to_go as to_go
 from .estimators import variational as variational
 from .images import Glimpses as Glimpses
