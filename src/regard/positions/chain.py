@@ -146,7 +146,7 @@ class Segments(Structure):
         return (self._where_present(z) == 1).to(self.scores.dtype)
 
     def gather(self, values: Any, z: Int[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q V"]:
-        """The sum of the values at the places with label 1; a reader is asked for these places alone, else for -1."""
+        """The sum of the values at the places with label 1; a reader is asked for these places alone."""
         if isinstance(values, Tensor):
             return self.indicator(z).to(values.dtype) @ values
         chosen = self._where_present(z) == 1
