@@ -1,9 +1,8 @@
-"""Sentence pairs: what is read, what is refused and in which words, the tensors of a batch, and vocabularies."""
+"""Sentence pairs: what is read, what is refused and in which words, and the tensors of a batch."""
 
 import builtins
 import datetime
 import gzip
-import json
 import re
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import torch
 
 from regard.app.data import translations
 from regard.app.data.generators.dates import dates
-from regard.app.data.pairs import Pairs, lines
-from regard.app.text.vocabulary import END, SPECIAL, UNKNOWN, Characters, subwords, vocabulary
+from regard.app.data.pairs import Pairs
+from regard.app.text.vocabulary import END, Characters
 
 GERMAN = ["ein Haus", "ein rotes Haus", "das Haus, ein Baum", "rot & grün"]
 ENGLISH = ["a house", "a red house", "the house, a tree", "red & green"]
@@ -119,11 +118,6 @@ def test_without_the_extra_one_is_told_which(folder: Path, monkeypatch: pytest.M
     assert len(translations().train) == 4000, "dates do not"
 
 
-def test_lines_end_where_files_end_them():
-    assert lines("a\u2028b\x0bc \n\nd".encode(), "") == ["a\u2028b\x0bc", "", "d"]
-    assert lines(b"", "") == [] and lines(b"\n", "") == [""]
-
-
 def test_a_batch(folder: Path):
     split = translations(folder, count=60).train
     batch = split.batch(torch.tensor([2, 0]))
@@ -142,52 +136,6 @@ def test_an_empty_sentence_is_nothing_but_its_end():
     batch = Pairs(["", "ab"], ["b", ""], Characters("ab")).batch(torch.tensor([0, 1]))
     assert batch["source"].tolist() == [[END, 0, 0], [4, 5, END]]
     assert batch["text"].tolist() == [[ord("b")], [0]]
-
-
-class TestVocabularies:
-    KINDS = pytest.mark.parametrize(
-        "kind", [Characters(sorted(set("".join(GERMAN)))), subwords(GERMAN, 40)], ids=["characters", "subwords"]
-    )
-
-    @KINDS
-    def test_text_is_what_it_was(self, kind):
-        for text, numbers in zip(GERMAN, kind.encode(GERMAN), strict=True):
-            assert kind.decode(numbers) == text and min(numbers) >= len(SPECIAL) and max(numbers) < len(kind)
-
-    @KINDS
-    def test_json_holds_all_of_it(self, kind):
-        again = vocabulary(kind.json)
-        assert type(again) is type(kind) and again.json == kind.json and len(again) == len(kind)
-        assert again.encode(GERMAN) == kind.encode(GERMAN)
-
-    @KINDS
-    def test_unknown_characters_are_one_number_and_no_text(self, kind):
-        (numbers,) = kind.encode(["日Haus"])
-        assert UNKNOWN in numbers and kind.decode(numbers).strip() == "Haus"
-        assert kind.decode([0, 1, 2, 3]) == ""
-
-    @KINDS
-    def test_empty_text(self, kind):
-        assert kind.encode([""]) == [[]] and kind.decode([]) == ""
-
-    def test_marks_are_pieces_of_their_own(self):
-        learned = subwords(["red, red, red, red,"] * 10, 60)
-        assert learned.pieces(learned.encode(["red,"])[0]) == ["▁red", ","]
-
-    def test_capitals_are_small_letters_only_where_there_were_none(self):
-        uncased, cased = (subwords([f"{article} red house"] * 10, 60) for article in ("the", "The"))
-        assert uncased.encode(["The RED house"]) == uncased.encode(["the red house"])
-        assert cased.encode(["the red house"]) != cased.encode(["The red house"])
-
-    def test_frequent_words_are_one_piece_and_others_several(self):
-        learned = subwords(["the house", "the tree", "the door"] * 10 + ["xylophone"], 40)
-        assert learned.pieces(learned.encode(["the"])[0]) == ["▁the"]
-        assert len(learned.encode(["xylophone"])[0]) > 1
-
-    @pytest.mark.parametrize("text", ["", "[]", "{", "null", json.dumps({"model": 3}), "3"])
-    def test_what_is_none_is_refused(self, text: str):
-        with pytest.raises(ValueError, match=r"^the vocabulary of the run is damaged: "):
-            vocabulary(text)
 
 
 def test_dates_are_what_they_say():
