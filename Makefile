@@ -10,6 +10,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Each process begins with half of the tests, in order: what neighbours share is made once, a compiled kernel too.
+PARALLEL := -n 2 --dist worksteal
 
 .PHONY: demo test test-triton check bench docs setup
 
@@ -17,11 +19,11 @@ demo: .venv/.demo
 	$(BIN)/regard compare
 
 test: .venv/.test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m unchecked
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not unchecked" --jaxtyping-packages=regard,beartype.beartype
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m unchecked
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m "not unchecked" --jaxtyping-packages=regard,beartype.beartype
 
 test-triton: .venv/.triton
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/laws/test_5_triton.py
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) tests/laws/test_5_triton.py
 
 check: .venv/.test
 	$(BIN)/ruff check
