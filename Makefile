@@ -10,6 +10,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Each process begins with half of the tests, in order: what neighbours share is made once, a compiled kernel too.
+PARALLEL := -n 2 --dist worksteal
 
 .PHONY: demo test test-triton check bench docs setup
 
@@ -17,11 +19,11 @@ demo: .venv/.demo
 	$(BIN)/regard compare
 
 test: .venv/.test
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m unchecked
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not unchecked" --jaxtyping-packages=regard,beartype.beartype
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m unchecked
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) -m "not unchecked" --jaxtyping-packages=regard,beartype.beartype
 
 test-triton: .venv/.triton
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 tests/laws/test_5_triton.py
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL) tests/laws/test_5_triton.py
 
 check: .venv/.test
 	$(BIN)/ruff check
@@ -39,10 +41,10 @@ docs: .venv/.docs
 setup: .venv/.setup
 
 .venv/.demo: EXTRAS =
-.venv/.test: EXTRAS = [dev,hub,logging,oracles,text]
-.venv/.triton: EXTRAS = [dev,hub,logging,oracles,text,triton]
+.venv/.test: EXTRAS = [dev,export,hub,logging,oracles,text]
+.venv/.triton: EXTRAS = [dev,export,hub,logging,oracles,text,triton]
 .venv/.docs: EXTRAS = [docs]
-.venv/.setup: EXTRAS = [dev,docs,export,hub,logging,oracles,slides,speech,text]
+.venv/.setup: EXTRAS = [dev,docs,export,hub,logging,oracles,text]
 
 # The build tools are installed first, at their pinned versions too; where nothing is missing, pip asks no network.
 .venv/.demo .venv/.test .venv/.triton .venv/.docs .venv/.setup: pyproject.toml constraints.txt | $(BIN)/python

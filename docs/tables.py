@@ -1,4 +1,5 @@
-"""Writes the tables of README.md and of docs/*.md from the JSON under benchmarks/results, and the README's pictures.
+"""Writes the tables of README.md and of docs/*.md from the JSON that benchmarks and experiments have left in their
+folders `results`, and the README's pictures.
 
 python docs/tables.py                                            the tables
 python docs/tables.py runs/compare/glimpse/default/report.html   and the pictures of a report, which needs Chromium
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from regard.app.compare import results as table
+from regard.app.results import mean_and_spread
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "benchmarks" / "results", ROOT / "experiments" / "results"
 PICTURES = {"looks": ".looks article >> nth=0", "learning": "#learning"}
 
 PAPER = {
@@ -54,20 +56,12 @@ def ram(results: Mapping[str, Any]) -> str:
     lines = []
     for task, glimpses in ((task, glimpses) for task, errors in PAPER.items() for glimpses in errors):
         ours = rows.get((task, glimpses, "hard"), {})
-        others = [_errors(rows.get((task, glimpses, model), {}).get("error_percent")) for model in models]
-        cells = [_errors(ours.get(name)) for name in ("error_percent", "error_percent_sampled")]
+        others = [mean_and_spread(rows.get((task, glimpses, model), {}).get("error_percent")) for model in models]
+        cells = [mean_and_spread(ours.get(name)) for name in ("error_percent", "error_percent_sampled")]
         pixels = f"{ours['pixels_read']:,.0f}" if ours else ""
         lines.append([task, str(glimpses), *cells, PAPER[task][glimpses], *others, pixels])
     head = ["task", "glimpses", "hard, %", "by sampled paths, %", "the paper, %", *(f"{model}, %" for model in models)]
     return markdown([*head, "pixels read"], lines)
-
-
-def _errors(errors: Sequence[float] | None) -> str:
-    """The mean, and the standard deviation of several seeds."""
-    if not errors:
-        return ""
-    spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
-    return f"{statistics.fmean(errors):.2f}{spread}"
 
 
 def fewer(results: Mapping[str, Any]) -> str:
@@ -75,7 +69,7 @@ def fewer(results: Mapping[str, Any]) -> str:
     steps = (1, 2, 4, 6, 8)
     errors = {(row["case"], row["glimpses"]): [row["error_percent"]] for row in results["fixed"]}
     lines = [
-        [case, *(_errors(errors.get((case, step))) for step in steps)]
+        [case, *(mean_and_spread(errors.get((case, step))) for step in steps)]
         for case in dict.fromkeys(case for case, _ in errors)
     ]
     return markdown(["test error, %, after", *map(str, steps)], lines)
@@ -84,7 +78,7 @@ def fewer(results: Mapping[str, Any]) -> str:
 def ablation(results: Mapping[str, Any]) -> str:
     """What each part of the recipe bought."""
     lines = [
-        [row["change"], _errors(row["valid_error_percent"]), _errors(row["on_digit_percent"])]
+        [row["change"], mean_and_spread(row["valid_error_percent"]), mean_and_spread(row["on_digit_percent"])]
         for row in results["rows"]
     ]
     return markdown(["change", "validation error, %", "glimpses on the digit, %"], lines)
@@ -146,7 +140,12 @@ def parse(results: Mapping[str, Any]) -> str:
     for row in results["rows"]:
         groups.setdefault((row["corpus"], row["size"], row["over"]), []).append(row)
     lines = [
-        [f"{corpus}, {size}", over, str(len(seeds)), *(_errors([row[share] for row in seeds]) for share in shares)]
+        [
+            f"{corpus}, {size}",
+            over,
+            str(len(seeds)),
+            *(mean_and_spread([row[share] for row in seeds]) for share in shares),
+        ]
         for (corpus, size, over), seeds in sorted(groups.items())
     ]
     return markdown(["treebank, network", "over", "seeds", "UAS", "LAS", "trees", "UAS without punctuation"], lines)
@@ -157,7 +156,7 @@ def answer(results: Mapping[str, Any]) -> str:
     lines = [
         [
             f"{row['task']}, {row['over']}",
-            *(_errors(row[name]) for name in ("accuracy", "sequence")),
+            *(mean_and_spread(row[name]) for name in ("accuracy", "sequence")),
             *(f"{value:.1f}" for value in row["paper"]),
         ]
         for row in results["rows"]
@@ -174,7 +173,7 @@ def translate(results: Mapping[str, Any]) -> str:
         [
             f"{row['attention']}, {row['size']}",
             str(len(row["seeds"])),
-            *(_errors(row[name]) for name in names),
+            *(mean_and_spread(row[name]) for name in names),
             _core_minutes(row),
         ]
         for row in sorted(rows, key=lambda row: (row["size"], -statistics.fmean(row["bleu"] or [0])))
@@ -197,7 +196,7 @@ def links(results: Mapping[str, Any]) -> str:
     found = [(row["attention"], *(row[name] for name in names), row["bleu"]) for row in rows]
     others = [(row["aligner"], *([row[name]] for name in names), []) for row in results["aligners"]]
     lines = [
-        [name, *map(_errors, values)]
+        [name, *map(mean_and_spread, values)]
         for name, *values in sorted([*found, *others], key=lambda line: statistics.fmean(line[1]))
     ]
     return markdown(["what links", "alignment error rate, %", "of known words, %", "BLEU, Multi30k"], lines)
@@ -231,11 +230,16 @@ def with_table(text: str, name: str, new: str) -> str:
     return before + begin + new + end + rest.split(end)[1]
 
 
+def found(file: str) -> Any:
+    """What a file of results says."""
+    return next(json.loads((folder / file).read_text()) for folder in RESULTS if (folder / file).exists())
+
+
 def write() -> None:
     """Writes every table into the page that it is on."""
     for name, (page, results, made) in TABLES.items():
-        file, results = ROOT / page, json.loads((RESULTS / results).read_text())
-        file.write_text(with_table(file.read_text(), name, made(results)))
+        file = ROOT / page
+        file.write_text(with_table(file.read_text(), name, made(found(results))))
 
 
 def photograph(report: Path) -> None:

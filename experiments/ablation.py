@@ -7,20 +7,19 @@ the validation images: the error, and the share of glimpses on the digit from th
 `runs/ablation` and are resumed.
 """
 
-import argparse
 import json
 import statistics
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import experiment
-import harness
 import ram
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from regard.app import experiments
+from regard.app.results import give, machine, mean_and_spread, save_json
 from regard.app.training import run as runs
 from regard.app.training.loop import Fit
 from regard.recipes import glimpse
@@ -58,21 +57,20 @@ class Job:
         return f"{self.change.replace(' ', '-').replace(',', '').replace(':', '')}-seed{self.seed}"
 
 
-def do(job: Job, data: str, folder: Path) -> None:
+def do(job: Job, data: str, folder: Path, fit: Fit) -> None:
     """Trains one run, unless that is done. Raises Failure if another process is at it."""
     config = ram.configuration(ram.Job("60-cluttered", 8, "hard", job.seed), data)
     config = replace(config, **SHORT | CHANGES[job.change])
-    fit = Fit(accelerator="cpu", threads=1, precision="bf16-mixed", progress="none")
 
     def said(best: runs.Row) -> dict[str, Any]:
         return {**asdict(job), "error": best["valid_error"], "on_digit": best["valid_on_digit"]}
 
-    experiment.once(glimpse, config, folder / str(job), fit, said, known=False)
+    experiments.once(glimpse, config, folder / str(job), fit, said, known=False)
 
 
 def collect(folder: Path) -> dict[str, Any]:
     """What is finished, as it is printed as JSON, or, without the runs, what was."""
-    results = experiment.results(folder)
+    results = experiments.finished(folder)
     if not results and RESULTS.exists():
         return json.loads(RESULTS.read_text())
     rows = []
@@ -81,12 +79,12 @@ def collect(folder: Path) -> dict[str, Any]:
         if seeds:
             errors, hits = ([round(100 * each[name], 2) for each in seeds] for name in ("error", "on_digit"))
             rows.append({"change": change, "fields": fields, "valid_error_percent": errors, "on_digit_percent": hits})
-    return {"name": "ablation", "machine": harness.machine(), **SHORT, "rows": rows}
+    return {"name": "ablation", "machine": machine(), **SHORT, "rows": rows}
 
 
 def write_results(folder: Path) -> None:
     """Writes results/ablation.json from what is finished."""
-    runs.write(RESULTS, json.dumps(collect(folder), indent=2).encode() + b"\n")
+    save_json(collect(folder), RESULTS)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -94,25 +92,22 @@ def show(rows: list[dict[str, Any]]) -> None:
     table = Table("change", "validation error %", "on the digit %", "seeds", title="ablation")
     for row in rows:
         errors, hits = row["valid_error_percent"], row["on_digit_percent"]
-        numbers = experiment.mean_and_spread(errors), f"{statistics.fmean(hits):.1f}"
+        numbers = mean_and_spread(errors), f"{statistics.fmean(hits):.1f}"
         table.add_row(row["change"], *numbers, str(len(errors)))
     Console().print(table)
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser("ablation", allow_abbrev=False, description="What each part bought.")
-    parser.add_argument("--data", default="", metavar="DIR", help="MNIST's four files; only print if not given")
-    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), metavar="DIR", help="where runs are kept")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args()
+    flags = experiments.parser("ablation", "What each part bought.", "the folder of MNIST's four files")
+    options = flags.parse_args()
     torch.set_num_threads(1)
     if options.data:
-        data = str(Path(options.data).resolve())
+        data, fit = str(options.data.resolve()), experiments.fit(options)
         jobs = [Job(change, seed) for seed in range(SEEDS) for change in CHANGES]
-        experiment.do_all(jobs, lambda job: do(job, data, options.runs), lambda: write_results(options.runs))
+        experiments.do_all(jobs, lambda job: do(job, data, options.runs, fit), lambda: write_results(options.runs))
     found = collect(options.runs)
-    print(json.dumps(found, indent=2)) if options.json else show(found["rows"])
+    give(found, options, lambda: show(found["rows"]))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ one is wrong in half of its links: `at best` is the error rate of such an aligne
 no figure is to be compared with a paper's, where possible links count as right.
 """
 
-import argparse
 import gzip
 import html
 import json
@@ -24,6 +23,8 @@ from jaxtyping import Float
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+
+from regard.app import results
 
 ITERATIONS = 5
 """Of expectation and maximisation."""
@@ -237,15 +238,12 @@ def show(found: Sequence[Row]) -> None:
 
 def main() -> None:
     """The command line."""
-    flags = argparse.ArgumentParser("alignments", allow_abbrev=False, description="Alignment error rates.")
+    flags = results.parser("alignments", "Alignment error rates.")
     flags.add_argument("--data", type=Path, metavar="DIR", required=True, help="holds word_alignments and multi30k")
-    flags.add_argument("--json", action="store_true", help="print JSON")
     options = flags.parse_args()
     found = rows(options.data)
-    if options.json:
-        print(json.dumps({"name": "alignments", "rows": [asdict(row) for row in found]}, indent=2))
-    else:
-        show(found)
+    as_rows = [asdict(row) for row in found]
+    results.give({"name": "alignments", "rows": as_rows}, options, lambda: show(found))
 
 
 if __name__ == "__main__":

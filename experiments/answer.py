@@ -15,20 +15,18 @@ has. What is finished is in `results/answer.json`. The epoch is chosen by the va
 are seen once, by the finished run. A seed that is in the results is not trained again: take its row out first.
 """
 
-import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import experiment
-import harness
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from regard.app import experiments
 from regard.app.report import looking
+from regard.app.results import give, machine, mean_and_spread, save_json
 from regard.app.training import run as runs
 from regard.app.training.loop import Fit
 from regard.recipes import answer
@@ -73,15 +71,15 @@ def jobs() -> Iterator[Job]:
     return (Job(task, over, seed) for task in TASKS for over in OVERS for seed in range(SEEDS))
 
 
-def do(job: Job, data: str, folder: Path) -> None:
+def do(job: Job, data: str, folder: Path, fit: Fit) -> None:
     """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
-    run, fit = folder / str(job), Fit(accelerator="cpu", threads=1, progress="none")
-    known = any(_key(row) == (job.task, job.over) and job.seed in row["seeds"] for row in kept_rows())
+    run = folder / str(job)
+    known = any(_key(row) == (job.task, job.over) and job.seed in row["seeds"] for row in experiments.kept(RESULTS))
 
     def said(chosen: runs.Row) -> dict[str, Any]:
         return {**asdict(job), **test(run), "valid_error": chosen["valid_error"]}
 
-    result = experiment.once(answer, answer.Config(data=data, **asdict(job)), run, fit, said, known)
+    result = experiments.once(answer, answer.Config(data=data, **asdict(job)), run, fit, said, known)
     if result:
         print(f"{job}: {result['accuracy']:.1f} % right, {result['facts']:.1f} % by the marked facts", flush=True)
 
@@ -95,16 +93,13 @@ def test(run: Path) -> dict[str, float]:
 
 def collect(folder: Path) -> list[dict[str, Any]]:
     """The rows of the table: what is kept of each seed, or what its run says if there is one."""
-    found = {(*_key(row), seed): _seed(row, n) for row in kept_rows() for n, seed in enumerate(row["seeds"])}
-    found |= {(*_key(each), each["seed"]): each for each in experiment.results(folder)}
+    found = {
+        (*_key(row), seed): _seed(row, n) for row in experiments.kept(RESULTS) for n, seed in enumerate(row["seeds"])
+    }
+    found |= {(*_key(each), each["seed"]): each for each in experiments.finished(folder)}
     keys = dict.fromkeys(sorted((job.task, job.over) for job in jobs()))
     rows = {key: [found[*key, seed] for seed in range(SEEDS) if (*key, seed) in found] for key in keys}
     return [_row(seeds) for seeds in rows.values() if seeds]
-
-
-def kept_rows() -> list[dict[str, Any]]:
-    """The rows of results/answer.json."""
-    return json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
 
 
 def _key(row: dict[str, Any]) -> tuple[int, str]:
@@ -137,8 +132,7 @@ def best(row: dict[str, Any]) -> tuple[float, float]:
 
 def write_results(folder: Path) -> None:
     """Writes results/answer.json from what is finished."""
-    text = json.dumps({"name": "answer", "machine": harness.machine(), "rows": collect(folder)}, indent=2)
-    runs.write(RESULTS, text.encode() + b"\n")
+    save_json({"name": "answer", "machine": machine(), "rows": collect(folder)}, RESULTS)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -147,29 +141,28 @@ def show(rows: list[dict[str, Any]]) -> None:
     table = Table("task", "over", "right", "facts", "sequence", "recall", "best", "paper", title=TITLE)
     for row in rows:
         singles = [" / ".join(f"{value:.1f}" for value in pair) for pair in (best(row), row["paper"])]
-        table.add_row(
-            str(row["task"]), row["over"], *(experiment.mean_and_spread(row[name], 1) for name in MEASURES), *singles
-        )
+        table.add_row(str(row["task"]), row["over"], *(mean_and_spread(row[name], 1) for name in MEASURES), *singles)
     Console().print(table)
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser("answer", allow_abbrev=False, description="Question answering on bAbI.")
-    parser.add_argument("--data", default="", metavar="DIR", help="the folder of bAbI; none to only print")
-    parser.add_argument("--runs", type=Path, default=Path("runs/answer"), metavar="DIR", help="where the runs are kept")
-    parser.add_argument("--task", type=int, choices=TASKS, help="one task alone")
-    parser.add_argument("--over", choices=OVERS, help="one over alone")
-    parser.add_argument("--seed", type=int, help="one seed alone")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args()
+    flags = experiments.parser("answer", "Question answering on bAbI.", "the folder of bAbI")
+    flags.add_argument("--task", type=int, choices=TASKS, help="one task alone")
+    flags.add_argument("--over", choices=OVERS, help="one over alone")
+    flags.add_argument("--seed", type=int, help="one seed alone")
+    flags.set_defaults(precision="32-true")
+    options = flags.parse_args()
     torch.set_num_threads(1)
     if options.data:
-        data = str(Path(options.data).resolve())
-        todo = experiment.asked(jobs(), options)
-        experiment.do_all(todo, lambda job: do(job, data, options.runs), lambda: write_results(options.runs))
+        data, fit = str(options.data.resolve()), experiments.fit(options)
+        experiments.do_all(
+            experiments.asked(jobs(), options),
+            lambda job: do(job, data, options.runs, fit),
+            lambda: write_results(options.runs),
+        )
     rows = collect(options.runs)
-    print(json.dumps({"name": "answer", "rows": rows}, indent=2)) if options.json else show(rows)
+    give({"name": "answer", "rows": rows}, options, lambda: show(rows))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import harness
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from regard.app.report import looking
+from regard.app.results import add_rounds, give, machine, parser, save_figure
+from regard.app.timing import interleave
 from regard.recipes import glimpse
 
 HERE = Path(__file__).parent
@@ -68,7 +69,7 @@ def measure(weights: Path, data: str, rounds: int) -> tuple[list[Row], list[Fixe
     labels = torch.cat([part["label"] for part in parts])
     images = parts[0]["image"]
     calls: list[Callable[[], Any]] = [partial(glimpse.stop_early, model, images, each) for each in THRESHOLDS]
-    times = harness.interleave(calls, rounds)
+    times = interleave(calls, rounds)
     rows = []
     for threshold, milliseconds in zip(THRESHOLDS, times, strict=True):
         stopped = [glimpse.stop_early(model, part["image"], threshold) for part in parts]
@@ -136,16 +137,18 @@ def show(rows: list[Row]) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = harness.parser("early", rounds=15, figure=True)
-    parser.add_argument("--data", default="embedded", metavar="DIR", help="the folder of MNIST's four files")
-    options = harness.parse(parser)
+    flags = parser("early", "Stopping when the answer is sure.", figure=True)
+    flags.add_argument("--data", default="embedded", metavar="DIR", help="the folder of MNIST's four files")
+    add_rounds(flags, usual=15)
+    options = flags.parse_args()
+    torch.set_num_threads(1)
     measured = [measure(weights, options.data, options.rounds) for weights in WEIGHTS if weights.exists()]
     rows, steady = [row for part, _ in measured for row in part], [row for _, part in measured for row in part]
-    found: dict[str, Any] = {"name": "early", "machine": harness.machine()}
+    found: dict[str, Any] = {"name": "early", "machine": machine()}
     found |= {"rows": [asdict(row) for row in rows], "fixed": [asdict(row) for row in steady]}
-    harness.give(found, options, lambda: show(rows))
+    give(found, options, lambda: show(rows))
     if options.figure:
-        harness.save(draw(rows, steady), options.figure)
+        save_figure(draw(rows, steady), options.figure)
 
 
 if __name__ == "__main__":

@@ -14,21 +14,19 @@ All words count, punctuation too, and of a relation what is before the colon, as
 punctuation is without the words that are tagged PUNCT.
 """
 
-import argparse
-import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import experiment
-import harness
 import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
 
+from regard.app import experiments
+from regard.app.results import give, machine, mean_and_spread, save_json
 from regard.app.training import run as runs
 from regard.app.training.loop import Fit, evaluate
 from regard.recipes import parse
@@ -68,24 +66,23 @@ def configuration(job: Job, data: Path) -> parse.Config:
     return parse.Config(**fields, data=str(data / job.corpus), over=job.over, seed=job.seed)  # pyright: ignore[reportArgumentType]
 
 
-def do(job: Job, data: Path, folder: Path, threads: int) -> None:
+def do(job: Job, data: Path, folder: Path, fit: Fit) -> None:
     """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
-    run, fit = folder / str(job), Fit(accelerator="cpu", threads=threads, precision="bf16-mixed", progress="none")
+    run = folder / str(job)
 
     def test(best: runs.Row) -> dict[str, Any]:
         tested = evaluate(run)
         shares = {name: round(100 * tested[f"test_{name}"], 3) for name in SHARES}
-        return {**asdict(job), **shares, "valid_las": round(100 * best["valid_las"], 3), "threads": threads}
+        return {**asdict(job), **shares, "valid_las": round(100 * best["valid_las"], 3), "threads": fit.threads}
 
-    result = experiment.once(parse, configuration(job, data), run, fit, test, job in kept())
+    result = experiments.once(parse, configuration(job, data), run, fit, test, job in kept())
     if result:
         print(f"{job}: UAS {result['uas']:.2f}, LAS {result['las']:.2f} in {result['seconds']:.0f} s", flush=True)
 
 
 def kept() -> dict[Job, dict[str, Any]]:
     """The rows of results/parse.json."""
-    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    return {_job(row): row for row in rows}
+    return {_job(row): row for row in experiments.kept(RESULTS)}
 
 
 def _job(row: dict[str, Any]) -> Job:
@@ -94,7 +91,7 @@ def _job(row: dict[str, Any]) -> Job:
 
 def collect(folder: Path) -> list[dict[str, Any]]:
     """What is kept of each run, or what it says itself if it is there."""
-    results = kept() | {_job(row): row for row in experiment.results(folder)}
+    results = kept() | {_job(row): row for row in experiments.finished(folder)}
     return [results[job] for job in jobs() if job in results]
 
 
@@ -108,42 +105,35 @@ def show(rows: list[dict[str, Any]]) -> None:
         groups.setdefault((row["corpus"], row["size"], row["over"]), []).append(row)
     for name in sorted(groups):
         seeds = groups[name]
-        cells = [experiment.mean_and_spread([row[share] for row in seeds]) for share in SHARES]
+        cells = [mean_and_spread([row[share] for row in seeds]) for share in SHARES]
         table.add_row(*name, str(len(seeds)), *cells, f"{statistics.fmean(row['seconds'] for row in seeds):.0f}")
     Console().print(table)
 
 
 def write_results(folder: Path) -> None:
     """Writes results/parse.json from what is finished."""
-    found = {"name": "parse", "machine": harness.machine(), "rows": collect(folder)}
-    runs.write(RESULTS, json.dumps(found, indent=2).encode() + b"\n")
+    save_json({"name": "parse", "machine": machine(), "rows": collect(folder)}, RESULTS)
 
 
 def main() -> None:
     """The command line."""
-    flags = argparse.ArgumentParser(
-        "parse", allow_abbrev=False, description="Parsers over trees and over single heads."
-    )
-    flags.add_argument(
-        "--data", type=Path, metavar="DIR", help="the folder of the treebanks' folders; none to only print"
-    )
-    flags.add_argument("--runs", type=Path, default=Path("runs/parse"), metavar="DIR", help="where the runs are kept")
+    about = "Parsers over trees and over single heads."
+    flags = experiments.parser("parse", about, "the folder of the treebanks' folders")
     flags.add_argument("--corpus", choices=SIZES, help="one treebank alone")
     flags.add_argument("--size", choices=("small", "large"), help="one size of network alone")
     flags.add_argument("--over", choices=OVERS, help="one distribution alone")
     flags.add_argument("--seed", type=int, help="one seed alone")
     flags.add_argument("--threads", type=int, default=1, help="of a run")
-    flags.add_argument("--json", action="store_true", help="print JSON")
     options = flags.parse_args()
     torch.set_num_threads(options.threads)
     if options.data:
-        data = options.data.resolve()
-        todo = experiment.asked(jobs(), options)
-        experiment.do_all(
-            todo, lambda job: do(job, data, options.runs, options.threads), lambda: write_results(options.runs)
+        experiments.do_all(
+            experiments.asked(jobs(), options),
+            lambda job: do(job, options.data.resolve(), options.runs, experiments.fit(options, options.threads)),
+            lambda: write_results(options.runs),
         )
     rows = collect(options.runs)
-    print(json.dumps({"name": "parse", "rows": rows}, indent=2)) if options.json else show(rows)
+    give({"name": "parse", "rows": rows}, options, lambda: show(rows))
 
 
 if __name__ == "__main__":

@@ -11,22 +11,20 @@ the seed that is best on the validation images. The test images are seen once, b
 the results is not trained again: take its row out first.
 """
 
-import argparse
-import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import experiment
-import harness
 import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
 
+from regard.app import experiments
 from regard.app.report import looking
+from regard.app.results import give, machine, mean_and_spread, save_json
 from regard.app.training import run as runs
 from regard.app.training.loop import Fit
 from regard.recipes import glimpse
@@ -77,15 +75,15 @@ def configuration(job: Job, data: str) -> glimpse.Config:
     return glimpse.Config(**fields, data=data, attention=job.model, glimpses=job.glimpses, seed=job.seed)  # pyright: ignore[reportArgumentType]
 
 
-def do(job: Job, data: str, folder: Path) -> None:
+def do(job: Job, data: str, folder: Path, fit: Fit) -> None:
     """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
-    run, fit = folder / str(job), Fit(accelerator="cpu", threads=1, precision="bf16-mixed", progress="none")
-    known = any(_key(row) == job.row and job.seed in row["seeds"] for row in kept_rows())
+    run = folder / str(job)
+    known = any(_key(row) == job.row and job.seed in row["seeds"] for row in experiments.kept(RESULTS))
 
     def said(best: runs.Row) -> dict[str, Any]:
         return {**asdict(job), **test(run), "valid_error": best["valid_error"]}
 
-    result = experiment.once(glimpse, configuration(job, data), run, fit, said, known)
+    result = experiments.once(glimpse, configuration(job, data), run, fit, said, known)
     if result:
         print(f"{job}: {result['error_percent']:.2f} % in {result['seconds']:.0f} s", flush=True)
 
@@ -116,15 +114,10 @@ def sampled_error(model: Any, split: Any, batch: int) -> float:
 
 def collect(folder: Path) -> list[dict[str, Any]]:
     """The rows of the table: what is kept of each seed, or what its run says if there is one."""
-    results = {(_key(each), each["seed"]): each for row in kept_rows() for each in _seeds(row)}
-    results |= {(_key(each), each["seed"]): each for each in experiment.results(folder)}
+    results = {(_key(each), each["seed"]): each for row in experiments.kept(RESULTS) for each in _seeds(row)}
+    results |= {(_key(each), each["seed"]): each for each in experiments.finished(folder)}
     rows = {job.row: [results[job.row, seed] for seed in range(SEEDS) if (job.row, seed) in results] for job in jobs()}
     return [_row(seeds) for seeds in rows.values() if seeds]
-
-
-def kept_rows() -> list[dict[str, Any]]:
-    """The rows of results/ram.json."""
-    return json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
 
 
 def _seeds(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -178,8 +171,7 @@ def keep_weights(folder: Path, rows: list[dict[str, Any]]) -> None:
 def write_results(folder: Path) -> list[dict[str, Any]]:
     """Writes results/ram.json and the weights from what is finished."""
     rows = collect(folder)
-    text = json.dumps({"name": "ram", "machine": harness.machine(), "rows": rows}, indent=2)
-    runs.write(RESULTS, text.encode() + b"\n")
+    save_json({"name": "ram", "machine": machine(), "rows": rows}, RESULTS)
     keep_weights(folder, rows)
     return rows
 
@@ -188,7 +180,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     """Prints the table."""
     table = Table("task", "glimpses", "model", "error %", "by sampled paths %", "pixels", "seconds", title="ram")
     for row in rows:
-        cells = [experiment.mean_and_spread(row.get(name)) for name in ("error_percent", "error_percent_sampled")]
+        cells = [mean_and_spread(row.get(name)) for name in ("error_percent", "error_percent_sampled")]
         seconds = f"{statistics.fmean(row['seconds']):.0f}"
         table.add_row(row["task"], str(row["glimpses"]), row["model"], *cells, f"{row['pixels_read']:.0f}", seconds)
     Console().print(table)
@@ -196,24 +188,22 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser("ram", allow_abbrev=False, description="The tables of Mnih et al. 2014.")
-    parser.add_argument(
-        "--data", default="", metavar="DIR", help="the folder of MNIST's four files; none to only print"
-    )
-    parser.add_argument("--runs", type=Path, default=Path("runs/ram"), metavar="DIR", help="where the runs are kept")
-    parser.add_argument("--task", choices=TASKS, help="one task alone")
-    parser.add_argument("--glimpses", type=int, help="one number of glimpses alone")
-    parser.add_argument("--model", choices=MODELS, help="one model alone")
-    parser.add_argument("--seed", type=int, help="one seed alone")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args()
+    flags = experiments.parser("ram", "The tables of Mnih et al. 2014.", "the folder of MNIST's four files")
+    flags.add_argument("--task", choices=TASKS, help="one task alone")
+    flags.add_argument("--glimpses", type=int, help="one number of glimpses alone")
+    flags.add_argument("--model", choices=MODELS, help="one model alone")
+    flags.add_argument("--seed", type=int, help="one seed alone")
+    options = flags.parse_args()
     torch.set_num_threads(1)
     if options.data:
-        data = str(Path(options.data).resolve())
-        todo = experiment.asked(jobs(), options)
-        experiment.do_all(todo, lambda job: do(job, data, options.runs), lambda: write_results(options.runs))
+        data, fit = str(options.data.resolve()), experiments.fit(options)
+        experiments.do_all(
+            experiments.asked(jobs(), options),
+            lambda job: do(job, data, options.runs, fit),
+            lambda: write_results(options.runs),
+        )
     rows = collect(options.runs)
-    print(json.dumps({"name": "ram", "rows": rows}, indent=2)) if options.json else show(rows)
+    give({"name": "ram", "rows": rows}, options, lambda: show(rows))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ rates are to be compared with each other, not with papers.
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,9 +33,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import experiment
-import harness
-import judging
+import scoring
 import torch
 import yaml
 from matplotlib.figure import Figure
@@ -44,8 +41,10 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save
 
+from regard.app import experiments
 from regard.app.report import looking
 from regard.app.report.matrix import Matrix
+from regard.app.results import give, machine, mean_and_spread, save_figure, save_json
 from regard.app.text import translating
 from regard.app.training import run as runs
 from regard.app.training.loop import Fit
@@ -113,16 +112,15 @@ def configuration(job: Job, data: Path) -> translate.Config:
     return translate.Config(**fields | {"attention": job.attention, "seed": job.seed})
 
 
-def do(job: Job, data: Path, folder: Path, threads: int) -> None:
+def do(job: Job, data: Path, folder: Path, fit: Fit) -> None:
     """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
-    torch.set_num_threads(threads)
-    run, fit = folder / str(job), Fit(accelerator="cpu", threads=threads, precision="bf16-mixed", progress="none")
-    own = {**asdict(job), "threads": threads}
+    torch.set_num_threads(fit.threads or 1)
+    run, own = folder / str(job), {**asdict(job), "threads": fit.threads}
 
     def said(best: runs.Row) -> dict[str, Any]:
         return {**own, **test(run, job, data), "valid_bleu": best["valid_bleu"]}
 
-    result = experiment.once(translate, configuration(job, data), run, fit, said, job in kept())
+    result = experiments.once(translate, configuration(job, data), run, fit, said, job in kept())
     if result:
         print(f"{job}: BLEU {result['bleu']:.2f} in {result['seconds']:.0f} s", flush=True)
 
@@ -132,22 +130,17 @@ def test(run: Path, job: Job, data: Path) -> dict[str, Any]:
     recipe, config, splits, model = runs.open_run(run)
     means = looking.averages(recipe, model, splits.test, config.batch)
     written = translating.translated(model, splits.test.sources)
-    found = {**judging.bleu(written, splits.test.targets, splits.test.tokenised), "bleu_greedy": means["bleu"]}
-    found |= {"bleu_by_length": judging.by_length(splits.test, written), "perplexity": means["perplexity"]}
-    found["breadth"] = judging.breadth(model, splits.test)
+    found = {**scoring.bleu(written, splits.test.targets, splits.test.tokenised), "bleu_greedy": means["bleu"]}
+    found |= {"bleu_by_length": scoring.by_length(splits.test, written), "perplexity": means["perplexity"]}
+    found["breadth"] = scoring.breadth(model, splits.test)
     if job.pair == "en-fr":
-        found |= {name: judging.error_rate(model, pairs) for name, pairs in judging.hansards(data).items()}
+        found |= {name: scoring.error_rate(model, pairs) for name, pairs in scoring.hansards(data).items()}
     return found
-
-
-def results() -> dict[str, Any]:
-    """What is in results/translate.json."""
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": [], "aligners": [], "runs": []}
 
 
 def kept() -> dict[Job, dict[str, Any]]:
     """The runs of results/translate.json."""
-    return {_job(each): each for each in results()["runs"]}
+    return {_job(each): each for each in experiments.kept(RESULTS, "runs")}
 
 
 def _job(result: dict[str, Any]) -> Job:
@@ -156,7 +149,7 @@ def _job(result: dict[str, Any]) -> Job:
 
 def finished(folder: Path) -> list[dict[str, Any]]:
     """What is kept of each run, or what it says itself if it is there."""
-    found = kept() | {_job(each): each for each in experiment.results(folder)}
+    found = kept() | {_job(each): each for each in experiments.finished(folder)}
     return [found[job] for job in jobs() if job in found]
 
 
@@ -191,11 +184,11 @@ def _row(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def write_results(folder: Path, data: Path) -> None:
     """Writes results/translate.json and the weights from what is finished."""
-    found, references = finished(folder), results()["aligners"]
+    found, references = finished(folder), experiments.kept(RESULTS, "aligners")
     if not references and any(each["pair"] == "en-fr" for each in found):
-        references = judging.aligners(data)
-    text = {"name": "translate", "machine": harness.machine(), "rows": rows_of(found), "aligners": references}
-    runs.write(RESULTS, json.dumps({**text, "runs": found}, indent=2).encode() + b"\n")
+        references = scoring.aligners(data)
+    table = {"rows": rows_of(found), "aligners": references, "runs": found}
+    save_json({"name": "translate", "machine": machine(), **table}, RESULTS)
     keep_weights(folder, found)
 
 
@@ -268,14 +261,14 @@ def show(rows: Sequence[dict[str, Any]], references: Sequence[dict[str, Any]]) -
         table = Table("", "seeds", "BLEU", "greedy", "cased", "ppl", "words", "s", title=f"{pair}, {size}")
         for row in group:
             means = (_mean(row[name], digits) for name, digits in SHOWN.items())
-            table.add_row(row["attention"], str(len(row["seeds"])), experiment.mean_and_spread(row["bleu"]), *means)
+            table.add_row(row["attention"], str(len(row["seeds"])), mean_and_spread(row["bleu"]), *means)
         Console().print(table)
     table = Table("", "error rate", "known", title="alignments, en-fr")
     for row in references:
         table.add_row(row["aligner"], *(f"{row[name]:.2f}" for name in RATES))
     for row in rows:
         if row["pair"] == "en-fr":
-            cells = (experiment.mean_and_spread(row[name]) for name in RATES)
+            cells = (mean_and_spread(row[name]) for name in RATES)
             table.add_row(f"{row['size']} {row['attention']}", *cells)
     if references:
         Console().print(table)
@@ -286,23 +279,14 @@ def _mean(values: Sequence[float], digits: int) -> str:
 
 
 def _flags() -> argparse.ArgumentParser:
-    flags = argparse.ArgumentParser(
-        "translate", allow_abbrev=False, description="What each attention is worth to a translator."
-    )
-    flags.add_argument(
-        "--data", type=Path, metavar="DIR", help="holds multi30k and word_alignments; none to only print"
-    )
-    flags.add_argument(
-        "--runs", type=Path, default=Path("runs/translate"), metavar="DIR", help="where the runs are kept"
-    )
+    about = "What each attention is worth to a translator."
+    flags = experiments.parser("translate", about, "holds multi30k and word_alignments", figure=True)
     flags.add_argument("--pair", choices=PAIRS, help="one pair of languages alone")
     flags.add_argument("--size", choices=THREADS, help="one size of model alone")
     flags.add_argument("--attention", choices=(*CLAIMS, *OTHERS), help="one attention alone")
     flags.add_argument("--text", choices=("tok", "raw"), help="one kind of text alone")
     flags.add_argument("--seed", type=int, help="one seed alone")
     flags.add_argument("--threads", type=int, help="of a run; one of comparison size, two of full size if not given")
-    flags.add_argument("--json", action="store_true", help="print JSON")
-    flags.add_argument("--figure", type=Path, metavar="FILE", help="draw BLEU by length, as PNG")
     flags.add_argument("--alignments", type=Path, metavar="FILE", help="draw where some runs look, as PNG")
     return flags
 
@@ -312,17 +296,17 @@ def main() -> None:
     options = _flags().parse_args()
     if options.data:
         data = options.data.resolve()
-        experiment.do_all(
-            experiment.asked(jobs(), options),
-            lambda job: do(job, data, options.runs, options.threads or THREADS[job.size]),
+        experiments.do_all(
+            experiments.asked(jobs(), options),
+            lambda job: do(job, data, options.runs, experiments.fit(options, options.threads or THREADS[job.size])),
             lambda: write_results(options.runs, data),
         )
-    rows, references = rows_of(finished(options.runs)), results()["aligners"]
+    rows, references = rows_of(finished(options.runs)), experiments.kept(RESULTS, "aligners")
     if options.figure:
-        harness.save(draw(rows), options.figure)
+        save_figure(draw(rows), options.figure)
     if options.alignments:
-        harness.save(draw_alignments(options.runs), options.alignments)
-    print(json.dumps({"name": "translate", "rows": rows}, indent=2)) if options.json else show(rows, references)
+        save_figure(draw_alignments(options.runs), options.alignments)
+    give({"name": "translate", "rows": rows}, options, lambda: show(rows, references))
 
 
 if __name__ == "__main__":

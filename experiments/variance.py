@@ -1,8 +1,8 @@
-"""The variance laboratory: bias, variance and signal-to-noise of the gradient by every estimator, and what they cost.
+"""The gradient by every estimator: its bias, its variance, its signal-to-noise, and what it costs.
 
     regard experiment variance --out experiments/results/variance.json --figure docs/variance.png
 
-Units of one network each look at one of 16 patches of a digit, and what they read is classified (`laboratory.model`).
+Units of one network each look at one of 16 patches of a digit, and what they read is classified (`gradients.model`).
 The network is trained a little and frozen; g is an estimate of the gradient of the mean cost of 16 held-out images in
 the scores of all units, and g* the true one, by `enumerate_exactly`. All is in float64.
 
@@ -53,9 +53,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import harness
 import torch
-from laboratory.model import (
+from gradients.model import (
     Loss,
     Network,
     Scene,
@@ -68,11 +67,13 @@ from laboratory.model import (
     reinforce,
     trained,
 )
-from laboratory.report import figure, show
+from gradients.report import figure, show
 from torch import Tensor
 
 import regard as rg
 from regard.app.data import Split, digits
+from regard.app.results import add_rounds, give, machine, parser, rounded, save_figure
+from regard.app.timing import interleave
 
 UNITS, BATCH = 3, 16
 """How many units look in the table, and at how many images: all 16^3 events of each are enumerated."""
@@ -133,7 +134,7 @@ def table(network: Network, train: Split, test: Split, rounds: int) -> list[dict
     known = list(estimators(scene, network, train, units))
     rows = [_row(scene, truth, rounds, *each) for each in known]
     with torch.random.fork_rng():  # how often they are timed must not change what is drawn afterwards
-        times = harness.interleave([partial(gradients, scene, loss, 1) for *_, loss in known], rounds, round_ms=10)
+        times = interleave([partial(gradients, scene, loss, 1) for *_, loss in known], rounds, round_ms=10)
     return [row | {"ms": statistics.median(ms)} for row, ms in zip(rows, times, strict=True)]
 
 
@@ -260,25 +261,19 @@ def measure(rounds: int) -> dict[str, Any]:
     splits = digits(canvas=28, clutter=0)
     parts = trained(splits.train), splits.train, splits.valid, rounds
     rows, grown = table(*parts), growth(*parts)
-    return {"name": "variance", "machine": harness.machine(), "budget": BUDGET, "rows": rows, "growth": grown}
-
-
-def rounded(value: Any) -> Any:
-    """The numbers in lists and dictionaries, to four digits."""
-    if isinstance(value, dict):
-        return {key: rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [rounded(each) for each in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    return {"name": "variance", "machine": machine(), "budget": BUDGET, "rows": rows, "growth": grown}
 
 
 def main() -> None:
     """The command line."""
-    options = harness.parse(harness.parser("variance", rounds=40, figure=True), least=3)
+    flags = parser("variance", "The gradient by every estimator.", figure=True)
+    add_rounds(flags, usual=40, least=3)
+    options = flags.parse_args()
+    torch.set_num_threads(1)
     results = rounded(measure(options.rounds))
-    harness.give(results, options, lambda: show(results))
+    give(results, options, lambda: show(results))
     if options.figure:
-        harness.save(figure(results), options.figure)
+        save_figure(figure(results), options.figure)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What every test runs under: one thread, a fixed seed, and no network; the real data; a browser that opens reports."""
 
+import gzip
 import os
 import shutil
 import socket
@@ -53,7 +54,18 @@ def data_dir() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of idx files with the first 1,000 training and 200 test images of the embedded sample of MNIST."""
+    folder = tmp_path_factory.mktemp("digits")
+    for file in (ROOT / "src/regard/app/data/sample").glob("*.gz"):
+        content, count = gzip.decompress(file.read_bytes()), 1000 if file.name.startswith("train") else 200
+        header, each = (16, 28 * 28) if "images" in file.name else (8, 1)
+        (folder / file.stem).write_bytes(content[:4] + count.to_bytes(4, "big") + content[8 : header + count * each])
+    return folder
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium; tests that ask for it are skipped where there is none."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -55,7 +55,7 @@ def test_refuses_no_rounds(harness, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["glimpse.py", "--rounds", "0"])
     with pytest.raises(SystemExit):
         harness.main("glimpse", lambda rounds: [])
-    assert "--rounds expected at least 1, but got 0." in capsys.readouterr().err
+    assert "argument --rounds: expected at least 1, but got 0." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

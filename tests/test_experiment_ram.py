@@ -1,7 +1,8 @@
-"""The benchmarks of trained glimpses: that rows say what runs did, and that weights give their row again."""
+"""The experiments with trained glimpses: that rows say what runs did, and that weights give their row again."""
 
 import importlib
 import json
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +15,7 @@ from regard.recipes import glimpse
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = ROOT / "experiments"
-TINY = {"canvas": 28, "clutter": 0, "size": 8, "scales": 1, "hidden": 8, "draws": 2, "epochs": 1, "batch": 1500}
+TINY = {"canvas": 28, "clutter": 0, "size": 8, "scales": 1, "hidden": 8, "draws": 2, "epochs": 1, "batch": 200}
 
 
 @pytest.fixture
@@ -27,26 +28,28 @@ def ram(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.setattr(module, "RESULTS", tmp_path / "ram.json")
     monkeypatch.setattr(module, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(module, "TASKS", {"28": (3, 2)})
+    monkeypatch.setattr(module, "PATHS", 2)
     return module
 
 
-SAMPLE = str(Path(glimpse.datasets.__file__).parent / "sample")
+def run(ram: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> list[dict]:
+    """The rows of the results after a call."""
+    monkeypatch.setattr("sys.argv", ["ram.py", *map(str, arguments)])
+    ram.main()
+    return json.loads(ram.RESULTS.read_text())["rows"]
 
 
-def test_a_row_of_several_seeds_and_its_weights(ram: ModuleType, monkeypatch, tmp_path: Path, capsys):
-    for model in ("hard", "cnn"):
-        monkeypatch.setattr(
-            "sys.argv", ["ram.py", "--data", SAMPLE, "--runs", str(tmp_path / "runs"), "--model", model]
-        )
-        ram.main()
+def test_a_row_of_several_seeds_and_its_weights(ram: ModuleType, monkeypatch, few_digits, tmp_path: Path, capsys):
+    folders = "--data", few_digits, "--runs", tmp_path / "runs"
+    run(ram, monkeypatch, *folders, "--model", "hard")
+    found = run(ram, monkeypatch, *folders, "--model", "cnn")
     capsys.readouterr()
-    found = json.loads(ram.RESULTS.read_text())
-    assert [(row["glimpses"], row["model"], row["seeds"]) for row in found["rows"]] == [
+    assert [(row["glimpses"], row["model"], row["seeds"]) for row in found] == [
         (3, "hard", [0, 1, 2]),
         (2, "hard", [0]),
         (3, "cnn", [0]),
     ]
-    hard, _, cnn = found["rows"]
+    hard, _, cnn = found
     assert len(hard["error_percent"]) == len(hard["error_percent_sampled"]) == len(hard["seconds"]) == 3
     assert hard["pixels_read"] == 3 * 64 and cnn["pixels_read"] == 784
     assert all(40 < error < 100 for error in hard["error_percent"] + hard["error_percent_sampled"])
@@ -54,22 +57,20 @@ def test_a_row_of_several_seeds_and_its_weights(ram: ModuleType, monkeypatch, tm
     seed = hard["weights_seed"]
     assert hard["valid_error"][seed] == min(hard["valid_error"])
     weights = tmp_path / "weights" / "ram-28-3.safetensors"
-    assert main(["evaluate", str(weights), "--data", SAMPLE, "--json"]) == 0
+    assert main(["evaluate", str(weights), "--data", str(few_digits), "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["error_percent"] == pytest.approx(hard["error_percent"][seed], abs=1e-3)
-    assert SAMPLE not in weights.with_suffix(".yaml").read_text(), "a configuration names no folder"
+    assert str(few_digits) not in weights.with_suffix(".yaml").read_text(), "a configuration names no folder"
 
 
-def test_what_is_finished_is_not_done_again_and_is_kept_without_its_runs(ram: ModuleType, monkeypatch, tmp_path: Path):
-    arguments = ["ram.py", "--data", SAMPLE, "--runs", str(tmp_path / "runs"), "--glimpses", "2"]
-    monkeypatch.setattr("sys.argv", arguments)
-    ram.main()
-    rows = json.loads(ram.RESULTS.read_text())["rows"]
-    monkeypatch.setattr(ram.experiment, "train", None)
-    ram.main()
-    monkeypatch.setattr("sys.argv", ["ram.py", "--runs", str(tmp_path / "elsewhere")])
-    ram.main()
-    assert json.loads(ram.RESULTS.read_text())["rows"] == rows and len(rows) == 1
+def test_what_is_finished_is_not_done_again_and_is_kept_without_its_runs(
+    ram: ModuleType, monkeypatch, few_digits, tmp_path: Path
+):
+    arguments = "--data", few_digits, "--runs", tmp_path / "runs", "--glimpses", 2
+    rows = run(ram, monkeypatch, *arguments)
+    monkeypatch.setattr(ram.experiments, "train", None)
+    assert run(ram, monkeypatch, *arguments) == rows
+    assert run(ram, monkeypatch, "--runs", tmp_path / "elsewhere") == rows and len(rows) == 1
 
 
 def test_every_committed_configuration_is_one(monkeypatch: pytest.MonkeyPatch):
@@ -93,15 +94,17 @@ def test_every_row_of_hard_attention_has_its_weights():
             assert (ROOT / "weights" / f"{name}.safetensors").stat().st_size < 8e6
 
 
-def test_stopping_early_is_measured(ram: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys):
-    monkeypatch.setattr("sys.argv", ["ram.py", "--data", SAMPLE, "--runs", str(tmp_path / "runs"), "--seed", "0"])
-    ram.main()
+def test_stopping_early_is_measured(ram: ModuleType, monkeypatch, few_digits, tmp_path: Path, capsys):
+    which = "--model", "hard", "--glimpses", 3, "--seed", 0
+    run(ram, monkeypatch, "--data", few_digits, "--runs", tmp_path / "runs", *which)
     capsys.readouterr()
     early = importlib.import_module("early")
     monkeypatch.setattr(early, "WEIGHTS", [tmp_path / "weights" / "ram-28-3.safetensors"])
     monkeypatch.setattr(early, "THRESHOLDS", (0.0, *(0.1 + 0.005 * n for n in range(40)), 1.0))
     figure = tmp_path / "early.png"
-    monkeypatch.setattr("sys.argv", ["early.py", "--json", "--rounds", "1", "--figure", str(figure)])
+    monkeypatch.setattr(early, "interleave", partial(early.interleave, round_ms=0))
+    words = ["early.py", "--data", str(few_digits), "--json", "--rounds", "1", "--figure", str(figure)]
+    monkeypatch.setattr("sys.argv", words)
     early.main()
     found = json.loads(capsys.readouterr().out)
     first, *between, last = found["rows"]
@@ -115,12 +118,11 @@ def test_stopping_early_is_measured(ram: ModuleType, monkeypatch: pytest.MonkeyP
     assert torch.get_num_threads() == 1
 
 
-def test_seeds_that_are_trained_elsewhere_join_their_row(ram: ModuleType, monkeypatch, tmp_path: Path):
-    for seed in ("1", "0"):
-        arguments = ["--data", SAMPLE, "--runs", str(tmp_path / seed), "--glimpses", "3", "--model", "hard"]
-        monkeypatch.setattr("sys.argv", ["ram.py", *arguments, "--seed", seed])
-        ram.main()
-    (row,) = json.loads(ram.RESULTS.read_text())["rows"]
+def test_seeds_that_are_trained_elsewhere_join_their_row(ram: ModuleType, monkeypatch, few_digits, tmp_path: Path):
+    for seed in (1, 0):
+        which = "--glimpses", 3, "--model", "hard", "--seed", seed
+        rows = run(ram, monkeypatch, "--data", few_digits, "--runs", tmp_path / str(seed), *which)
+    (row,) = rows
     assert row["seeds"] == [0, 1] and len(set(row["error_percent"])) == 2
     results = [json.loads(next((tmp_path / seed).glob("*/result.json")).read_text()) for seed in ("0", "1")]
     assert row["error_percent"] == [round(each["error_percent"], 4) for each in results]

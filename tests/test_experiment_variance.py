@@ -1,4 +1,4 @@
-"""The variance laboratory, on a small model: what it says of estimators that are known to be right or wrong."""
+"""The experiment variance, on a small model: what it says of estimators that are known to be right or wrong."""
 
 import importlib
 import json
@@ -25,7 +25,7 @@ def variance() -> Iterator[ModuleType]:
         patch.syspath_prepend(EXPERIMENTS)
         patch.setenv("KINETO_LOG_LEVEL", "99")
         module = importlib.import_module("variance")
-        patch.setattr(importlib.import_module("laboratory.model"), "STEPS", 60)
+        patch.setattr(importlib.import_module("gradients.model"), "STEPS", 60)
         for name, value in {"UNITS": 2, "BATCH": 4, "ELEMENTS": 2**16, "GROWING": SMALL}.items():
             patch.setattr(module, name, value)
         yield module
@@ -176,4 +176,4 @@ def test_refuses_too_few_rounds(variance, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["variance.py", "--rounds", "2"])
     with pytest.raises(SystemExit):
         variance.main()
-    assert "--rounds expected at least 3, but got 2." in capsys.readouterr().err
+    assert "argument --rounds: expected at least 3, but got 2." in capsys.readouterr().err

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from regard.app.training.progress import in_words
 from regard.checks import unknown
 
 RUNS = Path("runs")
-BENCHMARKS = Path("benchmarks")
+SCRIPTS = {"bench": Path("benchmarks"), "experiment": Path("experiments")}
+"""What `regard bench NAME` and `regard experiment NAME` run: a file NAME.py of these folders."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +99,7 @@ def _parser(verb: str, **options: str) -> argparse.ArgumentParser:
 
 
 def show_list(words: list[str]) -> None:
-    """`regard list`: recipes, mechanisms, and the benchmarks of the current directory."""
+    """`regard list`: recipes, mechanisms, and the benchmarks and experiments of the current directory."""
     from regard.named import TABLE
 
     parser = _parser("list")
@@ -105,17 +107,18 @@ def show_list(words: list[str]) -> None:
     as_json = flags.parse(parser, words).json
     rows = [(row.name, str(row.score), str(row.over), str(row.read), row.source, row.what) for row in TABLE]
     columns = ("name", "score", "over", "read", "source", "what")
-    benchmarks = sorted(script.stem for script in BENCHMARKS.glob("*.py"))
+    scripts = {folder.name: sorted(file.stem for file in folder.glob("*.py")) for folder in SCRIPTS.values()}
     if as_json:
         mechanisms = [dict(zip(columns, row, strict=True)) for row in rows]
-        print(json.dumps({"recipes": flags.recipes(), "mechanisms": mechanisms, "benchmarks": benchmarks}, indent=2))
+        print(json.dumps({"recipes": flags.recipes(), "mechanisms": mechanisms, **scripts}, indent=2))
         return
     print("Recipes (regard train NAME)\n")
     print(_columns(list(flags.recipes().items())))
     print("\nMechanisms (regard cite NAME)\n")
     print(_columns([columns[:5], *(row[:5] for row in rows)]))
-    if benchmarks:
-        print(f"\nBenchmarks (regard bench NAME)\n\n  {'  '.join(benchmarks)}")
+    for verb, folder in SCRIPTS.items():
+        if scripts[folder.name]:
+            print(f"\n{folder.name.capitalize()} (regard {verb} NAME)\n\n  {'  '.join(scripts[folder.name])}")
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
@@ -255,16 +258,18 @@ def _find_run(text: str) -> Path:
     raise Wrong(unknown("run", text, [str(file.parent) for file in RUNS.rglob("config.yaml")]))
 
 
-def bench(words: list[str]) -> int:
-    """`regard bench NAME`: runs benchmarks/NAME.py of the current directory with the flags that are left."""
+def script(verb: str, words: list[str]) -> int:
+    """`regard bench NAME`, `regard experiment NAME`: runs a script of the current directory with the flags that are
+    left."""
+    folder = SCRIPTS[verb]
     if not words or words[0] in ("-h", "--help"):
-        _parser("bench", name="benchmarks/NAME.py; what follows is handed to it").parse_args(words or ["--help"])
-    if not BENCHMARKS.is_dir():
-        raise Wrong("the current directory has no folder benchmarks, whose scripts regard bench runs")
-    script = BENCHMARKS / f"{words[0]}.py"
-    if not script.is_file():
-        raise Wrong(unknown("benchmark", words[0], [other.stem for other in BENCHMARKS.glob("*.py")]))
-    return subprocess.call([sys.executable, str(script), *words[1:]])
+        _parser(verb, name=f"{folder}/NAME.py; what follows is handed to it").parse_args(words or ["--help"])
+    if not folder.is_dir():
+        raise Wrong(f"the current directory has no folder {folder}, whose scripts regard {verb} runs")
+    file = folder / f"{words[0]}.py"
+    if not file.is_file():
+        raise Wrong(unknown(folder.name.removesuffix("s"), words[0], [other.stem for other in folder.glob("*.py")]))
+    return subprocess.call([sys.executable, str(file), *words[1:]])
 
 
 def cite(words: list[str]) -> None:
@@ -287,6 +292,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int | None], str, str]] = {
     "compare": (compare, "[RECIPE]", "soft and hard attention side by side, with a report"),
     "look": (look, "RUN", "pictures of where a run looked"),
     "translate": (translate, "RUN", "standard input to standard output, line by line"),
-    "bench": (bench, "NAME", "how fast, beside a plain implementation"),
+    "experiment": (partial(script, "experiment"), "NAME", "train what a table is made of, or print it"),
+    "bench": (partial(script, "bench"), "NAME", "how fast, beside a plain implementation"),
     "cite": (cite, "NAME", "the BibTeX of a mechanism"),
 }

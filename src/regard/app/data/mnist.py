@@ -168,7 +168,7 @@ def read_hub() -> Digits:
     Raises ValueError where the `hub` extra is not installed, or the data are neither reachable nor in the cache.
     """
     try:
-        import pyarrow.parquet  # it comes with datasets  # pyright: ignore[reportMissingImports]
+        import pyarrow.parquet  # pyright: ignore[reportMissingImports]
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise ValueError("data 'hub' needs the extra hub: pip install 'regard[hub]'") from error

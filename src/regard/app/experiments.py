@@ -1,20 +1,34 @@
-"""What the benchmarks share that train models: runs that are tested once, resumed, and divided among several calls."""
+"""What the scripts in experiments/ share: runs that are trained and tested once, are resumed, and may be divided among
+several calls; and the file results/NAME.json, in which what is finished stays when the runs are gone.
+"""
 
 import argparse
 import json
-import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import harness
-
+from regard.app import results
 from regard.app.training import run as runs
 from regard.app.training.errors import Failure, Interrupted
 from regard.app.training.loop import Fit, train
+
+
+def parser(name: str, about: str, data: str, figure: bool = False) -> argparse.ArgumentParser:
+    """The flags of every experiment that trains: where `data` lie, where its runs are kept, and how it is printed."""
+    flags = results.parser(name, about, figure)
+    flags.add_argument("--data", type=Path, metavar="DIR", help=f"{data}; without it, what is finished is printed")
+    flags.add_argument("--runs", type=Path, default=Path("runs", name), metavar="DIR", help="where the runs are kept")
+    flags.add_argument("--precision", default="bf16-mixed", help="of training, such as 32-true")
+    return flags
+
+
+def fit(options: argparse.Namespace, threads: int = 1) -> Fit:
+    """How every run is trained: on the CPU, by so many threads."""
+    return Fit(accelerator="cpu", threads=threads, precision=options.precision, progress="none")
 
 
 def asked(jobs: Iterable[Any], options: argparse.Namespace) -> Iterator[Any]:
@@ -51,19 +65,16 @@ def once(
     finally:
         if run.is_dir():
             runs.write(clock, str(before + time.monotonic() - start).encode())
-    result = {**test(best), "seconds": round(float(clock.read_text()), 1), "machine": harness.machine()}
+    result = {**test(best), "seconds": round(float(clock.read_text()), 1), "machine": results.machine()}
     runs.write(run / "result.json", json.dumps(result).encode())
     return result
 
 
-def results(folder: Path) -> list[dict[str, Any]]:
+def finished(folder: Path) -> list[dict[str, Any]]:
     """What the runs of a folder say that are finished."""
     return [json.loads(file.read_text()) for file in sorted(folder.glob("*/result.json"))]
 
 
-def mean_and_spread(values: Sequence[float] | None, digits: int = 2) -> str:
-    """The mean of some seeds and, of more than one, its standard deviation; nothing of none."""
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{spread}"
+def kept(file: Path, key: str = "rows") -> list[dict[str, Any]]:
+    """What a file of results holds under a key; nothing if there is none."""
+    return json.loads(file.read_text()).get(key, []) if file.exists() else []

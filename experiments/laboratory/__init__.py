@@ -1,1 +1,0 @@
-"""What the benchmark `variance` is made of: the model that it measures, and how it shows the results."""
