@@ -237,7 +237,7 @@ def translate(words: list[str]) -> None:
     if options.beam < 1:
         raise Wrong(f"--beam expected at least 1, but got {options.beam}")
     run = _find_run(options.run)
-    from regard.app.data.pairs import lines
+    from regard.app.text.reading import lines
     from regard.app.text import translating
 
     model = translating.restored(run)
