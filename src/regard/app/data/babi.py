@@ -17,7 +17,7 @@ from regard.app.data.files import contents, left_out
 from regard.app.data.generators.stories import generated
 from regard.app.data.splits import Splits
 from regard.app.data.stories import Question, Stories, split
-from regard.app.text.reading import clean, raw_lines
+from regard.app.text.reading import clean, printable, raw_lines
 
 PARTS = ("train", "test")
 COUNTS = {"train": 1000, "test": 1000}  # generated questions of each part
@@ -77,7 +77,7 @@ def _find(data: str | Path, task: int, parts: Sequence[str]) -> tuple[list[Part]
     if data == "generated":
         found = [Part(generated(task, COUNTS[part], SEEDS[part]), {}) for part in parts]
         return found, f"stories generated in the manner of bAbI's task {task}"
-    return [_read(Path(data), task, part) for part in parts], f"bAbI, task {task} of {data}"
+    return [_read(Path(data), task, part) for part in parts], f"bAbI, task {task} of {printable(data)}"
 
 
 def _read(folder: Path, task: int, part: str) -> Part:
@@ -99,7 +99,7 @@ def _locate(folder: Path, task: int, part: str) -> tuple[str, bytes]:
     """The name and the bytes of a file in the folder, in its subfolder en, or in a tar archive in the folder."""
     pattern = f"qa{task}_*_{part}.txt"
     for file in (*folder.glob(pattern), *folder.glob(f"en/{pattern}")):
-        return str(file), contents(file)
+        return printable(file), contents(file)
     for archive in sorted(folder.glob("*.tar*")):
         if found := _unpacked(archive, f"en/{pattern}"):
             return found
@@ -115,7 +115,7 @@ def _unpacked(archive: Path, pattern: str) -> tuple[str, bytes] | None:
         with tarfile.open(archive) as files:
             for member in files:
                 if member.isfile() and Path(member.name).match(pattern):
-                    return f"{archive}:{member.name}", files.extractfile(member).read()  # pyright: ignore[reportOptionalMemberAccess]
+                    return printable(f"{archive}:{member.name}"), files.extractfile(member).read()  # pyright: ignore[reportOptionalMemberAccess]
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise ValueError(f"{archive} is not a whole tar archive: {error}") from error
 

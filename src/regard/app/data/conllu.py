@@ -76,7 +76,11 @@ def _parts(data: str | Path, parts: Iterable[str]) -> tuple[list[Trees], str, st
             )
         reason = f"over {LONGEST} words, or a word of over {LETTERS:,} characters"
         counts[f"{PARTS[part]} sentences ({reason})"] = len(sentences) - len(kept[part])
-    return [Trees(sentences) for sentences in kept.values()], f"the CoNLL-U files of {data}", left_out(counts)
+    return (
+        [Trees(sentences) for sentences in kept.values()],
+        f"the CoNLL-U files of {printable(data)}",
+        left_out(counts),
+    )
 
 
 def find(folder: Path, part: str) -> Path:
@@ -99,7 +103,7 @@ def read(file: Path) -> list[Sentence]:
     ...     read(Path(folder) / "a.conllu")
     [Sentence(words=('Go',), tags=('VERB',), heads=(0,), relations=('root',))]
     """
-    sentences = list(_sentences(raw_lines(io.BytesIO(contents(file)), str(file)), str(file)))
+    sentences = list(_sentences(raw_lines(io.BytesIO(contents(file)), printable(file)), printable(file)))
     if not sentences:
         raise ValueError(f"{printable(file)} holds no sentence")
     return sentences
