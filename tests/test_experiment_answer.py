@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from regard.app.data.generators import stories as house
+from regard.app.data.generators.stories import generated
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -27,7 +27,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 def lines(seed: int) -> str:
     """Generated questions in the manner of bAbI's files, each with a story of its own."""
     text = ""
-    for question in house.generated(1, 20, seed):
+    for question in generated(1, 20, seed):
         facts = [f"{n} {fact}" for n, fact in enumerate(question.facts, 1)]
         marked = len(facts) - question.supporting[0]
         text += "\n".join([*facts, f"{len(facts) + 1} {question.text}\t{question.answer}\t{marked}\n"])

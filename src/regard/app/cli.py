@@ -240,8 +240,8 @@ def translate(words: list[str]) -> None:
     if options.beam < 1:
         raise Wrong(f"--beam expected at least 1, but got {options.beam}")
     run = _find_run(options.run)
-    from regard.app.data.pairs import lines
     from regard.app.text import translating
+    from regard.app.text.reading import lines
 
     model = translating.restored(run)
     for line in translating.translated(model, lines(sys.stdin.buffer.read(), "standard input"), options.beam):

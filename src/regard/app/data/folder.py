@@ -202,15 +202,16 @@ def _entries(folder: Path) -> list[Path]:
 
 def _files(folder: Path, others: Counter[str]) -> list[Path]:
     """All files of a class in their order, those in folders below included; links to folders are not followed."""
-    files: list[Path] = []
-    for entry in _entries(folder):
-        if not entry.is_dir():
-            files.append(entry)
-        elif entry.is_symlink():
-            others["links to folders"] += 1
-        else:
-            files += _files(entry, others)
-    return files
+    files, folders = [], [folder]
+    while folders:
+        for entry in _entries(folders.pop()):
+            if not entry.is_dir():
+                files.append(entry)
+            elif entry.is_symlink():
+                others["links to folders"] += 1
+            else:
+                folders.append(entry)
+    return sorted(files)
 
 
 def _unreadable(error: OSError) -> ValueError:

@@ -17,6 +17,7 @@ from torch import Tensor
 from regard.app.data.files import contents
 from regard.app.data.generators.scatter import Scattered
 from regard.app.data.splits import Splits, count, hold_out
+from regard.app.text.reading import printable
 
 SAMPLE = Path(__file__).with_name("sample")
 HUB = "ylecun/mnist"
@@ -97,7 +98,7 @@ def _place(data: str | Path) -> tuple[Path, str]:
     """The folder of the files, and what it is called."""
     if data == "embedded":
         return SAMPLE, "MNIST, the real digits inside regard"
-    return Path(data), f"MNIST, the idx files of {data}"
+    return Path(data), f"MNIST, the idx files of {printable(data)}"
 
 
 def read_folder(folder: Path) -> Digits:

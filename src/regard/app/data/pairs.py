@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from regard.app.data.files import left_out, sentences
 from regard.app.data.generators.dates import dates
 from regard.app.data.splits import Splits
+from regard.app.text.reading import printable
 from regard.app.text.vocabulary import END, Characters, Vocabulary, subwords
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
@@ -92,7 +93,7 @@ def translations(data: str | Path = "generated", source: str = "de", target: str
         return _splits(parts, spelling, GENERATED)
     found = [_read(Path(data), part, source, target) for part in PARTS]
     spelling = subwords((text for texts in (found[0].sources, found[0].targets) for text in texts), count)
-    what = f"the files of {found[0].folder}, {source} to {target}"
+    what = f"the files of {printable(found[0].folder)}, {source} to {target}"
     remarks = left_out({what: count for part in found for what, count in part.left_out.items()})
     return _splits([part[:2] for part in found], spelling, what, remarks, found[0].tokenised)
 
@@ -118,7 +119,7 @@ def pairs_to_test(data: str | Path, source: str, target: str, vocabulary: Vocabu
         what = GENERATED
     else:
         found = _read(Path(data), "test", source, target)
-        what = f"the files of {found.folder}, {source} to {target}"
+        what = f"the files of {printable(found.folder)}, {source} to {target}"
     none, test = (Pairs(*texts, vocabulary, found.tokenised) for texts in (([], []), found[:2]))
     return Splits(none, none, test, f"{what}: {len(test):,} test pairs{left_out(found.left_out)}")
 
