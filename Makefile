@@ -31,9 +31,7 @@ check: .venv/.test
 	$(BIN)/pyright
 
 bench: .venv/.demo
-	mkdir -p build benchmarks/results
-	$(BIN)/regard bench glimpse --json > build/glimpse.json
-	mv build/glimpse.json benchmarks/results/glimpse.json
+	$(BIN)/regard bench glimpse --out benchmarks/results/glimpse.json
 
 docs: .venv/.docs
 	$(BIN)/pdoc regard --output-directory build/docs
