@@ -233,6 +233,12 @@ class TestTransforms:
         fast = self.gradients(torch.compile(model, fullgraph=True, backend="aot_eager"), model, scores)
         assert_close(fast, self.gradients(model, model, scores))
 
+    def test_compile_without_gradients(self):
+        torch._dynamo.reset()
+        model, scores = Weights().requires_grad_(False), torch.randn(3, 2, 5, 9)
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        assert_close(compiled(scores), model(scores))
+
     def test_autocast(self):
         model, scores = Weights(), torch.randn(3, 2, 5, 9)
         with torch.autocast("cpu", torch.bfloat16):
