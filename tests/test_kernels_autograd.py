@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from regard.kernels.autograd import discrete
+from regard.kernels.autograd import differentiable, discrete
 
 pytestmark = pytest.mark.unchecked
 calls = []
@@ -70,3 +70,13 @@ def test_gradients_go_past_it():
     found = torch.func.grad(cost)(scores)
     assert_close(found, torch.nn.functional.one_hot(scores.abs().argmin(-1), 5).to(scores))
     assert_close(torch.func.jvp(cost, (scores,), (found,))[1], torch.tensor(4.0))
+
+
+def test_a_name_is_given_once():
+    """A second op of a name would take the place of the first without a word."""
+    with pytest.raises(ValueError, match=r"an op regard::nearest_of_a_test already"):
+        discrete("nearest_of_a_test", _nearest, _shape)
+    half = lambda grad, x, out: (grad / 2,)  # noqa: E731
+    with pytest.raises(ValueError, match=r"an op regard::nearest_of_a_test already"):
+        differentiable("nearest_of_a_test", torch.clone, half, (torch.clone, half), torch.clone)
+    assert_close(nearest(*given(), 2).shape, torch.Size([4, 2]))

@@ -201,12 +201,6 @@ class TestTransforms:
         ):
             assert_close(fast, wanted)
 
-    def test_export(self):
-        model, given = additive_contexts(SIZES["batch"][-1]), tuple(arguments("batch"))
-        program = torch.export.export(model, given)
-        assert "additive_scores" in str(program.graph)
-        assert_close(program.module()(*given), model(*given))
-
     def test_autocast(self):
         model, given = additive_contexts(SIZES["batch"][-1]), arguments("batch")
         with torch.autocast("cpu", torch.bfloat16):

@@ -191,6 +191,23 @@ def test_the_second_gradient_is_that_of_the_plain_road(kind: str):
     assert_close(answers(slopes, *given), plain_answers(slopes, *given))
 
 
+@pytest.mark.parametrize("forbidden", ["nothing", "labels", "transitions"])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_best_and_the_drawn_labellings(size: str, forbidden: str):
+    """By the kernel and, given the same noise, by the plain road."""
+    nodes, transitions = scores(size, torch.float64)
+    limited = {"labels": nodes, "transitions": transitions}.get(forbidden, nodes[..., :0])
+    limited.masked_fill_(torch.rand_like(limited) < 0.5, -math.inf)
+    positions = rg.Chain(nodes, transitions, present(size))
+    best = positions.k_best(7)
+    torch.manual_seed(0)
+    drawn = positions.sample((20,))
+    torch.manual_seed(0)
+    with rg.plain_road():
+        assert torch.equal(positions.sample((20,)), drawn)
+        assert torch.equal(positions.k_best(7), best)
+
+
 class TestWhichRoad:
     def taken(self, kind: str, call) -> bool:
         return taken(({**KINDS, "segment_means": segment_means}[kind],), call)
@@ -251,13 +268,6 @@ class TestTransforms:
             assert_close(
                 fast, answers(lambda *given, answer=answer: model(*given)[answer].sum() + 0 * given[1].sum(), *given)
             )
-
-    def test_export(self):
-        given = self.given()
-        program = torch.export.export(Answers(), given)
-        ops = "chain_label_means", "chain_log_partition", "segment_means", "best_labellings"
-        assert all(name in str(program.graph) for name in ops)
-        assert_close(program.module()(*given), Answers()(*given))
 
     def test_vmap(self):
         scores, transitions = torch.randn(3, 2, 5, 3), torch.randn(3, 3, 3)

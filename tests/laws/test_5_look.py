@@ -187,9 +187,3 @@ class TestTransforms:
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         for fast, wanted in zip(answers(compiled, *given), answers(model, *given), strict=True):
             assert_close(fast, wanted)
-
-    def test_export(self):
-        model, given = look(37), tuple(arguments("batch"))
-        program = torch.export.export(model, given)
-        assert "additive_look" in str(program.graph)
-        assert_close(program.module()(*given), model(*given))

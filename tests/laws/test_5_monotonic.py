@@ -199,12 +199,6 @@ class TestTransforms:
         fast = answers(torch.compile(Weights(), fullgraph=True, backend="aot_eager"), *given)
         assert_close(fast, answers(Weights(), *given))
 
-    def test_export(self):
-        given = scores("batch"), start("batch")
-        program = torch.export.export(Weights(), given)
-        assert "expected_alignment" in str(program.graph)
-        assert_close(program.module()(*given), Weights()(*given))
-
     def test_forward_derivatives(self):
         given, step = scores("batch"), 1e-2
         along = torch.func.jvp(weights, (given,), (torch.ones_like(given),))[1]

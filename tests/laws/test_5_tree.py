@@ -156,6 +156,30 @@ def test_no_rows():
     assert found.shape == grad.shape == (0, 7, 7)
 
 
+@pytest.mark.parametrize("forbidden", [0.0, 0.5])
+@projective
+@single_root
+def test_the_best_trees(single_root: bool, projective: bool, forbidden: float):
+    """By the kernel and by the plain road, where there are holes, and fewer trees than are asked for."""
+    given = scores("two batches", torch.float64)
+    given = given.masked_fill(torch.rand_like(given) < forbidden, -torch.inf)
+    positions = rg.Tree(given, present("two batches"), projective, single_root)
+    best = positions.k_best(6)
+    with rg.plain_road():
+        assert torch.equal(positions.k_best(6), best)
+
+
+@projective
+@single_root
+def test_the_plain_road_draws_trees_as_often_as_it_should(single_root: bool, projective: bool):
+    """(That the kernel does is law 2.) Five standard deviations."""
+    positions = rg.Tree(scores("two batches", torch.float64)[0], present("two batches")[0], projective, single_root)
+    with rg.plain_road():
+        z = positions.sample((2000,))
+    assert (positions.log_prob(z) > -torch.inf).all()
+    assert (positions.indicator(z).mean(0) - positions.mean).abs().max() < 5 * 0.5 / 2000**0.5
+
+
 class TestWhichRoad:
     def taken(self, kind: str, call) -> bool:
         return taken((KINDS[kind],), call)
@@ -211,9 +235,3 @@ class TestTransforms:
         given = scores("batch", torch.float64, scale)
         fast = answers(torch.compile(Means(), fullgraph=True, backend="aot_eager"), given)
         assert_close(fast, answers(Means(), given))
-
-    def test_export(self):
-        given = scores("batch")
-        program = torch.export.export(Means(), (given,))
-        assert "tree_marginals" in str(program.graph)
-        assert_close(program.module()(given), Means()(given))

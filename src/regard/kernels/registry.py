@@ -19,11 +19,16 @@ from torch.autograd import forward_ad
 
 class Road(NamedTuple):
     """A fast road: `run(*parts, *given)` computes what the parts would, and `refuses` of the same says why it would
-    not, by metadata only; None if it would. A road that `transforms` is one that torch.func can transform."""
+    not, by metadata only; None if it would.
+
+    A road that `transforms` is one that torch.func can transform. One that `exports` stays in an exported program, for
+    its plain road is a gradient, which `torch.export` cannot trace.
+    """
 
     run: Callable[..., Any]
     refuses: Callable[..., str | None]
     transforms: bool = False
+    exports: bool = False
 
     @property
     def name(self) -> str:
@@ -55,7 +60,7 @@ class plain_road:
     """A context in which every part takes its plain road, in this thread: no kernel is called.
 
     The plain road is the mathematics as it is written, in PyTorch's own operations; fast roads are tested against it.
-    `torch.export` takes it without being asked.
+    `torch.export` takes it without being asked, but for the means and the events of structures.
 
     >>> from regard import entmax_weights
     >>> with plain_road():
@@ -105,15 +110,23 @@ def known_roads() -> dict[tuple, Road]:
 def find_road(parts: tuple, *given: Any) -> Callable[..., Any] | None:
     """The `run` of the road that suits what is given, a tensor first, with the parts filled in; None for the plain
     road, which is always taken where anomalies are detected, for it can say where they are."""
-    key = (*map(_key, parts), given[0].device.type)
-    road, reason = None, _set_aside()
-    if reason is None:
-        _load()
-        road = _ROADS.get(key)
-        reason = "no fast road is known for it" if road is None else _refusal(road, parts, given)
+    road, reason = _choose(parts, given)
     if not torch.compiler.is_compiling() and _here.choices is not None:
-        _here.choices.append(Choice(", ".join(map(_name, parts)), None if reason else road.name, reason))
-    return None if reason else partial(road.run, *parts)
+        _here.choices.append(Choice(", ".join(map(_name, parts)), road and road.name, reason))
+    return None if road is None else partial(road.run, *parts)
+
+
+def _choose(parts: tuple, given: tuple) -> tuple[Road | None, str | None]:
+    """The road that is taken, or why none is."""
+    reason = _set_aside()
+    if reason is not None:
+        return None, reason
+    _load()
+    road = _ROADS.get((*map(_key, parts), given[0].device.type))
+    if road is None:
+        return None, "no fast road is known for it"
+    reason = _refusal(road, parts, given)
+    return (road, None) if reason is None else (None, reason)
 
 
 @torch.compiler.assume_constant_result
@@ -127,8 +140,8 @@ def _set_aside() -> str | None:
     if _here.plain:
         return "plain_road() is on"
     if torch.compiler.is_compiling():
-        return "an exported program has PyTorch's own operations only" if torch.compiler.is_exporting() else None
-    if torch.jit.is_tracing():
+        return None
+    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return "a traced program has PyTorch's own operations only"
     return "torch.autograd.set_detect_anomaly is on" if torch.is_anomaly_enabled() else None
 
@@ -136,6 +149,8 @@ def _set_aside() -> str | None:
 def _refusal(road: Road, parts: tuple, given: tuple) -> str | None:
     if not road.transforms and is_transformed():
         return "torch.func and forward derivatives have no rule for it"
+    if not road.exports and torch.compiler.is_exporting():
+        return "an exported program has PyTorch's own operations only"
     return road.refuses(*parts, *given)
 
 

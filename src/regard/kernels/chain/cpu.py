@@ -137,6 +137,6 @@ _segment_means = differentiable(
     "segment_means", _means, _means_moved, (_means_shape, _means_moved_shape), linear_chain.plain_segment_means
 )
 register_road((log_partition,), "cpu", Road(run_log_partition, refuses))
-register_road((marginals,), "cpu", Road(run_marginals, refuses))
-register_road((label_means,), "cpu", Road(run_label_means, refuses))
-register_road((segment_means,), "cpu", Road(run_segment_means, refuses))
+register_road((marginals,), "cpu", Road(run_marginals, refuses, exports=True))
+register_road((label_means,), "cpu", Road(run_label_means, refuses, exports=True))
+register_road((segment_means,), "cpu", Road(run_segment_means, refuses, exports=True))

@@ -118,4 +118,4 @@ _MADE = {
 }
 
 for _part in _MADE:
-    register_road((_part,), "cpu", Road(run, refuses))
+    register_road((_part,), "cpu", Road(run, refuses, exports=_part is trees.marginals))

@@ -54,5 +54,5 @@ def run_sample(
 _best_trees = discrete("tree_k_best", _k_best, _k_best_shape)
 _drawn_trees = discrete("tree_sample", _sample, _sample_shape)
 for _device in ("cpu", "cuda"):
-    register_road((trees.k_best,), _device, Road(run_k_best, refuses, transforms=True))
-    register_road((trees.sample,), _device, Road(run_sample, refuses, transforms=True))
+    register_road((trees.k_best,), _device, Road(run_k_best, refuses, transforms=True, exports=True))
+    register_road((trees.sample,), _device, Road(run_sample, refuses, transforms=True, exports=True))
