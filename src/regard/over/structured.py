@@ -42,18 +42,7 @@ class segments(nn.Module):
         stay = torch.as_tensor(self.stay, dtype=scores.dtype, device=scores.device).expand(scores.shape[:-1])
         if mask is None:
             return Segments(scores, stay, torch.ones_like(scores, dtype=torch.bool))
-        check_bool(mask)
-        rows = (*scores.shape[:-2], scores.shape[-1])
-        if not _fits(mask, scores.shape):
-            raise ValueError(
-                f"mask expected the shape of the scores, {tuple(scores.shape)}, or (Q, K), but got "
-                f"{tuple(mask.shape)}{'; the places of each row are mask[..., None, :]' if mask.shape == rows else ''}."
-            )
-        if mask.dim() == 2 < scores.dim() and mask.shape == rows and mask.shape[0] > 1:
-            raise ValueError(
-                f"mask expected no two meanings, but {tuple(mask.shape)} may be the places of each row, (B, K), as well "
-                f"as those of each query, (Q, K): mask[:, None] is the former, mask[None] the latter."
-            )
+        check_places(mask, scores)
         present = mask.expand(scores.shape)
         return Segments(scores, stay, present)
 
@@ -150,8 +139,8 @@ class tree:
     al. 2017, section 3.2; Koo et al. 2007, section 2).
 
     Trees are `projective`, without arcs that cross, or of any shape, and have a `single_root` or at least one. The mask
-    is that of the words, (*B, K), or of the arcs, (*B, K, K) or (K, K), as `padding(lengths, K)`; a word is absent if it
-    leaves nothing of its row or of its column. As an over, the words are the queries and the keys.
+    is that of the words, (*B, K), or of the arcs, (*B, K, K) or (K, K), as `padding(lengths, K)`; a word is absent if
+    it leaves nothing of its row or of its column. As an over, the words are the queries and the keys.
     `positions.log_prob(heads)` trains a parser, `positions.mode` is the best tree. Time O(K^3).
 
     Raises ValueError unless the scores are square, and for a mask of another shape or one that may be of words as well
@@ -171,7 +160,7 @@ class tree:
         if mask is None:
             return Tree(scores, scores.new_ones(scores.shape[:-1], dtype=torch.bool), self.projective, self.single_root)
         if of_positions(mask, scores, "words", "arcs"):
-            mask = mask.unsqueeze(-1) & mask.unsqueeze(-2)
+            mask = mask.unsqueeze(-1)
         allowed = mask.expand(scores.shape)
         return Tree(masked(scores, mask), allowed.any(-1) & allowed.any(-2), self.projective, self.single_root)
 
@@ -198,13 +187,10 @@ def of_positions(mask: Tensor, scores: Tensor, positions: str, labels: str) -> b
     for both are what an error says. Raises TypeError unless it is bool, and ValueError unless it is one of them."""
     check_bool(mask)
     alone, fits = mask.shape == scores.shape[:-1], _fits(mask, scores.shape)
-    if alone and fits and mask.shape[-1] > 1:
+    if alone and fits and mask.shape[0] > 1:
         raise ValueError(
             f"mask expected no two meanings, but {tuple(mask.shape)} may be the {positions} of each row as well as the "
-            f"{labels} of each: mask[..., None] is the former, mask[None] the latter."
-            if labels == "labels"
-            else f"mask expected no two meanings, but {tuple(mask.shape)} may be the words of each row as well as all "
-            "arcs: mask[:, None] & mask[..., None] is the former, mask[None] the latter."
+            f"{labels} of all rows: mask[..., None] is the former, mask[None] the latter."
         )
     if not alone and not fits:
         raise ValueError(
@@ -214,10 +200,28 @@ def of_positions(mask: Tensor, scores: Tensor, positions: str, labels: str) -> b
     return alone
 
 
+def check_places(mask: Tensor, scores: Tensor) -> None:
+    """Raises TypeError unless a mask is bool, and ValueError unless it is one of the places of each query."""
+    check_bool(mask)
+    of_rows = mask.shape == (*scores.shape[:-2], scores.shape[-1])
+    if not _fits(mask, scores.shape):
+        remedy = "; the places of each row are mask[..., None, :]" if of_rows else ""
+        raise ValueError(
+            f"mask expected the shape of the scores, {tuple(scores.shape)}, or (Q, K), but got "
+            f"{tuple(mask.shape)}{remedy}."
+        )
+    if of_rows and mask.dim() < scores.dim() and mask.shape[0] > 1:
+        raise ValueError(
+            f"mask expected no two meanings, but {tuple(mask.shape)} may be the places of each row, (B, K), as well as "
+            "those of each query, (Q, K): mask[:, None] is the former, mask[None] the latter."
+        )
+
+
 def check_bool(mask: Tensor) -> None:
     """Raises TypeError unless the mask is bool."""
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask expected dtype bool, True where a key may be looked at, but got {mask.dtype}.")
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask expected dtype bool, True where a key may be looked at, but got {kind}.")
 
 
 def _fits(mask: Tensor, scores: Sequence[int]) -> bool:

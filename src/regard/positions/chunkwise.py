@@ -50,6 +50,8 @@ class Chunkwise(Alignment):
     @property
     def mean(self) -> Float[Tensor, "*B Q K"]:
         """What each query is expected to read of each place."""
+        if self.scores.shape[-1] == 0:
+            return self.stops.mean
         stopping, lacking = self._stopping, -self.scores.shape[-1] % self._width
         within = self.within.to(stopping.dtype).clamp(min=NEVER)
         within = F.pad(within - within.detach().amax(-1, keepdim=True), (0, lacking), value=NEVER)

@@ -107,7 +107,7 @@ class Structure(Positions):
         support = torch.arange(self.choices**length, device=self.device).unsqueeze(-1) // places % self.choices
         if length:
             support = torch.cat((support, torch.full_like(support[:1], -1)))
-        support = support.view(-1, *(1 for _ in self.batch_shape), length)
+        support = support.view(len(support), *(1 for _ in self.batch_shape), length)
         return self._told_apart(support) if expand else support
 
     def _told_apart(self, events: Tensor) -> Tensor:

@@ -88,14 +88,14 @@ def flat(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor)
 def plain_log_partition(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor) -> Tensor:
     """The plain road, in float64, position after position: `runs` (*B, W, S) are the sums over all up to a run that has
     come so far."""
-    dtype = nodes.dtype
-    nodes = nodes.double().where(present.unsqueeze(-1), 0).clamp(min=NEVER)
+    dtype, nodes = nodes.dtype, nodes.double().where(present.unsqueeze(-1), 0).clamp(min=NEVER)
     alike = torch.eye(nodes.shape[-1], dtype=torch.bool, device=nodes.device)
     transitions = transitions.double().masked_fill(alike, NEVER).clamp(min=NEVER)
     durations = durations.double().clamp(min=NEVER)
-    linked = present & F.pad(present, (1, 0))[..., :-1]
-    last = present & ~F.pad(present, (0, 1))[..., 1:]
-    total = nodes.sum((-1, -2)) * 0
+    nodes, present = F.pad(nodes, (0, 0, 1, 0)), F.pad(present, (1, 0))  # it begins with a position that is absent
+    linked = F.pad(present[..., 1:] & present[..., :-1], (1, 0))
+    last = present & ~F.pad(present[..., 1:], (0, 1))
+    total = nodes.new_zeros(nodes.shape[:-2])
     runs = torch.full_like(durations, NEVER).expand(*nodes.shape[:-2], -1, -1)
     closed = runs[..., 0, :]
     for t in range(nodes.shape[-2]):

@@ -84,6 +84,8 @@ def _rows(scores: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
 
 def plain_log_partition(scores: Tensor, present: Tensor, projective: bool, single_root: bool) -> Tensor:
     """The plain road, in log space and float64. What all arcs of a word have in common is taken out of them first."""
+    if scores.shape[-1] == 0:
+        return scores.sum((-1, -2))
     dtype, scores = scores.dtype, scores.double().clamp(min=NEVER)
     both = present.unsqueeze(-1) & present.unsqueeze(-2)
     common = scores.detach().where(both, NEVER).logsumexp(-1)
