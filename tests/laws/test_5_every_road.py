@@ -15,7 +15,7 @@ from torch.testing import assert_close
 import regard as rg
 from regard.kernels.registry import known_roads
 from regard.over.mappings import gaussian_window, plain_window
-from regard.positions.algorithms import linear_chain, recurrence, trees
+from regard.positions.algorithms import linear_chain, recurrence, semi_markov, trees
 
 pytestmark = pytest.mark.unchecked
 D = 16
@@ -69,6 +69,11 @@ def of_chain(answer: Callable[[rg.Chain], Tensor]) -> Case:
     return Case(call, (torch.randn(2, 6, 3), torch.randn(2, 3, 3)))
 
 
+def of_runs(answer: Callable[[rg.SemiMarkov], Tensor]) -> Case:
+    call = Call(lambda *scores: answer(rg.SemiMarkov(*scores, torch.ones(2, 6, dtype=torch.bool))))
+    return Case(call, (torch.randn(2, 6, 3), torch.randn(2, 3, 3), torch.randn(2, 2, 3)))
+
+
 def of_tree(answer: Callable[[rg.Tree], Tensor]) -> Case:
     return Case(Call(lambda scores: answer(rg.tree(projective=False)(scores))), (torch.randn(2, 4, 4),))
 
@@ -83,6 +88,10 @@ FUNCTIONS: dict[Any, Callable[[], Case]] = {
     linear_chain.segment_means: lambda: Case(Call(lambda scores: rg.segments()(scores).mean), (torch.randn(2, 3, 9),)),
     linear_chain.k_best: lambda: of_chain(lambda each: each.k_best(3)),
     linear_chain.sample: lambda: of_chain(lambda each: each.sample((2,))),
+    semi_markov.log_partition: lambda: of_runs(lambda each: each.log_z),
+    semi_markov.marginals: lambda: of_runs(lambda each: each.mean),
+    semi_markov.k_best: lambda: of_runs(lambda each: each.k_best(3)),
+    semi_markov.sample: lambda: of_runs(lambda each: each.log_prob(each.sample((2,))) > -torch.inf),
     trees.log_partition: lambda: of_tree(lambda each: each.log_z),
     trees.marginals: lambda: of_tree(lambda each: each.mean),
     trees.k_best: lambda: of_tree(lambda each: each.k_best(3)),

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from regard.kernels.semi_markov import cpu as semi_markov_numba  # noqa: F401 - makes the fast roads known
 from regard.positions.algorithms import semi_markov
 from regard.positions.base import Positions, exported
 from regard.positions.chain import spanning

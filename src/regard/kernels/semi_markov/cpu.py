@@ -6,7 +6,7 @@ from torch import Tensor
 
 from regard.kernels import on_cpu
 from regard.kernels.autograd import differentiable
-from regard.kernels.registry import Road, is_transformed, register_road
+from regard.kernels.registry import Road, register_road
 from regard.kernels.semi_markov.events_cpu import rows
 from regard.positions.algorithms import semi_markov
 from regard.positions.algorithms.semi_markov import log_partition, marginals
@@ -14,10 +14,10 @@ from regard.positions.algorithms.semi_markov import log_partition, marginals
 Three = tuple[Tensor, Tensor, Tensor]
 
 
-def suits(part: object, nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor) -> bool:
+def refuses(part: object, nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor) -> str | None:
     """float32 or float64."""
     alike = nodes.dtype == transitions.dtype == durations.dtype
-    return alike and nodes.dtype in (torch.float32, torch.float64) and not is_transformed()
+    return None if alike and nodes.dtype in (torch.float32, torch.float64) else "it needs one of float32 and float64"
 
 
 def run_log_partition(part: object, *given: Tensor) -> Tensor:
@@ -111,5 +111,5 @@ _log_partition = differentiable(
 _marginals = differentiable(
     "semi_markov_marginals", _found, _moved, (_found_shape, _slopes_shape), semi_markov.plain_marginals
 )
-register_road((log_partition,), "cpu", Road(suits, run_log_partition))
-register_road((marginals,), "cpu", Road(suits, run_marginals))
+register_road((log_partition,), "cpu", Road(run_log_partition, refuses))
+register_road((marginals,), "cpu", Road(run_marginals, refuses, exports=True))

@@ -5,6 +5,8 @@ from torch import Tensor
 
 from regard.kernels import on_cpu
 from regard.kernels.autograd import discrete
+from regard.kernels.registry import Road, register_road
+from regard.positions.algorithms import semi_markov
 
 
 def _best(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor, k: int) -> Tensor:
@@ -43,8 +45,24 @@ def _doubled(nodes: Tensor, *shared: Tensor) -> tuple[Tensor, ...]:
     return tuple(each.double() for each in rows(nodes, *shared))
 
 
-best = discrete("best_segmentations", _best, _best_shape)
-"""The k best (N, k, T) of nodes (N, T, S), transitions (N, S, S), durations (N, W, S) and present (N, T)."""
+def refuses(part: object, *given: object) -> None:
+    """Nothing."""
 
-drawn = discrete("drawn_segmentations", _drawn, _drawn_shape)
-"""Labels drawn by uniform noise (N, draws, T, 2), float64."""
+
+def run_best(part: object, nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor, k: int) -> Tensor:
+    """The k best (N, k, T) of nodes (N, T, S), transitions (N, S, S), durations (N, W, S) and present (N, T)."""
+    return _best_segmentations(nodes, transitions, durations, present, k)
+
+
+def run_drawn(
+    part: object, nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor, noise: Tensor
+) -> Tensor:
+    """Labels drawn by uniform noise (N, draws, T, 2), float64."""
+    return _drawn_segmentations(nodes, transitions, durations, present, noise)
+
+
+_best_segmentations = discrete("best_segmentations", _best, _best_shape)
+_drawn_segmentations = discrete("drawn_segmentations", _drawn, _drawn_shape)
+for _device in ("cpu", "cuda"):
+    register_road((semi_markov.k_best,), _device, Road(run_best, refuses, transforms=True))
+    register_road((semi_markov.sample,), _device, Road(run_drawn, refuses, transforms=True))

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from regard.kernels.registry import find_road
-from regard.kernels.semi_markov import events_cpu as semi_markov_events
+from regard.positions.algorithms import linear_chain
 from regard.positions.algorithms.recurrence import NEVER
 from regard.positions.base import INFINITY
 
@@ -57,8 +57,9 @@ def k_best(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tenso
     tensor([[0, 1],
             [1, 0]])
     """
-    found = semi_markov_events.best(*flat(nodes, transitions, durations, present), k)
-    return found.movedim(1, 0).view(k, *present.shape)
+    given = *flat(nodes, transitions, durations, present), k
+    found = (find_road((k_best,), *given) or plain_k_best)(*given)
+    return found.movedim(1, 0).reshape(k, *present.shape)
 
 
 def sample(
@@ -73,7 +74,8 @@ def sample(
     given = flat(nodes, transitions, durations, present)
     numbers = len(given[0]), shape.numel(), nodes.shape[-2], 2
     noise = torch.rand(numbers, dtype=torch.float64, device=nodes.device)
-    return semi_markov_events.drawn(*given, noise).movedim(1, 0).view(*shape, *present.shape)
+    found = (find_road((sample,), *given, noise) or plain_sample)(*given, noise)
+    return found.movedim(1, 0).reshape(*shape, *present.shape)
 
 
 def flat(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor) -> tuple[Tensor, ...]:
@@ -113,3 +115,33 @@ def plain_marginals(nodes: Tensor, transitions: Tensor, durations: Tensor, prese
     total = lambda *scores: plain_log_partition(*scores, present=present).sum()  # noqa: E731
     grads = torch.func.grad(total, (0, 1, 2))(nodes, transitions, durations)
     return torch.cat([each.flatten(-2) for each in grads], -1)
+
+
+def plain_k_best(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor, k: int) -> Tensor:
+    """The plain road of `k_best`, (N, k, T): that of a chain whose states are a label and how far its run has come."""
+    found = linear_chain.plain_k_best(*_chain(nodes, transitions, durations, present), k)
+    return found.remainder(nodes.shape[-1]).where(found >= 0, -1)
+
+
+def plain_sample(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor, noise: Tensor) -> Tensor:
+    """The plain road of `sample`, by uniform noise (N, draws, T, 2), of which it needs but one number a position."""
+    found = linear_chain.plain_sample(*_chain(nodes, transitions, durations, present), noise[..., 0])
+    return found.remainder(nodes.shape[-1]).where(found >= 0, -1)
+
+
+def _chain(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same as nodes (N, T, W S), transitions (N, W S, W S) and present of a chain whose state w S + s is position w
+    of a run of label s; time and memory are O(T (W S)^2)."""
+    (rows, width, states), size = durations.shape, durations.shape[1:].numel()
+    absent = ~F.pad(present, (1, 1))
+    begins, ends = present & absent[..., :-2], present & absent[..., 2:]
+    late = torch.arange(width, device=nodes.device).unsqueeze(-1) > 0
+    scores = nodes.unsqueeze(-2).expand(*nodes.shape[:-1], width, states).double()
+    scores = scores.masked_fill(begins[..., None, None] & late, -INFINITY)
+    scores = scores + durations.double().unsqueeze(1).where(ends[..., None, None], 0)
+    alike = torch.eye(states, dtype=torch.bool, device=nodes.device)
+    between = transitions.double().masked_fill(alike, -INFINITY)
+    ending = (durations.double().unsqueeze(-1) + between.unsqueeze(1)).flatten(1, 2)  # (N, W S, S)
+    further = torch.eye(size, dtype=torch.bool, device=nodes.device)[:, : size - states]
+    going_on = ending.new_zeros(size, size - states).masked_fill(~further, -INFINITY)
+    return scores.flatten(-2), torch.cat((ending, going_on.expand(rows, -1, -1)), -1), present
