@@ -4,6 +4,7 @@ A **score** says how well each key fits the query, an **over** makes a distribut
 its mean (soft attention), a sample (hard attention) or its mode. Any of the three is swapped without touching the rest.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -106,7 +107,7 @@ class Attended:
         if self.formed is not None or self.asked is None or self.asked.over is not softmax or 0 in self.context.shape:
             return summary_of(self.positions, top)
         query, memory, *parts = self.asked
-        size = max(1, BLOCK // (query.shape[:-2].numel() * memory.keys.shape[-2]))
+        size = max(1, BLOCK // (math.prod((*query.shape[:-2], memory.keys.shape[-2]))))
         return joined([summary_of(_positions(*rows, *parts), top) for rows in _queries(query, memory, size)])
 
     def detach(self) -> "Attended":

@@ -1,5 +1,6 @@
 """What every distribution over where to look answers."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -105,8 +106,21 @@ def read_places(values: Any, z: Tensor) -> Tensor:
 
 
 def take(tensor: Tensor, index: Tensor, dim: int) -> Tensor:
-    """What lies at the indices along a dimension; the index may have draws in front that the tensor lacks."""
-    return torch.take_along_dim(tensor[(None,) * (index.dim() - tensor.dim())], index, dim)
+    """What lies at the indices along a dimension; the index may have draws in front that the tensor lacks.
+
+    As `torch.take_along_dim`, which would freeze the sizes of an exported program.
+    """
+    tensor = tensor[(None,) * (index.dim() - tensor.dim())]
+    shape = torch.broadcast_shapes(_resized(tensor.shape, dim, 1), _resized(index.shape, dim, 1))
+    index = index.expand(_resized(shape, dim, index.shape[dim]))
+    return tensor.expand(_resized(shape, dim, tensor.shape[dim])).gather(dim, index)
+
+
+def _resized(shape: Sequence[int], dim: int, size: int) -> list[int]:
+    """The shape with another size of one dimension."""
+    sizes = list(shape)
+    sizes[dim] = size
+    return sizes
 
 
 def safe_log(probability: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """A label for every position, each depending on that of its neighbours: linear chains."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +87,7 @@ class Chain(Structure):
         return wide(self.scores), wide(self.transitions), self.present
 
     def _of_labels(self, features: Tensor) -> Tensor:
-        return features[..., : self.scores.shape[-2:].numel()].unflatten(-1, self.scores.shape[-2:])
+        return features[..., : math.prod(self.scores.shape[-2:])].unflatten(-1, self.scores.shape[-2:])
 
     def _is_structure(self, z: Tensor) -> Tensor:
         return (((z >= 0) == self.present) & (z < self.scores.shape[-1])).all(-1)

@@ -26,14 +26,20 @@ def suits(score: Additive, query: Tensor, prepared: Tensor) -> bool:
         and query.shape[draws:-2] == prepared.shape[:-2]
         and is_matrix(score.energy)
         and torch.float64 not in (query.dtype, prepared.dtype)
-        and query.shape[:-1].numel() * prepared.shape[-2:].numel() >= SMALLEST
+        and math.prod((*query.shape[:-1], *prepared.shape[-2:])) >= SMALLEST
         and not is_transformed()
     )
 
 
 def is_matrix(energy: nn.Module) -> bool:
-    """Whether it is nothing but a matrix."""
-    return type(energy) is nn.Linear and not is_hooked(energy) and energy.bias is None
+    """Whether it is nothing but a matrix, and perhaps a bias."""
+    return type(energy) is nn.Linear and not is_hooked(energy)
+
+
+def projected(score: Additive, query: Tensor) -> Tensor:
+    """The projected query for a softmax, which does not see a bias of the energy: its gradient is zero."""
+    asked, bias = score.query(query), score.energy.bias
+    return asked if bias is None else asked + 0 * bias.to(asked.dtype)
 
 
 def run(score: Additive, query: Tensor, prepared: Tensor) -> Tensor:
@@ -45,7 +51,8 @@ def run(score: Additive, query: Tensor, prepared: Tensor) -> Tensor:
     keys = prepared.reshape(rows, *prepared.shape[-2:])
     scores = _scores(*(each.float().contiguous() for each in (asked, keys, score.energy.weight[0])))  # (N, S Q, K)
     scores = scores.unflatten(1, (draws, query.shape[-2])).transpose(0, 1)
-    return scores.reshape(*query.shape[:-1], prepared.shape[-2]).to(dtype)
+    scores = scores.reshape(*query.shape[:-1], prepared.shape[-2]).to(dtype)
+    return scores if score.energy.bias is None else scores + score.energy.bias.to(dtype)
 
 
 def _plain(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:

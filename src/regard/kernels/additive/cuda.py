@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.kernels import on_cuda
+from regard.kernels.additive.cpu import projected
 from regard.kernels.autograd import differentiable
 from regard.kernels.registry import Road, is_hooked, is_transformed, register_road
 from regard.over.mappings import masked, softmax
@@ -35,8 +36,7 @@ def suits(score: Additive, over: Any, read: Any, query: Tensor, keys: Tensor, va
         return False
     types = {each.dtype for each in (query, keys, values, score.energy.weight)}
     return (
-        score.energy.bias is None
-        and types.issubset(FLOATS)
+        types.issubset(FLOATS)
         and (len(types) == 1 or torch.is_autocast_enabled(query.device.type))
         and values.shape[-1] <= LARGEST
         and 0 not in (query.numel(), keys.numel(), values.numel())
@@ -50,7 +50,7 @@ def run(
     """The contexts (*S, *B, Q, V): draws in front become queries of their row."""
     device = query.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else values.dtype
-    asked, batch = score.query(query), keys.shape[:-2]  # (*S, *B, Q, H)
+    asked, batch = projected(score, query), keys.shape[:-2]  # (*S, *B, Q, H)
     rows, draws = math.prod(batch), math.prod(query.shape[: query.dim() - keys.dim()])
     asked = asked.reshape(draws, rows, *asked.shape[-2:]).transpose(0, 1).flatten(1, 2)  # (N, S Q, H)
     keys, values = (each.reshape(rows, *each.shape[-2:]) for each in (keys, values))

@@ -6,6 +6,7 @@ is exact, and takes a random number for each 256 places and for the places of th
 O(Q K / 256).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def run(
     score: Any, over: Any, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The context (*B, Q, V), the place (*B, Q) and its log-probability."""
-    size = PART * max(1, BLOCK // PART // max(1, query.shape[:-1].numel()))
+    size = PART * max(1, BLOCK // PART // max(1, math.prod(query.shape[:-1])))
     dtype = compare(score, query[..., :1, :], keys[..., :1, :]).dtype
     blocks = [(_sums(scores), *scores.max(-1)) for scores in _scores(score, query, keys, mask, size)]
     sums = torch.cat([each[0] for each in blocks], -1)  # (*B, Q, K / 256)
