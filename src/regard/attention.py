@@ -295,7 +295,7 @@ def _attend(parts: _Parts, query: Tensor, memory: Memory, state: State | None, w
     check_call(query, memory, state)
     _check_shapes(score, query, memory)
     if carries(score) and query.shape[-2] > 1:
-        return _one_by_one(parts, query, memory, state, weights)
+        return _one_by_one(parts, query, memory, state)
     carried = state or State()
     step = Step(query, memory.keys, memory.mask, None, training)
     now, read = at(over, step._replace(carried=carried.over)), at(read, step)
@@ -334,11 +334,11 @@ def _positions(query: Tensor, memory: Memory, score, over: Over, training: bool,
     return over(scores, memory.mask)
 
 
-def _one_by_one(parts: _Parts, query: Tensor, memory: Memory, state: State | None, weights: bool) -> Attended:
+def _one_by_one(parts: _Parts, query: Tensor, memory: Memory, state: State | None) -> Attended:
     """The queries one after another, for a score that depends on where the query before it looked."""
     outs = []
     for one, seen in _queries(query, memory, 1):
-        outs.append(_attend(parts, one, seen, state, weights))
+        outs.append(_attend(parts, one, seen, state, weights=False))
         state = outs[-1].state
     first, *later = (out.positions for out in outs)
     apart = (replace(out, state=None, formed=None, asked=None) for out in outs)
