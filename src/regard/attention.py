@@ -21,8 +21,9 @@ from regard.kernels.dot import cpu_cuda as dot_sdpa  # noqa: F401 - roads
 from regard.kernels.registry import find_road
 from regard.kernels.streamed import cpu_cuda as streamed  # noqa: F401 - roads
 from regard.kernels.window import cpu_cuda as banded  # noqa: F401 - roads
+from regard.over.local import MovingWindow
 from regard.over.mappings import Over, softmax
-from regard.positions import Positions
+from regard.positions import OneHot, Positions
 from regard.positions.base import exported
 from regard.protocol import State, Step, at, carries, carry
 from regard.reads import hard, mean
@@ -78,7 +79,7 @@ class Attended:
         (tensor([[1]]), tensor([[0.9442]]))
         """
         asked = vars(self).get("asked")
-        if self.formed is not None or asked is None or isinstance(asked[3], partial) or 0 in asked[0].shape:
+        if self.formed is not None or asked is None or isinstance(asked[3], MovingWindow) or 0 in asked[0].shape:
             return summary_of(self.positions, top)
         query, memory, *parts = asked
         size = max(1, BLOCK // (query.shape[:-2].numel() * memory.keys.shape[-2]))
@@ -304,6 +305,8 @@ def _attend(query: Tensor, memory: Memory, score, over, read, training: bool, st
     run = find_road((score, now, read), query, memory.keys, memory.values, memory.mask)
     if run is not None:
         out = Attended(*run(query, memory.keys, memory.values, memory.mask))
+        if carries(over):  # no more than how many queries there were, or it had no such road
+            out.state = State(None, carry(over, carried.over, OneHot(scores=query[..., :0])))
         out.__dict__["asked"] = (query, memory, score, now, training)  # no field, as these cannot be exported
         return out
     positions = _positions(query, memory, score, now, training, carried.score)

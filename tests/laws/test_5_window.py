@@ -12,6 +12,7 @@ from torch.testing import assert_close
 import regard as rg
 from regard.kernels import registry
 from regard.kernels.window import cpu_cuda as banded
+from regard.over.local import MovingWindow
 
 D = examples.D
 SCORES = {
@@ -148,7 +149,7 @@ class TestMutants:
             return rg.Band(scores=band.scores, first=band.first + (wrong == "window"), count=band.count)
 
         road = registry.Road(banded.suits, run)
-        monkeypatch.setitem(registry._ROADS, (rg.dot, (partial, banded.plain_window), "cpu"), road)
+        monkeypatch.setitem(registry._ROADS, (rg.dot, MovingWindow, "cpu"), road)
         model = Contexts("dot", "local-m", torch.ones(3, 9).tril().bool())
         with pytest.raises(AssertionError):
             check_road(lambda dtype: model, *arguments(9))
