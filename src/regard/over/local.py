@@ -82,9 +82,14 @@ class MovingWindow:
     radius: int
 
     def __call__(self, scores: Scores, mask: Mask = None) -> OneHot:
-        queries, places = scores.shape[-2:]
-        inside = within(self.first(queries, scores.device), self.radius, places, checked(mask, scores.shape))
-        return OneHot(scores=masked(scores, inside))
+        inside, mask = self.inside(*scores.shape[-2:], scores.device), checked(mask, scores.shape)
+        return OneHot(scores=masked(scores, inside if mask is None else inside & mask))
+
+    def inside(self, queries: int, places: int, device: torch.device) -> Bool[Tensor, "*B Q K"]:
+        """Which places lie in the window of each query: each row is the one before, moved on by a place."""
+        start = self.start.unsqueeze(-1) if isinstance(self.start, Tensor) else self.start
+        offset = torch.arange(1 - queries, places, device=device) - start
+        return (offset.abs() <= self.radius).unfold(-1, places, 1).flip(-2)
 
     def first(self, queries: int, device: torch.device, step: int = 1) -> Int[Tensor, "*B Q"]:
         """The first place of the window of each query, or of each `step` queries."""
@@ -102,9 +107,10 @@ class GaussianWindow:
 
     def __call__(self, scores: Scores, mask: Mask = None) -> OneHot:
         queries, places = scores.shape[-2:]
-        inside = within(self.first(queries, scores.device), self.radius, places, checked(mask, scores.shape))
-        offset = torch.arange(places, device=scores.device) - self.centre.unsqueeze(-1)  # (*B, Q, K)
-        return OneHot(weights=OneHot(scores=masked(scores, inside)).mean * fall(offset, self.radius))
+        first, place = self.first(queries, scores.device).unsqueeze(-1), torch.arange(places, device=scores.device)
+        inside, mask = (place >= first) & (place <= first + 2 * self.radius), checked(mask, scores.shape)
+        weights = OneHot(scores=masked(scores, inside if mask is None else inside & mask)).mean
+        return OneHot(weights=weights * fall(place - self.centre.unsqueeze(-1), self.radius))
 
     def first(self, queries: int, device: torch.device) -> Int[Tensor, "*B Q"]:
         """The first place of the window of each query; a centre of NaN shows in the fall."""
@@ -114,12 +120,3 @@ class GaussianWindow:
 def fall(offset: Tensor, radius: int) -> Tensor:
     """The Gaussian of local-p, exp(-offset^2 / (2 sigma^2)) with sigma = radius / 2."""
     return torch.exp(-2 * (offset / radius).square())
-
-
-def within(
-    first: Int[Tensor, "*B Q"], radius: int, places: int, mask: Bool[Tensor, "..."] | None
-) -> Bool[Tensor, "*B Q K"]:
-    """The places of windows that the mask allows."""
-    first, place = first.unsqueeze(-1), torch.arange(places, device=first.device)
-    inside = (place >= first) & (place <= first + 2 * radius)
-    return inside if mask is None else inside & mask

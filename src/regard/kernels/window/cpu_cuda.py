@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from regard.kernels.dot import cpu_cuda as sdpa
 from regard.kernels.registry import Road, register_road
 from regard.kernels.window import cpu  # noqa: F401 - roads
-from regard.over.local import GaussianWindow, MovingWindow, fall, within
+from regard.over.local import GaussianWindow, MovingWindow, fall
 from regard.over.mappings import masked, softmax
 from regard.positions import Band
 from regard.positions.algorithms.windows import window_places, window_rows, window_scores
@@ -24,10 +24,12 @@ from regard.positions.base import take
 from regard.reads import Read, mean
 from regard.scores import Additive, Bilinear, Cosine, compare, dot, scaled_dot
 
-TILE = 128
-"""The most queries of a tile."""
-FEWEST = 2
-"""Tiles, or windows, that fit beside each other into the places from where on computing them alone pays."""
+TILES = 32, 128
+"""The fewest and the most queries of a tile: as many as the radius in between."""
+SAVED = 1 << 17
+"""Pairs of a query and a place that need not be compared, from where on tiles pay; a compared one counts twice."""
+FEW = 1 << 14
+"""The same for windows of which the scores are formed."""
 
 
 def suits_mean(score: Any, over: MovingWindow, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Any) -> bool:
@@ -40,22 +42,22 @@ def run_mean(
 ) -> Read:
     """The context, by tiles or, where they would overlap much, from all places."""
     queries, places = query.shape[-2], keys.shape[-2]
-    size = tile_size(queries)
+    size = tile_size(queries, over.radius)
     width = size + 2 * over.radius
-    if places < FEWEST * width:
-        allowed = within(over.first(queries, query.device), over.radius, places, mask)
-        return sdpa.run(score, softmax, mean, query, keys, values, allowed)
-    first = over.first(queries, query.device, size)  # (*B, N)
+    if queries * (places - 2 * width) < SAVED:
+        inside = over.inside(queries, places, query.device)
+        return sdpa.run(score, softmax, mean, query, keys, values, inside if mask is None else inside & mask)
+    first = over.first(queries, query.device, size).expand(*query.shape[:-2], -1)  # (*B, N)
     tiles = (window_rows(each, first, width) for each in (keys, values))  # (*B, N, width, D)
     allowed = _allowed(window_places(first, width), size, places, mask)
     context = sdpa.run(score, softmax, mean, _tiled(query, size), *tiles, allowed)[0]
     return context.flatten(-3, -2)[..., :queries, :], None, None
 
 
-def tile_size(queries: int) -> int:
+def tile_size(queries: int, radius: int) -> int:
     """How many queries each tile has, of which the last may lack some."""
-    tiles = max(1, -(-queries // TILE))
-    return max(1, -(-queries // tiles))
+    tiles = -(-queries // sorted((*TILES, radius))[1])
+    return -(-queries // max(1, tiles))
 
 
 def _tiled(rows: Tensor, size: int) -> Tensor:
@@ -65,8 +67,8 @@ def _tiled(rows: Tensor, size: int) -> Tensor:
 
 def _allowed(index: Tensor, size: int, places: int, mask: Tensor | None) -> Tensor:
     """Which of a tile's places (*B, N, S) each of its queries may look at, (*B, N, size, S)."""
-    steps, near = torch.arange(size, device=index.device), index.clamp(0, places - 1)
-    band = within(steps, (index.shape[-1] - size) // 2, index.shape[-1], None)
+    width, near = index.shape[-1], index.clamp(0, places - 1)
+    band = MovingWindow((width - size) // 2, (width - size) // 2).inside(size, width, index.device)
     allowed = band & (index == near).unsqueeze(-2)
     if mask is None:
         return allowed
@@ -76,8 +78,8 @@ def _allowed(index: Tensor, size: int, places: int, mask: Tensor | None) -> Tens
 
 
 def suits(score: Any, over: Any, query: Tensor, keys: Tensor, mask: Tensor | None) -> bool:
-    """Several windows beside each other."""
-    return keys.shape[-2] >= FEWEST * (2 * over.radius + 1)
+    """Windows among many more places."""
+    return query.shape[-2] * (keys.shape[-2] - 2 * (2 * over.radius + 1)) >= FEW
 
 
 def run(score: Any, over: Any, query: Tensor, keys: Tensor, mask: Tensor | None) -> Band:

@@ -47,7 +47,8 @@ def window_rows(rows: Float[Tensor, "*B K D"], first: Int[Tensor, "*SB Q"], widt
     """The rows of each window; those outside of the K are zero."""
     index = window_places(first, width)
     near = index.clamp(0, rows.shape[-2] - 1)
-    return take_rows(rows, near.flatten(-2)).unflatten(-2, near.shape[-2:]) * (index == near).unsqueeze(-1)
+    taken = take_rows(rows, near.flatten(-2)).unflatten(-2, near.shape[-2:])
+    return taken.masked_fill((index != near).unsqueeze(-1), 0)
 
 
 def window_places(first: Int[Tensor, "*B Q"], width: int) -> Int[Tensor, "*B Q w"]:
