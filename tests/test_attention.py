@@ -1,7 +1,5 @@
 """What attention is beyond the laws: shapes, errors, readers, heads, glimpses."""
 
-import sys
-
 import examples
 import pytest
 import torch
@@ -230,7 +228,7 @@ class TestSummary:
     @pytest.mark.parametrize("mask", [None, torch.ones(7, 9).tril().bool(), rg.padding(torch.tensor([3, 0]), 9)])
     @pytest.mark.parametrize("size", [1, 50, 10**6])
     def test_it_is_that_of_the_weights(self, mask: Tensor | None, size: int, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(sys.modules["regard.attention"], "BLOCK", size)
+        monkeypatch.setattr(rg.attention, "BLOCK", size)
         out = rg.attend(self.query, self.keys, self.keys, mask=mask)
         found = out.summary(top=3)
         assert out.formed is None, "the weights are not kept"

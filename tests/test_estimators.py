@@ -245,3 +245,79 @@ def test_hard_attention_learns_where_the_prize_is(estimate):
         loss.backward()
         optimiser.step()
     assert cost.mean() < 0.1
+
+
+INTEGERS = torch.tensor([1, 0, 1, 0])
+
+
+@pytest.mark.parametrize("cost", [INTEGERS > 0, INTEGERS, INTEGERS.to(torch.uint8)], ids=["bool", "int64", "uint8"])
+def test_costs_that_are_no_floating_point_numbers(cost: torch.Tensor):
+    """`guess != label` is a cost: all that takes one takes it as the numbers zero and one."""
+    real, value = INTEGERS.double(), torch.tensor([0.2, 0.4, 0.1, 0.9], dtype=torch.float64)
+    estimates = {
+        "reinforce": lambda log_prob, cost: rg.reinforce(log_prob, cost, 0.25),
+        "leave_one_out": rg.leave_one_out,
+        "actor_critic": lambda log_prob, cost: rg.actor_critic(log_prob, cost, value),
+        "moving average": lambda log_prob, cost: rg.reinforce(log_prob, cost, rg.MovingAverage()),
+        "constant": lambda log_prob, cost: rg.reinforce(log_prob, cost, rg.Constant(0.25)),
+    }
+    for name, estimate in estimates.items():
+        leaf = torch.randn(4, dtype=torch.float64, requires_grad=True)
+        found, wanted = (torch.autograd.grad(estimate(leaf, each).sum(), leaf)[0] for each in (cost, real))
+        assert found.dtype == torch.float64 and (found == wanted).all(), name
+    assert_close(rg.to_go(cost), rg.to_go(real.float()))
+    average = rg.MovingAverage(0.5)
+    assert [average(cost).unique().item() for _ in range(2)] == [0.0, 0.5]
+
+
+def test_a_baseline_may_be_a_function_of_the_cost():
+    """As the README writes it: the average of the costs before, asked once for each cost."""
+    log_prob, average, other = torch.randn(3, requires_grad=True), rg.MovingAverage(), rg.MovingAverage()
+    for cost in (torch.rand(3), torch.rand(3)):
+        (found,) = torch.autograd.grad(rg.reinforce(log_prob, cost, average).sum(), log_prob)
+        (wanted,) = torch.autograd.grad(rg.reinforce(log_prob, cost, other(cost)).sum(), log_prob)
+        assert (found == wanted).all()
+    assert average.total == other.total and found.abs().sum() > 0
+
+
+def test_single_numbers():
+    log_prob = torch.tensor(-1.0, requires_grad=True)
+    rg.reinforce(log_prob, torch.tensor(3.0), baseline=torch.tensor(1.0)).backward()
+    assert log_prob.grad == 2.0
+    (gradient,) = torch.autograd.grad(rg.reinforce(log_prob, torch.tensor(True), rg.Constant(0.25)), log_prob)
+    assert gradient == 0.75
+    many = torch.randn(4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(rg.reinforce(many, torch.tensor(2)), many)
+    assert_close(gradient, torch.full((4,), 2.0))
+    (gradient,) = torch.autograd.grad(rg.leave_one_out(many, many.detach() > 0).sum(), many)
+    assert gradient.shape == (4,)
+
+
+class TestSignalToNoise:
+    def test_of_numbers_that_can_be_checked_by_hand(self):
+        assert rg.signal_to_noise(torch.tensor([3.0, 5.0])) == 4.0  # mean 4, variance 2 by two estimates
+        rows = torch.tensor([[3.0, 0.0], [5.0, 4.0]])  # mean (4, 2), variances 2 and 8
+        assert_close(rg.signal_to_noise(rows), torch.tensor((20 / 5) ** 0.5))
+
+    def test_it_does_not_depend_on_the_scale_or_the_shape_of_the_parameters(self):
+        rows = torch.randn(6, 12, dtype=torch.float64) + 0.3
+        ratio = rg.signal_to_noise(rows)
+        assert_close(rg.signal_to_noise(1e3 * rows.view(6, 3, 4)), ratio)
+
+    def test_it_is_one_on_average_where_there_is_no_signal_and_grows_with_the_root_of_the_estimates(self):
+        noise = torch.randn(200, 50, 10)
+        square = torch.stack([rg.signal_to_noise(each) ** 2 for each in noise]).mean()
+        assert_close(square, torch.tensor(1.0), atol=0.1, rtol=0)
+        few, many = (rg.signal_to_noise(torch.randn(count, 10) + 5) for count in (100, 10_000))
+        assert_close(many / few, torch.tensor(10.0), rtol=0.2, atol=0)
+
+    def test_without_noise_or_without_anything(self):
+        assert rg.signal_to_noise(torch.ones(3, 2)) == float("inf")
+        assert rg.signal_to_noise(torch.zeros(3, 2)) == 0
+        assert rg.signal_to_noise(torch.full((3, 2), float("nan"))).isnan()
+
+    @pytest.mark.unchecked
+    @pytest.mark.parametrize("shape", [(1, 4), ()])
+    def test_one_estimate_has_no_noise_to_know_of(self, shape: tuple[int, ...]):
+        with pytest.raises(ValueError, match="at least 2 estimates in the first dimension, but got"):
+            rg.signal_to_noise(torch.ones(shape))

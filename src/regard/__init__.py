@@ -27,8 +27,8 @@ The public names stand in `__init__.pyi`. Each is loaded when it is first used, 
 import ast
 import sys
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 from pathlib import Path
-from types import ModuleType
 
 __version__ = "0.1.0"
 
@@ -44,23 +44,30 @@ _HOME = _read_stub()
 __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-class _Package(ModuleType):
-    """Binds a public name to what it means in its module. (Importing `regard.attention`, by anyone, would otherwise put
-    that module where the function of the same name belongs.)"""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, getattr(value, name, value) if name in _HOME else value)
-
-
-sys.modules[__name__].__class__ = _Package
-
-
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    setattr(sys.modules[__name__], name, import_module(_HOME[name]))
-    return globals()[name]
+    module = import_module(_HOME[name])
+    globals()[name] = found = module if _HOME[name] == f"{__name__}.{name}" else getattr(module, name)
+    return found
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Registration(MetaPathFinder):
+    """Loads our dataclasses, which then are known to PyTorch, when `torch.export.load` is about to load the module
+    that it reads a saved program by: the program's answers may be of them."""
+
+    READER = "torch.export.pt2_archive._package"
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname == self.READER:
+            import_module(f"{__name__}.attention")
+
+
+if _Registration.READER in sys.modules:
+    import_module(f"{__name__}.attention")
+else:
+    sys.meta_path.insert(0, _Registration())

@@ -1,9 +1,21 @@
 # The public names, one a line. `__init__.py` reads them from here and loads each when it is first used.
+from . import attention as attention
+from . import baselines as baselines
+from . import coverage as coverage
+from . import estimators as estimators
+from . import images as images
+from . import losses as losses
+from . import masks as masks
 from . import named as named
+from . import over as over
+from . import positions as positions
+from . import protocol as protocol
+from . import reads as reads
+from . import scores as scores
+from . import summary as summary
 from .attention import Attended as Attended
 from .attention import Attention as Attention
 from .attention import Memory as Memory
-from .attention import MultiHead as MultiHead
 from .attention import attend as attend
 from .attention import look as look
 from .attention import select as select
@@ -20,6 +32,7 @@ from .estimators import leave_one_out as leave_one_out
 from .estimators import rebar as rebar
 from .estimators import reinforce as reinforce
 from .estimators import relax as relax
+from .estimators import signal_to_noise as signal_to_noise
 from .estimators import to_go as to_go
 from .estimators import variational as variational
 from .images import Glimpses as Glimpses
@@ -29,6 +42,7 @@ from .masks import causal as causal
 from .masks import document as document
 from .masks import padding as padding
 from .masks import window as window
+from .multihead import MultiHead as MultiHead
 from .over.local import Predicted as Predicted
 from .over.local import local as local
 from .over.mappings import dropout as dropout
@@ -76,6 +90,7 @@ from .scores import Location as Location
 from .scores import Score as Score
 from .scores import biased as biased
 from .scores import dot as dot
+from .scores import per_head as per_head
 from .scores import scaled_dot as scaled_dot
 from .summary import Summary as Summary
 

@@ -7,13 +7,14 @@ its mean (soft attention), a sample (hard attention) or its mode. Any of the thr
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from regard.checks import check_part
 from regard.kernels.additive import cpu as additive_numba  # noqa: F401 - roads
 from regard.kernels.additive import cuda as additive_triton  # noqa: F401 - roads
 from regard.kernels.additive import look_cpu as look_numba  # noqa: F401 - roads
@@ -21,17 +22,40 @@ from regard.kernels.dot import cpu_cuda as dot_sdpa  # noqa: F401 - roads
 from regard.kernels.registry import find_road
 from regard.kernels.streamed import cpu_cuda as streamed  # noqa: F401 - roads
 from regard.kernels.window import cpu_cuda as banded  # noqa: F401 - roads
-from regard.over.local import MovingWindow
+from regard.masks import full_rank, of_draws, unread
 from regard.over.mappings import Over, softmax
 from regard.positions import OneHot, Positions
-from regard.positions.base import exported
+from regard.positions.base import all_places, exported
 from regard.protocol import State, Step, at, carries, carry
-from regard.reads import hard, mean
-from regard.scores import compare, prepare, scaled_dot
+from regard.reads import Read, hard, mean
+from regard.scores import check_query, compare, prepare, scaled_dot
 from regard.summary import Summary, joined, summary_of
 
 BLOCK = 1 << 20
 """Scores that a summary forms at a time."""
+
+
+@exported
+@dataclass(eq=False)
+class Memory:
+    """What may be looked at: keys as the score prepared them, values, and a mask. A plain value.
+
+    `values` is a tensor (*B, K, V) or anything with `.read(z)`; the mask is bool, (*B, Q, K) with Q possibly one.
+    """
+
+    keys: Tensor
+    values: Any
+    mask: Bool[Tensor, "*B Q K"] | None = None
+
+
+class Asked(NamedTuple):
+    """What a distribution can be formed of that a fast road did not form."""
+
+    query: Tensor
+    memory: Memory
+    score: Any
+    over: Any
+    training: bool
 
 
 @exported
@@ -49,23 +73,25 @@ class Attended:
     """What carrying parts hand to the next step."""
     formed: Positions | None = None
     """The distribution, where it has been formed: ask for `positions`."""
+    asked: Asked | None = None
+    """What it can be formed of, where it has not."""
+    dense: Tensor | None = None
+    """The weights, where they were formed with the context: ask for `weights`."""
 
     @property
     def positions(self) -> Positions:
         """The distribution over where to look; after a fast road it is formed when first asked for."""
         if self.formed is None:
-            asked = vars(self).get("asked")
-            if asked is None:
+            if self.asked is None:
                 raise ValueError("positions expected to be asked for before detach(), which drops query and keys.")
-            query, memory, score, over, training = asked
-            self.formed = formed = _positions(query, memory, score, over, training)
-            return formed
+            query, memory, score, over, training = self.asked
+            self.formed = _positions(query, memory, score, over, training)
         return self.formed
 
     @property
     def weights(self) -> Float[Tensor, "*B Q K"]:
-        """Where it looked, the mean of the distribution: dense, computed when asked for."""
-        return self.positions.mean
+        """Where it looked, the mean of the distribution: dense, computed when asked for, or with the context."""
+        return self.positions.mean if self.dense is None else self.dense
 
     @torch.no_grad()
     def summary(self, top: int = 1) -> Summary:
@@ -78,29 +104,15 @@ class Attended:
         >>> out.summary().places, out.summary().weights
         (tensor([[1]]), tensor([[0.9442]]))
         """
-        asked = vars(self).get("asked")
-        if self.formed is not None or asked is None or isinstance(asked[3], MovingWindow) or 0 in asked[0].shape:
+        if self.formed is not None or self.asked is None or self.asked.over is not softmax or 0 in self.context.shape:
             return summary_of(self.positions, top)
-        query, memory, *parts = asked
+        query, memory, *parts = self.asked
         size = max(1, BLOCK // (query.shape[:-2].numel() * memory.keys.shape[-2]))
         return joined([summary_of(_positions(*rows, *parts), top) for rows in _queries(query, memory, size)])
 
     def detach(self) -> "Attended":
         """The same without the graph, and without the query and keys of which weights not yet formed would be made."""
-        return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, self)
-
-
-@exported
-@dataclass(eq=False)
-class Memory:
-    """What may be looked at: keys as the score prepared them, values, and a mask. A plain value.
-
-    `values` is a tensor (*B, K, V) or anything with `.read(z)`; the mask is bool, (*B, Q, K) with Q possibly one.
-    """
-
-    keys: Tensor
-    values: Any
-    mask: Bool[Tensor, "*B Q K"] | None = None
+        return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, replace(self, asked=None))
 
 
 def attend(
@@ -114,6 +126,7 @@ def attend(
     mask: Bool[Tensor, "..."] | None = None,
     training: bool = True,
     state: State | None = None,
+    weights: bool = False,
 ) -> Attended:
     """Attends to the values by how the keys fit the query: c = E_{z ~ over(score(query, keys))} [read(values, z)].
 
@@ -122,7 +135,8 @@ def attend(
     Args:
         query: (*B, Q, Dq).
         keys: (*B, K, Dk).
-        values: (*B, K, V), or anything with `.read(z)`, which maps indices (*B, N) to what lies there, (*B, N, V).
+        values: (*B, K, V), or anything with `.read(z)`, which maps the indices of N places a row, (*S, *B, N), to
+            what lies there, (*S, *B, N, V). Where draws stand in front of the query, they do of z; it is never -1.
 
     Other Args:
         score: how well a key fits the query, a part of `regard.scores`.
@@ -132,16 +146,19 @@ def attend(
             may look at nothing reads zero.
         training: whether parts that behave differently in training are in training.
         state: what the step before handed on, `out.state`.
+        weights: whether `out.weights` are wanted too: they are then formed with the context, in one pass, and else
+            when they are asked for, which after a fast road computes the scores once more.
 
-    Raises ValueError for shapes that do not fit, for no keys, and TypeError for a mask that is not bool. NaN in the
+    Raises ValueError for shapes that do not fit, for no keys, and TypeError for what is not a part, such as a class
+    that was not called, and for a mask that is not bool. NaN in the
     scores propagates; under `torch.autograd.set_detect_anomaly` it raises ValueError where the scores are formed.
 
     >>> out = attend(torch.ones(1, 2), torch.ones(3, 2), torch.arange(3.0).unsqueeze(-1))
     >>> out.context, out.weights
     (tensor([[1.]]), tensor([[0.3333, 0.3333, 0.3333]]))
     """
-    memory = _memory(score, keys, values, mask)
-    return _attend(query, memory, score, over, read, training, state)
+    parts = _checked(score, over, read, training)
+    return _attend(parts, query, memory_of(score, keys, values, mask), state, weights)
 
 
 class Attention(nn.Module):
@@ -160,64 +177,21 @@ class Attention(nn.Module):
 
     def __init__(self, score: Any = scaled_dot, over: Any = softmax, read: Any = mean):
         super().__init__()
-        self.score = score
-        self.over = over
-        self.read = read
+        self.score, self.over, self.read, _ = _checked(score, over, read, True)
 
     def prepare(self, keys: Float[Tensor, "*B K Dk"], values: Any, mask: Bool[Tensor, "..."] | None = None) -> Memory:
         """The memory of these keys and values; shapes and errors as in `attend`."""
-        return _memory(self.score, keys, values, mask)
+        return memory_of(self.score, keys, values, mask)
 
-    def forward(self, query: Float[Tensor, "*SB Q Dq"], memory: Memory, state: State | None = None) -> Attended:
-        return _attend(query, memory, self.score, self.over, self.read, self.training, state)
+    def forward(
+        self, query: Float[Tensor, "*SB Q Dq"], memory: Memory, state: State | None = None, weights: bool = False
+    ) -> Attended:
+        parts = _Parts(self.score, self.over, self.read, self.training)
+        return _attend(parts, query, memory, state, weights)
 
     def extra_repr(self) -> str:
         plain = {name: part for name, part in vars(self).items() if name in ("score", "over", "read")}
         return ", ".join(f"{name}={getattr(part, '__name__', part)}" for name, part in plain.items())
-
-
-class MultiHead(nn.Module):
-    """Several attentions side by side, each over its own projection of query, keys and values: the concatenated
-    contexts are projected back, Concat(head_1 .. head_H) W^O (Vaswani et al. 2017, section 3.2.2).
-
-    `weights` and `z` have a dimension of H heads behind the batch, (*B, H, Q, K); `log_prob` is the sum over heads.
-    Raises ValueError unless model_dim is a multiple of heads.
-
-    >>> attention = MultiHead(model_dim=8, heads=2)
-    >>> words = torch.ones(5, 8)
-    >>> out = attention(words, attention.prepare(words, words))
-    >>> out.context.shape, out.weights.shape
-    (torch.Size([5, 8]), torch.Size([2, 5, 5]))
-    """
-
-    def __init__(self, model_dim: int, heads: int, score: Any = scaled_dot, over: Any = softmax, read: Any = mean):
-        super().__init__()
-        if model_dim % heads:
-            raise ValueError(f"MultiHead expected model_dim to be a multiple of heads={heads}, but got {model_dim}.")
-        self.heads = heads
-        self.query, self.key, self.value, self.out = (nn.Linear(model_dim, model_dim) for _ in range(4))
-        self.attention = Attention(score, over, read)
-
-    def prepare(
-        self,
-        keys: Float[Tensor, "*B K D"],
-        values: Float[Tensor, "*B K D"],
-        mask: Bool[Tensor, "..."] | None = None,
-    ) -> Memory:
-        """The memory of keys and values projected for each head; the mask is that of one head."""
-        if mask is not None and mask.dim() > 2:
-            mask = mask.unsqueeze(-3)  # (*B, 1, Q, K)
-        return self.attention.prepare(self._split(self.key(keys)), self._split(self.value(values)), mask)
-
-    def forward(self, query: Float[Tensor, "*SB Q D"], memory: Memory, state: State | None = None) -> Attended:
-        out = self.attention(self._split(self.query(query)), memory, state)
-        out.context = self.out(out.context.transpose(-3, -2).flatten(-2))  # (*B, Q, D)
-        if out.log_prob is not None:
-            out.log_prob = out.log_prob.sum(query.dim() - 2)
-        return out
-
-    def _split(self, tensor: Tensor) -> Tensor:
-        return tensor.unflatten(-1, (self.heads, -1)).transpose(-3, -2)  # (*B, H, N, D / H)
 
 
 def look(
@@ -235,6 +209,7 @@ def look(
     >>> seen.z.shape, seen.context.shape
     (torch.Size([2, 2]), torch.Size([2, 1, 1, 8, 8]))
     """
+    check_part("read", read)
     positions = policy(query)
     step = Step(query, None, training=training)
     context, z, log_prob = at(read, step)(positions, sensor)
@@ -264,7 +239,27 @@ def _select(rows: Tensor, leaf: Any) -> Any:
     return leaf[rows] if isinstance(leaf, Tensor) else leaf
 
 
-def _memory(score: Any, keys: Tensor, values: Any, mask: Tensor | None) -> Memory:
+class _Parts(NamedTuple):
+    """The three parts, and whether they are in training."""
+
+    score: Any
+    over: Any
+    read: Any
+    training: bool
+
+
+def _checked(score: Any, over: Any, read: Any, training: bool) -> _Parts:
+    for role, part in (("score", score), ("over", over), ("read", read)):
+        check_part(role, part)
+    return _Parts(score, over, read, training)
+
+
+def memory_of(score: Any, keys: Tensor, values: Any, mask: Tensor | None) -> Memory:
+    """The memory of keys and values for a score."""
+    if not isinstance(keys, Tensor) or not (isinstance(values, Tensor) or hasattr(values, "read")):
+        name, given = ("values", values) if isinstance(keys, Tensor) else ("keys", keys)
+        reader = " or an object with read(z)" if name == "values" else ""
+        raise TypeError(f"{name} expected a tensor{reader}, but got {type(given).__name__}.")
     shape = keys.shape
     if len(shape) < 2:
         raise ValueError(f"keys expected the shape (*B, K, Dk), but got {tuple(shape)}.")
@@ -273,47 +268,48 @@ def _memory(score: Any, keys: Tensor, values: Any, mask: Tensor | None) -> Memor
     if isinstance(values, Tensor) and values.shape[:-1] != shape[:-1]:
         raise ValueError(
             f"values expected the shape of the keys but for the last dimension, (*B, K, V) for keys "
-            f"{tuple(keys.shape)}, but got {tuple(values.shape)}."
+            f"{tuple(shape)}, but got {tuple(values.shape)}."
         )
-    return Memory(prepare(score, keys), values, None if mask is None else _full_rank(mask, shape[:-2], shape[-2]))
+    if mask is None:
+        return Memory(prepare(score, keys), values)
+    mask = full_rank(mask, shape[:-2], shape[-2])
+    keys, values = (each.masked_fill(unread(mask), 0) if isinstance(each, Tensor) else each for each in (keys, values))
+    return Memory(prepare(score, keys), values, mask)
 
 
-def _full_rank(mask: Tensor, batch: torch.Size, places: int) -> Tensor:
-    """The mask with the batch dimensions of the keys, (*B, Q, K)."""
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask expected dtype bool, True where a key may be looked at, but got {mask.dtype}.")
-    if mask.dim() == 2 and batch:
-        mask = mask.expand(*batch, *mask.shape)
-    fits = mask.dim() == len(batch) + 2 and all(
-        size in (1, wanted) for size, wanted in zip((*mask.shape[:-2], mask.shape[-1]), (*batch, places), strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"mask expected the shape (*B, Q, K) with B = {tuple(batch)} and K = {places}, or (Q, K), "
-            f"but got {tuple(mask.shape)}."
-        )
-    return mask.expand(*batch, -1, -1)
-
-
-def _attend(query: Tensor, memory: Memory, score, over, read, training: bool, state: State | None) -> Attended:
-    _check_query(query, memory)
+def _attend(parts: _Parts, query: Tensor, memory: Memory, state: State | None, weights: bool) -> Attended:
+    score, over, read, training = parts
+    check_call(query, memory, state)
+    _check_shapes(score, query, memory)
     if carries(score) and query.shape[-2] > 1:
-        return _one_by_one(query, memory, score, over, read, training, state)
+        return _one_by_one(parts, query, memory, state, weights)
     carried = state or State()
     step = Step(query, memory.keys, memory.mask, None, training)
     now, read = at(over, step._replace(carried=carried.over)), at(read, step)
-    run = find_road((score, now, read), query, memory.keys, memory.values, memory.mask)
+    run = None if weights else find_road((score, now, read), query, memory.keys, memory.values, memory.mask)
     if run is not None:
         out = Attended(*run(query, memory.keys, memory.values, memory.mask))
+        out.asked = Asked(query, memory, score, now, training)
         if carries(over):  # no more than how many queries there were, or it had no such road
             out.state = State(None, carry(over, carried.over, OneHot(scores=query[..., :0])))
-        out.__dict__["asked"] = (query, memory, score, now, training)  # no field, as these cannot be exported
         return out
     positions = _positions(query, memory, score, now, training, carried.score)
-    context, z, log_prob = read(positions, memory.values)
+    (context, z, log_prob), dense = _read(read, positions, memory.values, weights)
     seen = positions if z is None else positions.given(z)
     handed = State(carry(score, carried.score, seen), carry(over, carried.over, seen))
-    return Attended(context, z, log_prob, handed if carries(score) or carries(over) else None, positions)
+    return Attended(
+        context, z, log_prob, handed if carries(score) or carries(over) else None, formed=positions, dense=dense
+    )
+
+
+def _read(read: Any, positions: Positions, values: Any, weights: bool) -> tuple[Read, Tensor | None]:
+    """What is read and, if they are wanted, the weights, by which a mean is then taken."""
+    if not weights:
+        return read(positions, values), None
+    dense = positions.mean
+    if read is mean and type(positions).expect is Positions.expect:
+        return (dense @ all_places(values, dense), None, None), dense
+    return read(positions, values), dense
 
 
 def _positions(query: Tensor, memory: Memory, score, over: Over, training: bool, carried: Any = None) -> Positions:
@@ -325,18 +321,18 @@ def _positions(query: Tensor, memory: Memory, score, over: Over, training: bool,
     scores = compare(at(score, step), query, memory.keys)
     if not torch.compiler.is_compiling() and torch.is_anomaly_enabled() and scores.isnan().any():
         raise ValueError("scores expected numbers, but got NaN (which is looked for as anomaly detection is on).")
-    return over(scores, memory.mask)
+    return over(scores, None if memory.mask is None else of_draws(memory.mask, scores.dim()))
 
 
-def _one_by_one(query: Tensor, memory: Memory, score, over, read, training: bool, state: State | None) -> Attended:
+def _one_by_one(parts: _Parts, query: Tensor, memory: Memory, state: State | None, weights: bool) -> Attended:
     """The queries one after another, for a score that depends on where the query before it looked."""
     outs = []
     for one, seen in _queries(query, memory, 1):
-        outs.append(_attend(one, seen, score, over, read, training, state))
+        outs.append(_attend(parts, one, seen, state, weights))
         state = outs[-1].state
     first, *later = (out.positions for out in outs)
-    out = tree_map(partial(_join, query.dim() - 2), *(replace(out, state=None, formed=None) for out in outs))
-    return replace(out, state=state, formed=first.then(*later))
+    apart = (replace(out, state=None, formed=None, asked=None) for out in outs)
+    return replace(tree_map(partial(_join, query.dim() - 2), *apart), state=state, formed=first.then(*later))
 
 
 def _queries(query: Tensor, memory: Memory, size: int) -> Iterator[tuple[Tensor, Memory]]:
@@ -355,7 +351,17 @@ def _join(dim: int, *leaves: Any) -> Any:
     return torch.cat(leaves, dim) if leaves[0].dim() > dim else torch.stack(leaves).sum(0)
 
 
-def _check_query(query: Tensor, memory: Memory) -> None:
+def check_call(query: Tensor, memory: Memory, state: State | None) -> None:
+    """Raises TypeError for what is no query, memory or state."""
+    if not isinstance(query, Tensor):
+        raise TypeError(f"query expected a tensor, but got {type(query).__name__}.")
+    if not isinstance(memory, Memory):
+        raise TypeError(f"memory expected what prepare(keys, values, mask) made, but got {type(memory).__name__}.")
+    if not isinstance(state, State | None):
+        raise TypeError(f"state expected the out.state of the step before, but got {type(state).__name__}.")
+
+
+def _check_shapes(score: Any, query: Tensor, memory: Memory) -> None:
     batch, shape = memory.keys.shape[:-2], query.shape
     if len(shape) < 2 or (shape[:-2] != batch and shape[len(shape) - 2 - len(batch) : -2] != batch):
         raise ValueError(
@@ -364,3 +370,4 @@ def _check_query(query: Tensor, memory: Memory) -> None:
         )
     if memory.mask is not None and memory.mask.shape[-2] not in (1, query.shape[-2]):
         raise ValueError(f"mask expected {query.shape[-2]} queries or 1, but got {tuple(memory.mask.shape)}.")
+    check_query(score, query, memory.keys)

@@ -7,7 +7,7 @@ how it keeps to that.
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 
@@ -24,8 +24,8 @@ class Constant(nn.Module):
         super().__init__()
         self.register_buffer("value", torch.tensor(value))
 
-    def forward(self, cost: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-        return self.value.to(cost.dtype).expand_as(cost)
+    def forward(self, cost: Shaped[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        return _like(self.value, cost)
 
 
 class MovingAverage(nn.Module):
@@ -52,12 +52,12 @@ class MovingAverage(nn.Module):
         self.register_buffer("total", torch.zeros(()))
         self.register_buffer("weight", torch.zeros(()))
 
-    def forward(self, cost: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-        average = (self.total / self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)).to(cost.dtype)
+    def forward(self, cost: Shaped[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        average = self.total / self.weight.clamp_min(torch.finfo(self.weight.dtype).tiny)
         if self.training:
-            self.total = torch.lerp(cost.detach().mean().to(self.total.dtype), self.total, self.momentum)
+            self.total = torch.lerp(cost.detach().to(self.total.dtype).mean(), self.total, self.momentum)
             self.weight = torch.lerp(torch.ones_like(self.weight), self.weight, self.momentum)
-        return average.expand_as(cost)
+        return _like(average, cost)
 
     def extra_repr(self) -> str:
         return f"momentum={self.momentum}"
@@ -99,3 +99,8 @@ class SelfCritical(nn.Module):
     def forward(self, *inputs) -> Tensor:
         with torch.no_grad():
             return self.cost(*inputs)
+
+
+def _like(value: Tensor, cost: Tensor) -> Tensor:
+    """One number for every cost, in the precision of the costs if they have one."""
+    return value.to(cost.dtype if cost.is_floating_point() else value.dtype).expand_as(cost)

@@ -3,13 +3,14 @@
 A score-function estimator is a *surrogate*: its value is zero, so that the loss that is printed is the cost, and its
 gradient is an estimate of what the gradient of the cost through the draw would be. The log-probability is summed over
 the dimensions that the cost lacks; the shape of the cost must be a prefix of it, and the baseline may have any shape
-between the two, such as one number a step. Pathwise estimators are reads: `straight_through`, `relaxed`.
+between the two, such as one number a step. A cost may be of integers or bool, such as `guess != label`. Pathwise
+estimators are reads: `straight_through`, `relaxed`. How noisy an estimate is, `signal_to_noise` says.
 """
 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from regard.positions import OneHot, Positions
@@ -17,12 +18,15 @@ from regard.positions.base import INFINITY, gumbel_like
 
 
 def reinforce(
-    log_prob: Float[Tensor, "..."], cost: Float[Tensor, "*B"], baseline: float | Tensor = 0.0
+    log_prob: Float[Tensor, "..."],
+    cost: Shaped[Tensor, "*B"],
+    baseline: float | Tensor | Callable[[Tensor], Tensor] = 0.0,
 ) -> Float[Tensor, "*B"]:
     """The score-function estimator, (cost - baseline) d log p(z) (Williams 1992, theorem 1). Unbiased if the baseline
     does not depend on z.
 
-    No gradient reaches the cost or the baseline through it. Raises ValueError for shapes that do not fit.
+    The baseline is a number, a tensor, or a function of the cost, such as a `MovingAverage`. No gradient reaches the
+    cost or the baseline through it. Raises ValueError for shapes that do not fit.
 
     >>> log_prob = torch.tensor([-1.0, -2.0], requires_grad=True)
     >>> surrogate = reinforce(log_prob, cost=torch.tensor([3.0, 1.0]), baseline=2.0)
@@ -31,14 +35,17 @@ def reinforce(
     ([0.0, 0.0], [1.0, -1.0])
     """
     _check_prefix("cost", cost, log_prob)
+    cost = _real(cost, log_prob.dtype)
     advantage = _trailing(cost, log_prob)
+    if not isinstance(baseline, Tensor) and callable(baseline):
+        baseline = baseline(cost)
     if isinstance(baseline, Tensor) and baseline.dim():
         _check_prefix("baseline", baseline, log_prob)
         baseline = _trailing(baseline, log_prob)
     return _summed(_score(log_prob, (advantage - baseline).detach()), cost.dim())
 
 
-def leave_one_out(log_prob: Float[Tensor, "S ..."], cost: Float[Tensor, "S *B"]) -> Float[Tensor, "S *B"]:
+def leave_one_out(log_prob: Float[Tensor, "S ..."], cost: Shaped[Tensor, "S *B"]) -> Float[Tensor, "S *B"]:
     """`reinforce` with the mean cost of the other draws as the baseline (Kool et al. 2019, "Buy 4
     REINFORCE samples, get a baseline for free!"). Unbiased.
 
@@ -52,10 +59,11 @@ def leave_one_out(log_prob: Float[Tensor, "S ..."], cost: Float[Tensor, "S *B"])
     draws = cost.shape[0] if cost.dim() else 0
     if draws < 2:
         raise ValueError(f"leave_one_out expected at least 2 draws in the first dimension of cost, but got {draws}.")
+    cost = _real(cost, log_prob.dtype)
     return reinforce(log_prob, cost, (cost.sum(0) - cost) / (draws - 1))
 
 
-def to_go(cost: Float[Tensor, "*B T"], discount: float = 1.0) -> Float[Tensor, "*B T"]:
+def to_go(cost: Shaped[Tensor, "*B T"], discount: float = 1.0) -> Float[Tensor, "*B T"]:
     """What each step costs together with all that follow, G_t = sum_k discount^k c_(t + k) (Sutton and Barto 2018,
     equation 3.8).
 
@@ -67,6 +75,7 @@ def to_go(cost: Float[Tensor, "*B T"], discount: float = 1.0) -> Float[Tensor, "
     tensor([3., 4., 4.])
     """
     _check_share("discount", discount)
+    cost = _real(cost, torch.get_default_dtype())
     if not cost.dim():
         raise ValueError("to_go expected costs whose last dimension are the steps, but got a single number.")
     sums = [cost[..., -1]] if cost.shape[-1] else []
@@ -77,7 +86,7 @@ def to_go(cost: Float[Tensor, "*B T"], discount: float = 1.0) -> Float[Tensor, "
 
 def actor_critic(
     log_prob: Float[Tensor, "*B T"],
-    cost: Float[Tensor, "..."],
+    cost: Shaped[Tensor, "..."],
     value: Float[Tensor, "*B T"],
     discount: float = 1.0,
     trace: float = 1.0,
@@ -101,7 +110,7 @@ def actor_critic(
     tensor([2., 2.])
     """
     _check_share("trace", trace)
-    cost = _each_step(cost, log_prob)
+    cost = _each_step(_real(cost, log_prob.dtype), log_prob)
     if value.shape != log_prob.shape:
         raise ValueError(
             f"value expected the shape of the log-probability, {tuple(log_prob.shape)}, but got {tuple(value.shape)}."
@@ -130,7 +139,7 @@ def enumerate_exactly(positions: Positions, cost: Callable[[Tensor], Float[Tenso
     return (probability * cost(support).masked_fill(probability == 0, 0)).sum(0)
 
 
-def variational(cost: Float[Tensor, "*B"], posterior: Positions, prior: Positions) -> Float[Tensor, "*B"]:
+def variational(cost: Shaped[Tensor, "*B"], posterior: Positions, prior: Positions) -> Float[Tensor, "*B"]:
     """The evidence bound as a cost: E_q[cost] + KL(q || p), for a posterior q that has seen the answer and a prior p
     that has not (Deng et al. 2018, "Latent alignment and variational attention", equation 3).
 
@@ -211,6 +220,26 @@ def relax(
     return paid + through + _summed(score, paid.dim())
 
 
+def signal_to_noise(gradients: Float[Tensor, "B *D"]) -> Float[Tensor, ""]:
+    """How far a mean of gradients stands out of its noise: the norm of the mean over B independent estimates, by the
+    standard error of that mean, |m| / sqrt(sum_d var_d / B), where m_d and var_d are the mean and the variance of
+    parameter d. Below one, a step that follows the mean is mostly noise.
+
+    The estimates are those of single examples, or of single draws; four times as many double the ratio. It is infinite
+    where they all agree, and zero where all are zero. The variance is divided by B - 1, so that it is unbiased. Time
+    O(B D). Raises ValueError for fewer than two estimates.
+
+    >>> signal_to_noise(torch.tensor([[3.0, 0.0], [5.0, 0.0]]))
+    tensor(4.)
+    """
+    count = gradients.shape[0] if gradients.dim() else 0
+    if count < 2:
+        raise ValueError(f"signal_to_noise expected at least 2 estimates in the first dimension, but got {count}.")
+    rows = gradients.detach().reshape(count, -1)
+    signal, noise = rows.mean(0).norm(), rows.var(0).sum().div(count).sqrt()
+    return (signal / noise).where(signal > 0, signal)
+
+
 def _noisy(log_weights: Float[Tensor, "*B Q places"], z: Int[Tensor, "*B Q"]) -> tuple[Tensor, Tensor]:
     """Two Gumbel-perturbed logarithms of the weights, independent given that z is the largest of both: one is a
     function of the weights at fixed noise, the other at fixed noise and z (Tucker et al. 2017, appendix C)."""
@@ -236,9 +265,14 @@ def _check_prefix(name: str, short: Tensor, whole: Tensor, of: str = "log-probab
         )
 
 
+def _real(cost: Tensor, dtype: torch.dtype) -> Tensor:
+    """The costs as they are, or those of integers or bool in this type."""
+    return cost if cost.is_floating_point() else cost.to(dtype)
+
+
 def _trailing(tensor: Tensor, other: Tensor) -> Tensor:
     """The tensor with dimensions of one behind, to the rank of the other."""
-    return tensor.view(*tensor.shape, *(1,) * (other.dim() - tensor.dim()))
+    return tensor.reshape((*tensor.shape, *(1,) * (other.dim() - tensor.dim())))
 
 
 def _score(log_prob: Tensor, advantage: Tensor) -> Tensor:

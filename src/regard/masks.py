@@ -63,46 +63,66 @@ def document(queries: Int[Tensor, "*B Q"], keys: Int[Tensor, "*B K"] | None = No
     return queries.unsqueeze(-1) == keys.unsqueeze(-2)
 
 
-def checked(mask: Any, scores: Sequence[int], name: str = "mask") -> Any:
+def checked(mask: Any, scores: Sequence[int]) -> Any:
     """The mask, if it is one for scores of this shape, (*B, Q, K): bool, with as many dimensions, each of their size or
     of one, or (Q, K); or None. What is checked at every door.
 
     Raises TypeError unless it is a tensor of bool, and ValueError for another shape; also for (B, K) where the scores
-    are (B, B, K), which may be (Q, K) or the padding of each row: `mask[:, None, :]` is the padding, `mask[None]` is
-    (Q, K).
+    are (B, B, K): it may be (Q, K), or the padding of each row.
 
     >>> checked(torch.ones(2, 3).bool(), (4, 2, 3)).shape
     torch.Size([2, 3])
     """
     if mask is None:
         return None
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"{name} expected dtype bool, True where a key may be looked at, but got {kind}.")
     *batch, queries, places = scores
-    wanted = scores if mask.dim() == len(scores) else (queries, places)
-    fits = mask.dim() == len(wanted) and all(have in (1, size) for have, size in zip(mask.shape, wanted, strict=True))
-    if not fits:
-        raise ValueError(
-            f"{name} expected the shape of the scores, {tuple(scores)}, with sizes of one where all are alike, or "
-            f"(Q, K) = {(queries, places)}, but got {tuple(mask.shape)}{_padding_remedy(mask.shape, batch)}."
-        )
-    refuse_ambiguous(mask, batch, name)
+    _check_bool(mask)
+    _check_shape(mask, (*batch, queries, places) if mask.dim() != 2 else (queries, places), batch)
     return mask
 
 
-def refuse_ambiguous(mask: Tensor, batch: Sequence[int], name: str = "mask") -> None:
-    """Raises ValueError for a mask (B, K) where the batch is B: it may be (Q, K), or the padding of each row."""
+def full_rank(mask: Any, batch: Sequence[int], places: int) -> Bool[Tensor, "*B Q K"]:
+    """The mask of any number of queries, with the batch dimensions of the keys; raises what `checked` does.
+
+    >>> full_rank(torch.ones(2, 3).bool(), batch=(4,), places=3).shape
+    torch.Size([4, 2, 3])
+    """
+    _check_bool(mask)
+    queries = mask.shape[-2] if mask.dim() > 1 else 1
+    _check_shape(mask, (*batch, queries, places) if mask.dim() != 2 else (queries, places), batch)
+    return mask.expand(*batch, -1, places)
+
+
+def _check_bool(mask: Any) -> None:
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask expected dtype bool, True where a key may be looked at, but got {kind}.")
+
+
+def _check_shape(mask: Tensor, wanted: Sequence[int], batch: Sequence[int]) -> None:
+    """Raises ValueError unless the mask has the wanted sizes or ones, and is no padding that passes for (Q, K)."""
+    fits = mask.dim() == len(wanted) and all(have in (1, size) for have, size in zip(mask.shape, wanted, strict=True))
+    padding = "mask[..., None, :] is the padding of each row"
+    if not fits:
+        remedy = f"; {padding}" if tuple(mask.shape[:-1]) == tuple(batch) != () else ""
+        raise ValueError(
+            f"mask expected the shape (*B, Q, K) with B = {tuple(batch)} and K = {wanted[-1]}, sizes of one where all "
+            f"are alike, or (Q, K), but got {tuple(mask.shape)}{remedy}."
+        )
     if mask.dim() == 2 and len(batch) == 1 and mask.shape[0] == batch[0] > 1:
         raise ValueError(
-            f"{name} expected to be told apart from the padding of each row, (B, K), which {tuple(mask.shape)} may be "
-            f"as well as (Q, K) for a batch of {batch[0]}: mask[:, None, :] is the padding, mask[None] is (Q, K)."
+            f"mask expected a shape that can be told apart from that of padding, (B, K), but got {tuple(mask.shape)} "
+            f"for a batch of {batch[0]}: {padding}, and mask[None] is (Q, K)."
         )
 
 
-def _padding_remedy(shape: Sequence[int], batch: Sequence[int]) -> str:
-    alike = len(shape) == len(batch) + 1 and tuple(shape[:-1]) == tuple(batch)
-    return "; the padding of each row is mask[..., None, :]" if alike else ""
+def of_draws(mask: Bool[Tensor, "*B Q K"], dims: int) -> Bool[Tensor, "..."]:
+    """The mask with so many dimensions, alike for all the draws that stand in front.
+
+    >>> of_draws(torch.ones(2, 3).bool(), dims=4).shape
+    torch.Size([1, 1, 2, 3])
+    """
+    return mask[(None,) * (dims - mask.dim())]
 
 
 def unread(mask: Bool[Tensor, "*B Q K"]) -> Bool[Tensor, "*B K 1"]:

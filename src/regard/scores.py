@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from regard.checks import check_part, check_width
 from regard.kernels.registry import find_road
 
 
@@ -44,7 +45,13 @@ class Score(nn.Module):
 
     def forward(self, query: Float[Tensor, "*SB Q Dq"], keys: Float[Tensor, "*B K Dk"]) -> Float[Tensor, "*SB Q K"]:
         """The scores, `compare(query, prepare(keys))`."""
-        return self.compare(query, self.prepare(keys))
+        prepared = self.prepare(keys)
+        check_query(self, query, prepared)
+        return self.compare(query, prepared)
+
+    def query_width(self, prepared: Tensor) -> int | None:
+        """The size of the queries that fit the prepared keys; None where any may do."""
+        return None
 
 
 class Cosine(Score):
@@ -63,7 +70,7 @@ class Cosine(Score):
 
     def prepare(self, keys: Float[Tensor, "*B K D"]) -> Float[Tensor, "*B K D"]:
         """The keys at length one."""
-        return nn.functional.normalize(keys, dim=-1)
+        return unit(keys)
 
     def compare(self, query: Float[Tensor, "*SB Q D"], prepared: Float[Tensor, "*B K D"]) -> Float[Tensor, "*SB Q K"]:
         """The scores against keys of length one."""
@@ -71,7 +78,10 @@ class Cosine(Score):
 
     def sharpened(self, query: Float[Tensor, "*SB Q D"]) -> Float[Tensor, "*SB Q D"]:
         """The query with the sharpness as its length."""
-        return self.sharpness * nn.functional.normalize(query, dim=-1)
+        return self.sharpness * unit(query)
+
+    def query_width(self, prepared: Tensor) -> int:
+        return prepared.shape[-1]
 
     def extra_repr(self) -> str:
         sharpness = self.sharpness
@@ -80,21 +90,26 @@ class Cosine(Score):
 
 class Additive(Score):
     """A small network of query and key, v . tanh(W q + U k) (Bahdanau et al. 2015, appendix A.1.2; Luong et al.'s
-    concat). Its three matrices are `query.weight` W, `key.weight` U and `energy.weight` v. Time and memory O(Q K H).
+    concat). Its three matrices are `query.weight` W, `key.weight` U and `energy.weight` v; with `bias` each has one
+    added. Time and memory O(Q K H).
 
     >>> Additive(query_dim=3, key_dim=5, hidden_dim=8)(torch.ones(2, 3), torch.ones(4, 5)).shape
     torch.Size([2, 4])
     """
 
-    def __init__(self, query_dim: int, key_dim: int, hidden_dim: int):
+    def __init__(self, query_dim: int, key_dim: int, hidden_dim: int, bias: bool = False):
         super().__init__()
-        self.query = nn.Linear(query_dim, hidden_dim, bias=False)
-        self.key = nn.Linear(key_dim, hidden_dim, bias=False)
-        self.energy = nn.Linear(hidden_dim, 1, bias=False)
+        self.query = nn.Linear(query_dim, hidden_dim, bias=bias)
+        self.key = nn.Linear(key_dim, hidden_dim, bias=bias)
+        self.energy = nn.Linear(hidden_dim, 1, bias=bias)
 
     def prepare(self, keys: Float[Tensor, "*B K Dk"]) -> Float[Tensor, "*B K H"]:
         """The projected keys, U k."""
+        check_width("keys", keys, self.key.in_features, "the key_dim of Additive")
         return self.key(keys)
+
+    def query_width(self, prepared: Tensor) -> int:
+        return self.query.in_features
 
     def compare(self, query: Float[Tensor, "*SB Q Dq"], prepared: Float[Tensor, "*B K H"]) -> Float[Tensor, "*SB Q K"]:
         """The scores against projected keys."""
@@ -115,7 +130,11 @@ class Bilinear(Score):
 
     def prepare(self, keys: Float[Tensor, "*B K Dk"]) -> Float[Tensor, "*B K Dq"]:
         """The projected keys, W k."""
+        check_width("keys", keys, self.key.in_features, "the key_dim of Bilinear")
         return self.key(keys)
+
+    def query_width(self, prepared: Tensor) -> int:
+        return prepared.shape[-1]
 
     def compare(self, query: Float[Tensor, "*SB Q Dq"], prepared: Float[Tensor, "*B K Dq"]) -> Float[Tensor, "*SB Q K"]:
         """The scores against projected keys."""
@@ -143,6 +162,9 @@ class Location(Score):
         scores = nn.functional.linear(query, self.place.weight[:places])
         return scores.expand(*torch.broadcast_shapes(query.shape[:-2], prepared.shape[:-2]), *scores.shape[-2:])
 
+    def query_width(self, prepared: Tensor) -> int:
+        return self.place.in_features
+
 
 class biased(Score):
     """Another score plus a bias for each pair of query and key, such as a learned relative position: score(q, k) + b.
@@ -155,6 +177,7 @@ class biased(Score):
 
     def __init__(self, score, bias: Float[Tensor, "..."]):
         super().__init__()
+        check_part("score", score)
         self.score = score
         if isinstance(bias, nn.Parameter):
             self.bias = bias
@@ -170,6 +193,47 @@ class biased(Score):
         return compare(self.score, query, prepared) + self.bias
 
 
+class per_head(Score):
+    """A score for each head of a `MultiHead`, with parameters of its own: scores[h](q_h, k_h), in time and memory as
+    those of the scores together.
+
+    Query and keys have the heads before their last two dimensions, (*B, H, Q, D). Raises TypeError for a score that
+    is no module or needs more than query and keys, and ValueError for another number of heads.
+
+    >>> score = per_head(Additive(4, 4, 8), Additive(4, 4, 8))
+    >>> score(torch.ones(2, 3, 4), torch.ones(2, 5, 4)).shape
+    torch.Size([2, 3, 5])
+    """
+
+    def __init__(self, *scores: nn.Module):
+        super().__init__()
+        for score in scores:
+            check_part("score", score)
+            if hasattr(score, "at") or not isinstance(score, nn.Module):
+                name = getattr(score, "__name__", type(score).__name__)
+                raise TypeError(f"per_head expected modules that score query and keys alone, but got {name}.")
+        self.scores = nn.ModuleList(scores)
+
+    def prepare(self, keys: Float[Tensor, "*B H K D"]) -> Float[Tensor, "*B H K P"]:
+        """What each score prepares of the keys of its head."""
+        each = zip(self.scores, self._heads("keys", keys), strict=True)
+        return torch.stack([prepare(score, some) for score, some in each], -3)
+
+    def compare(self, query: Float[Tensor, "*SB H Q D"], prepared: Tensor) -> Float[Tensor, "*SB H Q K"]:
+        """The scores of each head's queries against what its score prepared."""
+        each = zip(self.scores, self._heads("query", query), self._heads("keys", prepared), strict=True)
+        return torch.stack([compare(score, *given) for score, *given in each], -3)
+
+    def _heads(self, name: str, tensor: Tensor) -> tuple[Tensor, ...]:
+        count = len(self.scores)
+        if tensor.dim() < 3 or tensor.shape[-3] != count:
+            raise ValueError(
+                f"{name} expected {count} heads, one for each score of per_head, in the last dimension but two, but "
+                f"got {tuple(tensor.shape)}."
+            )
+        return tensor.unbind(-3)
+
+
 def prepare(score, keys: Tensor) -> Tensor:
     """What a score can compute from the keys once for all queries; of a plain function, the keys."""
     return score.prepare(keys) if hasattr(score, "prepare") else keys
@@ -177,5 +241,24 @@ def prepare(score, keys: Tensor) -> Tensor:
 
 def compare(score, query: Tensor, prepared: Tensor) -> Tensor:
     """The scores of queries against what `prepare` gave, by a fast road if there is one for the score."""
+    check_query(score, query, prepared)
     plain = score.compare if hasattr(score, "compare") else score
     return (find_road((score,), query, prepared) or plain)(query, prepared)
+
+
+def check_query(score, query: Tensor, prepared: Tensor) -> None:
+    """Raises ValueError unless the queries have the size that the score compares."""
+    if score is dot or score is scaled_dot:
+        check_width("query", query, prepared.shape[-1], "that of the keys")
+    elif hasattr(score, "query_width"):
+        width = score.query_width(prepared)
+        if width is not None:
+            check_width("query", query, width, f"which {type(score).__name__} compares with the keys")
+
+
+def unit(vectors: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B N D"]:
+    """The vectors at length one, those of zeros as they are; right for vectors of any size, in any precision."""
+    wide = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    largest = wide.detach().abs().amax(-1, keepdim=True)
+    scaled = wide / largest.where(largest > 0, 1)  # or squares would leave what a number can hold
+    return nn.functional.normalize(scaled, dim=-1, eps=0.5).to(vectors.dtype)

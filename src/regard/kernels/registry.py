@@ -33,7 +33,10 @@ def register_road(parts: tuple, device: str, road: Road) -> None:
 
 def find_road(parts: tuple, *given: Any) -> Callable[..., Any] | None:
     """The `run` of the road that suits what is given, a tensor first, with the parts filled in; None for the plain
-    road, which is always taken where anomalies are detected, for it can say where they are."""
+    road, which is always taken where anomalies are detected, for it can say where they are, and by torch.export, whose
+    programs run where our kernels may not be."""
+    if torch.compiler.is_exporting():
+        return None
     if not torch.compiler.is_compiling() and torch.is_anomaly_enabled():
         return None
     road = _ROADS.get((*map(_key, parts), given[0].device.type))

@@ -88,8 +88,8 @@ def attend_online(
     al. 2017, algorithm 1; Chiu and Raffel 2018, algorithm 1). Q queries take at most K + Q comparisons in all, and one
     for each place of a chunk.
 
-    Keys and values are tensors, (*B, K, D), or anything with `.read(z)`, which maps places (*B, N), -1 for none, to
-    what lies there, (*B, N, D). `start` is where to go on, `z[..., -1]` of the call before; `places` is how many
+    Keys and values are tensors, (*B, K, D), or anything with `.read(z)`, which maps places (*B, N) to what lies
+    there, (*B, N, D). `start` is where to go on, `z[..., -1]` of the call before; `places` is how many
     places each row has, of tensors all. Raises TypeError for a score that needs more than query and key, for
     another over, and for a reader of keys without `places`, and ValueError for no queries.
 

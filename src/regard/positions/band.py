@@ -72,7 +72,9 @@ class Band(OneHot):
             return window_means(self.near.mean, values, self.first)
         index = self._index.clamp(0, self.count - 1)
         seen = values.read(index.flatten(-2)).unflatten(-2, index.shape[-2:])  # (*B, Q, w, V)
-        return (self.near.mean.unsqueeze(-2) @ seen).squeeze(-2)
+        weights = self.near.mean
+        seen = seen.masked_fill((weights == 0).unsqueeze(-1), 0)
+        return (weights.unsqueeze(-2) @ seen).squeeze(-2)
 
     @property
     def _index(self) -> Int[Tensor, "*B Q w"]:

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 from torch.export import register_dataclass
@@ -13,8 +14,9 @@ T = TypeVar("T")
 
 
 def exported(family: type[T]) -> type[T]:
-    """Registers a dataclass of tensors as a value that torch.export, compile and vmap take and return."""
-    register_dataclass(family)
+    """Registers a dataclass of tensors as a value that torch.export, compile and vmap take and return; a saved program
+    knows it by its public name, wherever it is defined."""
+    register_dataclass(family, serialized_type_name=f"regard.{family.__name__}")
     return family
 
 
@@ -80,21 +82,27 @@ class Positions(Distribution):
 
 
 def all_places(values: Any, weights: Tensor) -> Tensor:
-    """The values (*B, K, V) for weights (*B, Q, K): a tensor as it is, a reader by reading every place."""
+    """The values (*B, K, V) for weights (*B, Q, K): a tensor as it is, a reader by reading every place, of which those
+    without weight are zero."""
     if isinstance(values, Tensor):
         return values
     *batch, _, places = weights.shape
-    return values.read(torch.arange(places, device=weights.device).expand(*batch, places))
+    read = values.read(torch.arange(places, device=weights.device).expand(*batch, places))
+    return read.masked_fill((weights == 0).all(-2).unsqueeze(-1), 0)
 
 
 def read_places(values: Any, z: Tensor) -> Tensor:
     """The values at the indices z, zero where z is -1 (nowhere).
 
-    `values` is a tensor (*B, K, V) or has `.read(z)`; z is (*S, *B, N) with N indices a row; the result is
-    (*S, *B, N, V). Time and memory O(N V) a row, whatever K is.
+    `values` is a tensor (*B, K, V) or has `.read(z)`, which is never asked for nowhere, but for a place of the row that
+    is read anyway, or else the first; z is (*S, *B, N) with N indices a row; the result is (*S, *B, N, V). Time and
+    memory O(N V) a row, whatever K is.
     """
-    index = z.clamp(min=0).unsqueeze(-1)
-    read = take(values, index, dim=-2) if isinstance(values, Tensor) else values.read(z)  # (*S, *B, N, V)
+    if isinstance(values, Tensor):
+        read = take(values, z.clamp(min=0).unsqueeze(-1), dim=-2)
+    else:
+        instead = F.pad(z, (0, 1)).amax(-1, keepdim=True)
+        read = values.read(z.where(z >= 0, instead))
     return read.masked_fill((z < 0).unsqueeze(-1), 0)
 
 
@@ -104,8 +112,8 @@ def take(tensor: Tensor, index: Tensor, dim: int) -> Tensor:
 
 
 def safe_log(probability: Tensor) -> Tensor:
-    """The logarithm, -inf at zero, with a gradient of zero there."""
-    possible = probability > 0
+    """The logarithm, -inf at zero, with a gradient of zero there; of NaN it is NaN."""
+    possible = ~(probability <= 0)
     return torch.where(possible, probability, 1).log().masked_fill(~possible, -INFINITY)
 
 

@@ -72,7 +72,7 @@ class Independent(Positions):
         return z.to(self.scores.dtype)
 
     def gather(self, values: Any, z: Int[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q V"]:
-        """The sum of the values at the places with label 1; a reader is asked for these places alone, else for -1."""
+        """The sum of the values at the places with label 1; a reader is asked for these places alone."""
         if isinstance(values, Tensor):
             return z.to(values.dtype) @ values
         places = torch.arange(z.shape[-1], device=z.device).where(z > 0, -1)
