@@ -23,8 +23,9 @@ from regard.kernels.dot import cpu_cuda as dot_sdpa  # noqa: F401 - roads
 from regard.kernels.registry import find_road
 from regard.kernels.streamed import cpu_cuda as streamed  # noqa: F401 - roads
 from regard.kernels.window import cpu_cuda as banded  # noqa: F401 - roads
+from regard.masks import full_rank, of_draws, unread
 from regard.over.mappings import Over, softmax
-from regard.positions import Positions
+from regard.positions import OneHot, Positions
 from regard.positions.base import all_places, exported
 from regard.protocol import State, Step, at, carries, carry
 from regard.reads import Read, hard, mean
@@ -270,24 +271,11 @@ def memory_of(score: Any, keys: Tensor, values: Any, mask: Tensor | None) -> Mem
             f"values expected the shape of the keys but for the last dimension, (*B, K, V) for keys "
             f"{tuple(shape)}, but got {tuple(values.shape)}."
         )
-    return Memory(prepare(score, keys), values, None if mask is None else full_rank(mask, shape[:-2], shape[-2]))
-
-
-def full_rank(mask: Tensor, batch: torch.Size, places: int) -> Tensor:
-    """The mask with the batch dimensions of the keys, (*B, Q, K)."""
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask expected dtype bool, True where a key may be looked at, but got {mask.dtype}.")
-    if mask.dim() == 2 and batch:
-        mask = mask.expand(*batch, *mask.shape)
-    fits = mask.dim() == len(batch) + 2 and all(
-        size in (1, wanted) for size, wanted in zip((*mask.shape[:-2], mask.shape[-1]), (*batch, places), strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"mask expected the shape (*B, Q, K) with B = {tuple(batch)} and K = {places}, or (Q, K), "
-            f"but got {tuple(mask.shape)}."
-        )
-    return mask.expand(*batch, -1, -1)
+    if mask is None:
+        return Memory(prepare(score, keys), values)
+    mask = full_rank(mask, shape[:-2], shape[-2])
+    keys, values = (each.masked_fill(unread(mask), 0) if isinstance(each, Tensor) else each for each in (keys, values))
+    return Memory(prepare(score, keys), values, mask)
 
 
 def _attend(parts: _Parts, query: Tensor, memory: Memory, state: State | None, weights: bool) -> Attended:
@@ -301,8 +289,11 @@ def _attend(parts: _Parts, query: Tensor, memory: Memory, state: State | None, w
     now, read = at(over, step._replace(carried=carried.over)), at(read, step)
     run = None if weights else find_road((score, now, read), query, memory.keys, memory.values, memory.mask)
     if run is not None:
-        out = run(query, memory.keys, memory.values, memory.mask)
-        return Attended(*out, asked=Asked(query, memory, score, now, training))
+        out = Attended(*run(query, memory.keys, memory.values, memory.mask))
+        out.asked = Asked(query, memory, score, now, training)
+        if carries(over):  # no more than how many queries there were, or it had no such road
+            out.state = State(None, carry(over, carried.over, OneHot(scores=query[..., :0])))
+        return out
     positions = _positions(query, memory, score, now, training, carried.score)
     (context, z, log_prob), dense = _read(read, positions, memory.values, weights)
     seen = positions if z is None else positions.given(z)
@@ -331,7 +322,7 @@ def _positions(query: Tensor, memory: Memory, score, over: Over, training: bool,
     scores = compare(at(score, step), query, memory.keys)
     if not torch.compiler.is_compiling() and torch.is_anomaly_enabled() and scores.isnan().any():
         raise ValueError("scores expected numbers, but got NaN (which is looked for as anomaly detection is on).")
-    return over(scores, memory.mask)
+    return over(scores, None if memory.mask is None else of_draws(memory.mask, scores.dim()))
 
 
 def _one_by_one(parts: _Parts, query: Tensor, memory: Memory, state: State | None) -> Attended:

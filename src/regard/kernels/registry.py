@@ -44,10 +44,7 @@ def find_road(parts: tuple, *given: Any) -> Callable[..., Any] | None:
 
 
 def _key(part: Any) -> Any:
-    """A function is its own key, with some arguments filled in the pair of `partial` and it, any other part's is its
-    exact type; a module that was hooked has none."""
-    if type(part) is partial:
-        return partial, part.func
+    """A function is its own key, any other part's is its exact type; a module that was hooked has none."""
     return part if type(part) is FunctionType else None if is_hooked(part) else type(part)
 
 

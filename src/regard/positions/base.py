@@ -83,11 +83,13 @@ class Positions(Distribution):
 
 
 def all_places(values: Any, weights: Tensor) -> Tensor:
-    """The values (*B, K, V) for weights (*B, Q, K): a tensor as it is, a reader by reading every place."""
+    """The values (*B, K, V) for weights (*B, Q, K): a tensor as it is, a reader by reading every place, of which those
+    without weight are zero."""
     if isinstance(values, Tensor):
         return values
     *batch, _, places = weights.shape
-    return values.read(torch.arange(places, device=weights.device).expand(*batch, places))
+    read = values.read(torch.arange(places, device=weights.device).expand(*batch, places))
+    return read.masked_fill((weights == 0).all(-2).unsqueeze(-1), 0)
 
 
 def read_places(values: Any, z: Tensor) -> Tensor:
@@ -124,8 +126,8 @@ def _resized(shape: Sequence[int], dim: int, size: int) -> list[int]:
 
 
 def safe_log(probability: Tensor) -> Tensor:
-    """The logarithm, -inf at zero, with a gradient of zero there."""
-    possible = probability > 0
+    """The logarithm, -inf at zero, with a gradient of zero there; of NaN it is NaN."""
+    possible = ~(probability <= 0)
     return torch.where(possible, probability, 1).log().masked_fill(~possible, -INFINITY)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from regard.kernels.registry import Road, is_transformed, register_road
 from regard.over.mappings import masked, softmax
 from regard.positions.base import INFINITY, gumbel_like, read_places, take
-from regard.reads import mode, sample
+from regard.reads import mode, sample, spoilt
 from regard.scores import Additive, compare, dot, scaled_dot
 
 SMALLEST = 1 << 13
@@ -45,7 +45,7 @@ def run(
     z, of_z = _best(blocks, size) if read is mode else _draw(score, query, keys, mask, sums)
     nowhere = total == -INFINITY
     z, log_prob = z.masked_fill(nowhere, -1), (of_z - total).masked_fill(nowhere, 0)
-    return read_places(values, z), z, log_prob.to(dtype)
+    return spoilt(read_places(values, z), log_prob), z, log_prob.to(dtype)
 
 
 def _scores(score: Any, query: Tensor, keys: Tensor, mask: Tensor | None, size: int) -> Iterator[Tensor]:
