@@ -82,11 +82,13 @@ class MovingWindow:
     radius: int
 
     def __call__(self, scores: Scores, mask: Mask = None) -> OneHot:
-        inside, mask = self.inside(*scores.shape[-2:], scores.device), checked(mask, scores.shape)
+        queries, places = scores.shape[-2:]
+        inside = _inside(self.first(queries, scores.device), places, self.radius)
+        mask = checked(mask, scores.shape)
         return OneHot(scores=masked(scores, inside if mask is None else inside & mask))
 
     def inside(self, queries: int, places: int, device: torch.device) -> Bool[Tensor, "*B Q K"]:
-        """Which places lie in the window of each query: each row is the one before, moved on by a place."""
+        """Which places lie in the window of each query, as a view: each row is the one before, moved on by a place."""
         start = self.start.unsqueeze(-1) if isinstance(self.start, Tensor) else self.start
         offset = torch.arange(1 - queries, places, device=device) - start
         return (offset.abs() <= self.radius).unfold(-1, places, 1).flip(-2)
@@ -107,14 +109,20 @@ class GaussianWindow:
 
     def __call__(self, scores: Scores, mask: Mask = None) -> OneHot:
         queries, places = scores.shape[-2:]
-        first, place = self.first(queries, scores.device).unsqueeze(-1), torch.arange(places, device=scores.device)
-        inside, mask = (place >= first) & (place <= first + 2 * self.radius), checked(mask, scores.shape)
+        inside = _inside(self.first(queries, scores.device), places, self.radius)
+        mask, place = checked(mask, scores.shape), torch.arange(places, device=scores.device)
         weights = OneHot(scores=masked(scores, inside if mask is None else inside & mask)).mean
         return OneHot(weights=weights * fall(place - self.centre.unsqueeze(-1), self.radius))
 
     def first(self, queries: int, device: torch.device) -> Int[Tensor, "*B Q"]:
         """The first place of the window of each query; a centre of NaN shows in the fall."""
         return self.centre.nan_to_num().round().long() - self.radius
+
+
+def _inside(first: Tensor, places: int, radius: int) -> Tensor:
+    """Which places (*B, Q, K) lie in windows that begin at `first`."""
+    behind = torch.arange(places, device=first.device) - first.unsqueeze(-1)
+    return (behind >= 0) & (behind <= 2 * radius)
 
 
 def fall(offset: Tensor, radius: int) -> Tensor:
