@@ -17,10 +17,14 @@ from torch.autograd import forward_ad
 
 
 class Road(NamedTuple):
-    """A fast road: `suits(*parts, *given)` looks at metadata only, `run` of the same computes what the parts would."""
+    """A fast road: `suits(*parts, *given)` looks at metadata only, `run` of the same computes what the parts would.
+
+    `exports` where torch.export takes it too: its plain road is a gradient, which it cannot trace.
+    """
 
     suits: Callable[..., bool]
     run: Callable[..., Any]
+    exports: bool = False
 
 
 _ROADS: dict[tuple, Road] = {}
@@ -35,12 +39,12 @@ def find_road(parts: tuple, *given: Any) -> Callable[..., Any] | None:
     """The `run` of the road that suits what is given, a tensor first, with the parts filled in; None for the plain
     road, which is always taken where anomalies are detected, for it can say where they are, and by torch.export, whose
     programs run where our kernels may not be."""
-    if torch.compiler.is_exporting():
-        return None
     if not torch.compiler.is_compiling() and torch.is_anomaly_enabled():
         return None
     road = _ROADS.get((*map(_key, parts), given[0].device.type))
-    return partial(road.run, *parts) if road is not None and road.suits(*parts, *given) else None
+    if road is None or (torch.compiler.is_exporting() and not road.exports):
+        return None
+    return partial(road.run, *parts) if road.suits(*parts, *given) else None
 
 
 def _key(part: Any) -> Any:

@@ -138,6 +138,6 @@ _segment_means = differentiable(
     "segment_means", _means, _means_moved, (_means_shape, _means_moved_shape), linear_chain.plain_segment_means
 )
 register_road((log_partition,), "cpu", Road(suits, run_log_partition))
-register_road((marginals,), "cpu", Road(suits, run_marginals))
-register_road((label_means,), "cpu", Road(suits, run_label_means))
-register_road((segment_means,), "cpu", Road(suits, run_segment_means))
+register_road((marginals,), "cpu", Road(suits, run_marginals, exports=True))
+register_road((label_means,), "cpu", Road(suits, run_label_means, exports=True))
+register_road((segment_means,), "cpu", Road(suits, run_segment_means, exports=True))

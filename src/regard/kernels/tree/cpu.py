@@ -116,4 +116,4 @@ _MADE = {
 }
 
 for _part in _MADE:
-    register_road((_part,), "cpu", Road(suits, run))
+    register_road((_part,), "cpu", Road(suits, run, exports=_part is trees.marginals))
