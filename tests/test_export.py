@@ -88,15 +88,15 @@ def inputs(row: Named, batch: int, queries: int, places: int) -> tuple[Tensor, T
     return torch.randn(batch, queries, 8), torch.randn(batch, places, 8), torch.randn(batch, places, 8)
 
 
-def dynamic(fixed: set[str]) -> dict[str, dict[int, Dim]]:
+def dynamic(fixed: set[str], square: bool = False) -> dict[str, dict[int, Dim]]:
     batch, queries, places = Dim("batch", min=1, max=64), Dim("queries", min=1, max=64), Dim("places", min=8, max=MOST)
-    query = {0: batch} | ({} if "queries" in fixed else {1: queries})
+    query = {0: batch} | ({} if "queries" in fixed else {1: places if square else queries})
     keys = {0: batch} | ({} if "places" in fixed else {1: places})
     return {"query": query, "keys": keys, "values": keys}
 
 
 def exported(row: Named, model: nn.Module, fixed: set[str]) -> torch.export.ExportedProgram:
-    return torch.export.export(model, inputs(row, *TRACED), dynamic_shapes=dynamic(fixed))
+    return torch.export.export(model, inputs(row, *TRACED), dynamic_shapes=dynamic(fixed, row.name == "tree"))
 
 
 def check_answers(row: Named, found: tuple[Tensor, ...], model: Attend, given: tuple[Tensor, ...]) -> None:
