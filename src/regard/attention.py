@@ -4,6 +4,7 @@ A **score** says how well each key fits the query, an **over** makes a distribut
 its mean (soft attention), a sample (hard attention) or its mode. Any of the three is swapped without touching the rest.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,8 +17,9 @@ from torch.utils._pytree import tree_map
 
 from regard.checks import check_part
 from regard.kernels.registry import find_road
+from regard.masks import full_rank, of_draws, unread
 from regard.over.mappings import Over, softmax
-from regard.positions import Positions
+from regard.positions import OneHot, Positions
 from regard.positions.base import all_places, exported
 from regard.protocol import State, Step, at, carries, carry
 from regard.reads import Read, hard, mean
@@ -100,7 +102,7 @@ class Attended:
         if self.formed is not None or self.asked is None or self.asked.over is not softmax or 0 in self.context.shape:
             return summary_of(self.positions, top)
         query, memory, *parts = self.asked
-        size = max(1, BLOCK // (query.shape[:-2].numel() * memory.keys.shape[-2]))
+        size = max(1, BLOCK // (math.prod((*query.shape[:-2], memory.keys.shape[-2]))))
         return joined([summary_of(_positions(*rows, *parts), top) for rows in _queries(query, memory, size)])
 
     def detach(self) -> "Attended":
@@ -263,24 +265,11 @@ def memory_of(score: Any, keys: Tensor, values: Any, mask: Tensor | None) -> Mem
             f"values expected the shape of the keys but for the last dimension, (*B, K, V) for keys "
             f"{tuple(shape)}, but got {tuple(values.shape)}."
         )
-    return Memory(prepare(score, keys), values, None if mask is None else full_rank(mask, shape[:-2], shape[-2]))
-
-
-def full_rank(mask: Tensor, batch: torch.Size, places: int) -> Tensor:
-    """The mask with the batch dimensions of the keys, (*B, Q, K)."""
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask expected dtype bool, True where a key may be looked at, but got {mask.dtype}.")
-    if mask.dim() == 2 and batch:
-        mask = mask.expand(*batch, *mask.shape)
-    fits = mask.dim() == len(batch) + 2 and all(
-        size in (1, wanted) for size, wanted in zip((*mask.shape[:-2], mask.shape[-1]), (*batch, places), strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"mask expected the shape (*B, Q, K) with B = {tuple(batch)} and K = {places}, or (Q, K), "
-            f"but got {tuple(mask.shape)}."
-        )
-    return mask.expand(*batch, -1, -1)
+    if mask is None:
+        return Memory(prepare(score, keys), values)
+    mask = full_rank(mask, shape[:-2], shape[-2])
+    keys, values = (each.masked_fill(unread(mask), 0) if isinstance(each, Tensor) else each for each in (keys, values))
+    return Memory(prepare(score, keys), values, mask)
 
 
 def _attend(parts: _Parts, query: Tensor, memory: Memory, state: State | None, weights: bool) -> Attended:
@@ -288,14 +277,17 @@ def _attend(parts: _Parts, query: Tensor, memory: Memory, state: State | None, w
     check_call(query, memory, state)
     _check_shapes(score, query, memory)
     if carries(score) and query.shape[-2] > 1:
-        return _one_by_one(parts, query, memory, state, weights)
+        return _one_by_one(parts, query, memory, state)
     carried = state or State()
     step = Step(query, memory.keys, memory.mask, None, training)
     now, read = at(over, step._replace(carried=carried.over)), at(read, step)
     run = None if weights else find_road((score, now, read), query, memory.keys, memory.values, memory.mask)
     if run is not None:
-        out = run(query, memory.keys, memory.values, memory.mask)
-        return Attended(*out, asked=Asked(query, memory, score, now, training))
+        out = Attended(*run(query, memory.keys, memory.values, memory.mask))
+        out.asked = Asked(query, memory, score, now, training)
+        if carries(over):  # no more than how many queries there were, or it had no such road
+            out.state = State(None, carry(over, carried.over, OneHot(scores=query[..., :0])))
+        return out
     positions = _positions(query, memory, score, now, training, carried.score)
     (context, z, log_prob), dense = _read(read, positions, memory.values, weights)
     seen = positions if z is None else positions.given(z)
@@ -324,14 +316,14 @@ def _positions(query: Tensor, memory: Memory, score, over: Over, training: bool,
     scores = compare(at(score, step), query, memory.keys)
     if not torch.compiler.is_compiling() and torch.is_anomaly_enabled() and scores.isnan().any():
         raise ValueError("scores expected numbers, but got NaN (which is looked for as anomaly detection is on).")
-    return over(scores, memory.mask)
+    return over(scores, None if memory.mask is None else of_draws(memory.mask, scores.dim()))
 
 
-def _one_by_one(parts: _Parts, query: Tensor, memory: Memory, state: State | None, weights: bool) -> Attended:
+def _one_by_one(parts: _Parts, query: Tensor, memory: Memory, state: State | None) -> Attended:
     """The queries one after another, for a score that depends on where the query before it looked."""
     outs = []
     for one, seen in _queries(query, memory, 1):
-        outs.append(_attend(parts, one, seen, state, weights))
+        outs.append(_attend(parts, one, seen, state, weights=False))
         state = outs[-1].state
     first, *later = (out.positions for out in outs)
     apart = (replace(out, state=None, formed=None, asked=None) for out in outs)

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from regard.attention import Attended, Attention, Memory, check_call, full_rank
+from regard.attention import Attended, Attention, Memory, check_call
 from regard.checks import check_width
+from regard.masks import full_rank, unread
 from regard.over.mappings import dropout, softmax
 from regard.protocol import State
 from regard.reads import mean
@@ -96,11 +97,15 @@ class MultiHead(nn.Module):
             if not isinstance(given, Tensor):
                 raise TypeError(f"{name} expected a tensor, which MultiHead projects, but got {type(given).__name__}.")
             check_width(name, given, layer.in_features, "which MultiHead projects")
+        if mask is not None:
+            mask = self._mask(mask, keys.shape[:-2], keys.shape[-2])
+            hidden = unread(mask).all(-3)
+            keys, values = keys.masked_fill(hidden, 0), values.masked_fill(hidden, 0)
         projected = self._split(self.key(keys)), self._split(self.value(values))  # (*B, G, K, D / H)
         if isinstance(self.attention.score, per_head):
             projected = map(self._for_queries, projected)
         memory = self.attention.prepare(*projected)
-        return memory if mask is None else replace(memory, mask=self._mask(mask, keys.shape[:-2], keys.shape[-2]))
+        return memory if mask is None else replace(memory, mask=mask)
 
     def forward(
         self, query: Float[Tensor, "*SB Q D"], memory: Memory, state: State | None = None, weights: bool = False

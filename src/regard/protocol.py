@@ -8,6 +8,7 @@ step finds in `step.carried`, None at first. Every tensor that is carried begins
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.utils._pytree import _register_namedtuple
 
 
 class Step(NamedTuple):
@@ -29,6 +30,9 @@ class State(NamedTuple):
 
     score: Any = None
     over: Any = None
+
+
+_register_namedtuple(State, serialized_type_name="regard.State")  # so that a program that returns one can be saved
 
 
 def at(part, step: Step):

@@ -5,6 +5,7 @@ place. Reading a sample or the mode is hard attention: it gathers what the event
 after the draw its forward cost does not depend on K. `z` and `log_prob` are None where no event was drawn.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -122,4 +123,16 @@ class relaxed:
 
 
 def _gather(positions: Positions, values: Any, z: Tensor) -> Read:
-    return positions.gather(values, z), z, positions.log_prob(z)
+    context, log_prob = positions.gather(values, z), positions.log_prob(z)
+    return spoilt(context, log_prob), z, log_prob
+
+
+def spoilt(context: Tensor, log_prob: Tensor) -> Tensor:
+    """The context of an event, NaN where its log-probability is: no place was chosen there.
+
+    >>> import torch
+    >>> spoilt(torch.ones(2, 1), torch.tensor([0.0, torch.nan])).flatten()
+    tensor([1., nan])
+    """
+    wrong = log_prob.isnan().view(*log_prob.shape, *(1 for _ in context.shape[log_prob.dim() :]))
+    return context.masked_fill(wrong, math.nan) if context.is_floating_point() else context

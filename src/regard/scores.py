@@ -198,7 +198,8 @@ class per_head(Score):
     those of the scores together.
 
     Query and keys have the heads before their last two dimensions, (*B, H, Q, D). Raises TypeError for a score that
-    is no module or needs more than query and keys, and ValueError for another number of heads.
+    is no module or needs more than query and keys, and ValueError for another number of heads, and for scores that
+    prepare keys of different sizes.
 
     >>> score = per_head(Additive(4, 4, 8), Additive(4, 4, 8))
     >>> score(torch.ones(2, 3, 4), torch.ones(2, 5, 4)).shape
@@ -217,7 +218,11 @@ class per_head(Score):
     def prepare(self, keys: Float[Tensor, "*B H K D"]) -> Float[Tensor, "*B H K P"]:
         """What each score prepares of the keys of its head."""
         each = zip(self.scores, self._heads("keys", keys), strict=True)
-        return torch.stack([prepare(score, some) for score, some in each], -3)
+        prepared = [prepare(score, some) for score, some in each]
+        if len({some.shape for some in prepared}) > 1:
+            sizes = [some.shape[-1] for some in prepared]
+            raise ValueError(f"per_head expected scores that prepare keys of one size, but got the sizes {sizes}.")
+        return torch.stack(prepared, -3)
 
     def compare(self, query: Float[Tensor, "*SB H Q D"], prepared: Tensor) -> Float[Tensor, "*SB H Q K"]:
         """The scores of each head's queries against what its score prepared."""

@@ -14,8 +14,8 @@ from torch.testing import assert_close
 
 import regard as rg
 from regard.kernels.registry import known_roads
-from regard.over.mappings import gaussian_window, plain_window
-from regard.positions.algorithms import linear_chain, recurrence, semi_markov, trees
+from regard.over.local import GaussianWindow, MovingWindow
+from regard.positions.algorithms import linear_chain, recurrence, semi_markov, trees, windows
 
 pytestmark = pytest.mark.unchecked
 D = 16
@@ -27,8 +27,8 @@ SCORES: dict[Any, Callable[[], Any]] = {
     rg.Additive: lambda: rg.Additive(D, D, D),
 }
 WINDOWS: dict[Any, Callable[[], Any]] = {
-    plain_window: lambda: rg.local(1),
-    gaussian_window: lambda: rg.local(1, centre=rg.Predicted(D, D)),
+    MovingWindow: lambda: rg.local(1),
+    GaussianWindow: lambda: rg.local(1, centre=rg.Predicted(D, D)),
 }
 
 
@@ -74,6 +74,14 @@ def of_runs(answer: Callable[[rg.SemiMarkov], Tensor]) -> Case:
     return Case(call, (torch.randn(2, 6, 3), torch.randn(2, 3, 3), torch.randn(2, 2, 3)))
 
 
+def window_scores(query: Tensor, keys: Tensor) -> Tensor:
+    return windows.window_scores(query, keys, torch.arange(64).sub(8).expand(2, 64), 17)
+
+
+def window_means(weights: Tensor, values: Tensor) -> Tensor:
+    return windows.window_means(weights, values, torch.arange(64).sub(8).expand(2, 64))
+
+
 def of_tree(answer: Callable[[rg.Tree], Tensor]) -> Case:
     return Case(Call(lambda scores: answer(rg.tree(projective=False)(scores))), (torch.randn(2, 4, 4),))
 
@@ -92,6 +100,8 @@ FUNCTIONS: dict[Any, Callable[[], Case]] = {
     semi_markov.marginals: lambda: of_runs(lambda each: each.mean),
     semi_markov.k_best: lambda: of_runs(lambda each: each.k_best(3)),
     semi_markov.sample: lambda: of_runs(lambda each: each.log_prob(each.sample((2,))) > -torch.inf),
+    windows.window_scores: lambda: Case(Call(window_scores), (torch.randn(2, 64, D), torch.randn(2, 64, D))),
+    windows.window_means: lambda: Case(Call(window_means), (torch.randn(2, 64, 17), torch.randn(2, 64, D))),
     trees.log_partition: lambda: of_tree(lambda each: each.log_z),
     trees.marginals: lambda: of_tree(lambda each: each.mean),
     trees.k_best: lambda: of_tree(lambda each: each.k_best(3)),
@@ -104,8 +114,10 @@ def case_of(parts: tuple) -> Case:
     if len(parts) == 1:
         return FUNCTIONS[parts[0]]()
     if len(parts) == 2:
-        return attended(3, 64, SCORES[parts[0]](), WINDOWS[parts[1][1]]())
+        return attended(300, 64, SCORES[parts[0]](), WINDOWS[parts[1]](), rg.straight_through)
     score, over, read = parts
+    if over in WINDOWS:
+        return attended(64, 64, SCORES[score](), WINDOWS[over](), read)
     queries, places = (1, 128) if read is rg.mean else (2, 1 << 13)
     return attended(queries, places, SCORES[score](), over, read)
 
@@ -115,8 +127,7 @@ def is_here(device: str) -> bool:
 
 
 def title(key: tuple) -> str:
-    parts = (each[1] if isinstance(each, tuple) else each for each in key[:-1])
-    return f"{known_roads()[key].name}: {', '.join(each.__name__ for each in parts)}"
+    return f"{known_roads()[key].name}: {', '.join(each.__name__ for each in key[:-1])}"
 
 
 ROADS = {f"{title(key)}, {key[-1]}": key for key in known_roads() if is_here(key[-1])}

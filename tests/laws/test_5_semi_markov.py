@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-from roads import answers, check_road, plain_answers, taken
+from roads import answers, check_road, plain_answers, replaced, taken
 from torch import Tensor
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels import registry
 from regard.kernels.semi_markov import cpu
 from regard.positions.algorithms.semi_markov import log_partition, marginals
 
@@ -109,11 +108,11 @@ def test_the_second_gradient_is_that_of_the_plain_road(kind: str):
     assert_close(answers(slopes, *given), plain_answers(slopes, *given))
 
 
-def test_it_is_taken(monkeypatch: pytest.MonkeyPatch):
+def test_it_is_taken():
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         positions = rg.SemiMarkov(*scores("batch", dtype), present("batch"))
         for kind, call in (("marginals", lambda each: each.mean), ("log_partition", lambda each: each.log_z)):
-            assert taken(monkeypatch, (KINDS[kind],), lambda call=call, positions=positions: call(positions))
+            assert taken((KINDS[kind],), lambda call=call, positions=positions: call(positions))
 
 
 class TestMutants:
@@ -121,7 +120,7 @@ class TestMutants:
 
     @pytest.mark.parametrize("wrong", ["value", "nodes", "transitions", "durations"])
     @kinds
-    def test_a_wrong_kernel(self, kind: str, wrong: str, monkeypatch: pytest.MonkeyPatch):
+    def test_a_wrong_kernel(self, kind: str, wrong: str):
         right, names = getattr(cpu, f"run_{kind}"), ("nodes", "transitions", "durations")
 
         def run(part, *given: Tensor) -> Tensor:
@@ -131,6 +130,5 @@ class TestMutants:
             ]
             return right(part, *changed, given[3]) * (1.001 if wrong == "value" else 1)
 
-        monkeypatch.setitem(registry._ROADS, (KINDS[kind], "cpu"), registry.Road(cpu.suits, run))
-        with pytest.raises(AssertionError):
+        with replaced((KINDS[kind],), run), pytest.raises(AssertionError):
             check(kind, torch.ones(2, 7, dtype=torch.bool), *scores("batch"))

@@ -1,6 +1,5 @@
 """Law 5 for windows that compute only their band: the same distribution, reads and gradients as by all the scores."""
 
-from functools import partial
 
 import examples
 import pytest
@@ -10,7 +9,10 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
+from regard.kernels.window import cpu
 from regard.kernels.window import cpu_cuda as banded
+from regard.over.local import MovingWindow
+from regard.positions.algorithms.windows import window_means, window_scores
 
 D = examples.D
 SCORES = {
@@ -29,7 +31,10 @@ scores, windows = pytest.mark.parametrize("score", SCORES), pytest.mark.parametr
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(banded, "FEWEST", 0)
+    """Takes the roads for small sizes too, with tiles of two queries."""
+    for module, name, value in ((banded, "SAVED", -1e9), (banded, "FEW", -1e9), (cpu, "SMALLEST", 0)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(banded, "TILES", (2, 2))
 
 
 class Contexts(nn.Module):
@@ -120,11 +125,64 @@ def test_second_gradients():
 
 
 def test_where_there_are_few_places_all_are_scored(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(banded, "FEWEST", 16)
-    attention = rg.Attention(rg.dot, rg.local(1))
+    monkeypatch.setattr(banded, "FEW", 126)
+    attention = rg.Attention(rg.dot, rg.local(1), rg.mode)
     for places, kind in ((47, rg.OneHot), (48, rg.Band)):
         query, keys, values = arguments(places)
         assert type(attention(query, attention.prepare(keys, values)).positions) is kind
+
+
+@pytest.mark.parametrize("saved", [-1e9, 1e9])
+@pytest.mark.parametrize("mask", ["none", "padding", "each query its own"])
+@pytest.mark.parametrize(("queries", "places", "radius"), [(1, 9, 2), (7, 9, 2), (9, 9, 1), (5, 3, 4), (8, 30, 3)])
+def test_the_mean_by_tiles_or_from_all_places(queries, places, radius, mask: str, saved, monkeypatch):
+    monkeypatch.setattr(banded, "SAVED", saved)
+    allowed = {
+        "none": None,
+        "padding": rg.padding(torch.tensor([places // 2, places]), places),
+        "each query its own": torch.rand(2, queries, places) < 0.7,
+    }[mask]
+    for start in (None, 2, torch.tensor([1, places + radius + 3])):
+        for score in ("scaled_dot", "cosine", "bilinear"):
+            attention = rg.Attention(SCORES[score](), rg.local(radius))
+            contexts = lambda query, keys, values: (
+                attention.double()(
+                    query,
+                    attention.prepare(keys, values, allowed),
+                    rg.State(over=start),  # noqa: B023
+                ).context
+            )
+            check_road(lambda dtype: contexts, *arguments(places, queries, torch.float64))  # noqa: B023
+
+
+def test_the_context_of_a_mean_forms_no_scores(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(banded, "run", None)
+    out = Contexts("dot", "local-m").attend(*arguments(9))
+    assert out.formed is None and out.state.over.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("score", ["dot", "additive"])
+def test_a_state_that_is_a_number_is_where_the_first_query_is(score: str):
+    query, keys, values = arguments(30, queries=6)
+    attention = rg.Attention(SCORES[score](), rg.local(2))
+    memory = attention.prepare(keys, values)
+    late = attention(query[:, 4:5], memory, rg.State(over=4))
+    assert_close(late.context, attention(query, memory).context[:, 4:5])
+    assert late.state.over.tolist() == [5, 5]
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+@windows
+@pytest.mark.parametrize("read", ["mean", "mode"])
+@pytest.mark.parametrize("score", ["scaled_dot", "additive"])
+def test_compiles_whole_above_the_thresholds(score: str, read: str, window: str, without, monkeypatch):
+    monkeypatch.undo()
+    torch._dynamo.reset()
+    model, given = Contexts(score, window, read=examples.READS[read]()).eval(), arguments(1200, 130)
+    with without():
+        wanted = model(*given)
+        assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(*given), wanted)
 
 
 @pytest.mark.unchecked
@@ -145,9 +203,26 @@ class TestMutants:
             band = banded.run(score, over, query, keys, None if wrong == "mask" else mask)
             return rg.Band(scores=band.scores, first=band.first + (wrong == "window"), count=band.count)
 
-        model = Contexts("dot", "local-m", torch.ones(3, 9).tril().bool())
-        with replaced((rg.dot, (partial, banded.plain_window)), run), pytest.raises(AssertionError):
-            check_road(lambda dtype: model, *arguments(9))
+        with replaced((rg.Additive, MovingWindow), run):
+            self.check_fails("additive")
+
+    @pytest.mark.parametrize("wrong", ["window", "mask"])
+    def test_a_wrong_tile(self, wrong: str, monkeypatch: pytest.MonkeyPatch):
+        right = banded._allowed
+        moved = lambda index, size, places, mask: right(index + 1, size, places, mask)  # noqa: E731
+        blind = lambda index, size, places, mask: right(index, size, places, None)  # noqa: E731
+        monkeypatch.setattr(banded, "_allowed", moved if wrong == "window" else blind)
+        self.check_fails("dot")
+
+    def test_a_wrong_product(self, monkeypatch: pytest.MonkeyPatch):
+        moved = lambda *given: cpu.run_means(*given[:3], given[3] + 1, *given[4:])  # noqa: E731
+        with replaced((window_means,), moved):
+            self.check_fails("additive")
+
+    def check_fails(self, score: str) -> None:
+        model = Contexts(score, "local-m", torch.ones(3, 9).tril().bool())
+        with pytest.raises(AssertionError):
+            check_road(lambda dtype: model.to(dtype), *arguments(9))
 
 
 def test_nan_shows():
@@ -157,3 +232,19 @@ def test_nan_shows():
         out = Contexts("dot", window).attend(query, keys, values)
         assert out.context[0, 1].isnan().all() and out.weights[0, 1].isnan().any()
         assert out.context[1].isfinite().all() and out.context[0, ::2].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("batch", "width"), [((), 3), ((2,), 5), ((2, 3), 1)])
+def test_the_products_of_windows(batch: tuple[int, ...], width: int, dtype: torch.dtype):
+    first = torch.randint(-width - 1, 8, (*batch, 6))
+    query, keys = torch.randn(*batch, 6, 4).to(dtype), torch.randn(*batch, 7, 4).to(dtype)
+    check_road(lambda dtype: lambda *given: window_scores(*given, first, width), query, keys)
+    check_road(lambda dtype: lambda *given: window_means(*given, first), torch.randn(*batch, 6, width).to(dtype), keys)
+
+
+def test_what_has_no_weight_is_not_read():
+    values = torch.full((5, 2), torch.nan)
+    values[1] = 3.0
+    weights = torch.tensor([[0.0, 0.5, 0.0]], requires_grad=True)
+    assert_close(window_means(weights, values, torch.tensor([0])), torch.tensor([[1.5, 1.5]]))

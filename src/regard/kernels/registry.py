@@ -155,15 +155,11 @@ def _refusal(road: Road, parts: tuple, given: tuple) -> str | None:
 
 
 def _key(part: Any) -> Any:
-    """A function is its own key, with some arguments filled in the pair of `partial` and it, any other part's is its
-    exact type; a module that was hooked has none."""
-    if type(part) is partial:
-        return partial, part.func
+    """A function is its own key, any other part's is its exact type; a module that was hooked has none."""
     return part if type(part) is FunctionType else None if is_hooked(part) else type(part)
 
 
 def _name(part: Any) -> str:
-    part = part.func if type(part) is partial else part
     return getattr(part, "__name__", type(part).__name__)
 
 

@@ -14,4 +14,5 @@ from regard.kernels.sparse import cuda as sparse_cuda  # noqa: F401
 from regard.kernels.streamed import cpu_cuda as streamed_cpu_cuda  # noqa: F401
 from regard.kernels.tree import cpu as tree_cpu  # noqa: F401
 from regard.kernels.tree import events_cpu as tree_events_cpu  # noqa: F401
+from regard.kernels.window import cpu as window_cpu  # noqa: F401
 from regard.kernels.window import cpu_cuda as window_cpu_cuda  # noqa: F401

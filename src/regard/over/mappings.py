@@ -1,4 +1,4 @@
-"""A distribution over what? Every `over` maps (scores, mask) to positions: scores (*B, Q, K), mask of bool or None.
+"""Mappings from scores to weights: softmax and its kin, each a distribution over one place, and sigmoid.
 
 A place whose mask is False, or whose score is -inf, is never looked at; a row without any place looks nowhere.
 """
@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from regard.masks import checked
 from regard.over.sparse import MOST, entmax_weights, sparsemax_weights
-from regard.positions import Independent, OneHot, Positions, Subset, WithoutReplacement
+from regard.positions import Independent, OneHot, Positions
 from regard.positions.base import INFINITY
 from regard.protocol import Step, at, carry
 
@@ -23,7 +24,7 @@ Over = Callable[[Tensor, Tensor | None], Positions]
 
 
 def masked(scores: Scores, mask: Mask) -> Scores:
-    """The scores with -inf where the mask, (*B, Q, K) or what broadcasts to it, is False."""
+    """The scores with -inf where the mask, which has been checked, is False."""
     return scores if mask is None else scores.masked_fill(~mask, -INFINITY)
 
 
@@ -33,7 +34,7 @@ def softmax(scores: Scores, mask: Mask = None) -> OneHot:
     >>> softmax(torch.zeros(1, 4), torch.tensor([[True, True, False, False]])).mean
     tensor([[0.5000, 0.5000, 0.0000, 0.0000]])
     """
-    return OneHot(scores=masked(scores, mask))
+    return OneHot(scores=masked(scores, checked(mask, scores.shape)))
 
 
 def sparsemax(scores: Scores, mask: Mask = None) -> OneHot:
@@ -43,7 +44,7 @@ def sparsemax(scores: Scores, mask: Mask = None) -> OneHot:
     >>> sparsemax(torch.tensor([[1.0, 0.5, -1.0]])).mean
     tensor([[0.7500, 0.2500, 0.0000]])
     """
-    return OneHot(weights=sparsemax_weights(masked(scores, mask)))
+    return OneHot(weights=sparsemax_weights(masked(scores, checked(mask, scores.shape))))
 
 
 class entmax(nn.Module):
@@ -68,7 +69,7 @@ class entmax(nn.Module):
         self.alpha = alpha
 
     def forward(self, scores: Scores, mask: Mask = None) -> OneHot:
-        return OneHot(weights=entmax_weights(masked(scores, mask), self.alpha))
+        return OneHot(weights=entmax_weights(masked(scores, checked(mask, scores.shape)), self.alpha))
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self._identity == other._identity
@@ -84,7 +85,8 @@ class entmax(nn.Module):
         return f"alpha={tuple(self.alpha.shape) if isinstance(self.alpha, Tensor) else self.alpha}"
 
 
-def _at_least_one(name: str, k: int) -> None:
+def at_least_one(name: str, k: int) -> None:
+    """Raises ValueError unless k is."""
     if k < 1:
         raise ValueError(f"{name} expected k of at least 1, but got {k}.")
 
@@ -100,10 +102,10 @@ class top_k:
     k: int
 
     def __post_init__(self) -> None:
-        _at_least_one("top_k", self.k)
+        at_least_one("top_k", self.k)
 
     def __call__(self, scores: Scores, mask: Mask = None) -> OneHot:
-        scores = masked(scores, mask)
+        scores = masked(scores, checked(mask, scores.shape))
         best, places = scores.topk(min(self.k, scores.shape[-1]), dim=-1)
         return OneHot(scores=torch.full_like(scores, -INFINITY).scatter(-1, places, best))
 
@@ -114,119 +116,7 @@ def sigmoid(scores: Scores, mask: Mask = None) -> Independent:
     >>> sigmoid(torch.zeros(1, 2)).mean
     tensor([[0.5000, 0.5000]])
     """
-    return Independent(masked(scores, mask))
-
-
-@dataclass(frozen=True)
-class subset:
-    """Sets of k places with probability proportional to the exponential of the sum of their scores, the conditional
-    Bernoulli distribution (Chen, Dempster and Liu 1994). Time O(K k).
-
-    >>> subset(2)(torch.zeros(1, 4)).mean
-    tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
-    """
-
-    k: int
-
-    def __post_init__(self) -> None:
-        _at_least_one("subset", self.k)
-
-    def __call__(self, scores: Scores, mask: Mask = None) -> Subset:
-        return Subset(masked(scores, mask), self.k)
-
-
-@dataclass(frozen=True)
-class without_replacement:
-    """Ordered draws of k places, each from the softmax over those that remain (Plackett 1975; Luce 1959), made by
-    the Gumbel top-k trick (Kool et al. 2019, section 3.1).
-
-    >>> without_replacement(2)(torch.tensor([[1.0, 3.0, 2.0]])).mode
-    tensor([[1, 2]])
-    """
-
-    k: int
-
-    def __post_init__(self) -> None:
-        _at_least_one("without_replacement", self.k)
-
-    def __call__(self, scores: Scores, mask: Mask = None) -> WithoutReplacement:
-        return WithoutReplacement(masked(scores, mask), self.k)
-
-
-class Predicted(nn.Module):
-    """A centre predicted from the query, S sigmoid(v . tanh(W q)) (Luong et al. 2015, equation 9).
-
-    S is the number of places that may be looked at, (*B, Q) or a number; the centre, (*B, Q), counts places from zero.
-
-    >>> Predicted(query_dim=3, hidden_dim=4)(torch.zeros(2, 3), places=10).tolist()
-    [5.0, 5.0]
-    """
-
-    def __init__(self, query_dim: int, hidden_dim: int):
-        super().__init__()
-        self.query = nn.Linear(query_dim, hidden_dim, bias=False)
-        self.position = nn.Linear(hidden_dim, 1, bias=False)
-
-    def forward(self, query: Float[Tensor, "*B Q Dq"], places: Tensor | int) -> Float[Tensor, "*B Q"]:
-        return places * self.position(self.query(query).tanh()).squeeze(-1).sigmoid()
-
-
-class local(nn.Module):
-    """One place, a softmax over a window of 2 radius + 1 places round a centre (Luong et al. 2015, section 3.2).
-
-    Without `centre` the window moves on by one place a query (local-m): the centre of query t is place t, counted on
-    from call to call by the state. With `centre`, a module of (query, places) such as `Predicted`, the weights are
-    multiplied by exp(-(k - p)^2 / (2 sigma^2)) with sigma = radius / 2 (local-p, equation 10); what they then lack to
-    one is the probability of nowhere. Time and memory O(Q w D) for windows of w places among many, else O(Q K D).
-
-    Raises ValueError unless the radius is at least one.
-
-    >>> from regard import Step
-    >>> local(1).at(Step(torch.zeros(3, 2), torch.zeros(4, 2)))(torch.zeros(3, 4), None).mean
-    tensor([[0.5000, 0.5000, 0.0000, 0.0000],
-            [0.3333, 0.3333, 0.3333, 0.0000],
-            [0.0000, 0.3333, 0.3333, 0.3333]])
-    """
-
-    def __init__(self, radius: int, centre: nn.Module | None = None):
-        super().__init__()
-        if radius < 1:
-            raise ValueError(f"local expected a radius of at least 1, but got {radius}.")
-        self.radius = radius
-        self.centre = centre
-
-    def at(self, step: Step) -> Over:
-        if self.centre is None:
-            first = 0 if step.carried is None else step.carried.unsqueeze(-1)
-            centre = first + torch.arange(step.query.shape[-2], device=step.query.device)
-            return partial(plain_window, centre, self.radius)
-        places = step.keys.shape[-2] if step.mask is None else step.mask.sum(-1)
-        return partial(gaussian_window, self.centre(step.query, places), self.radius)
-
-    def next(self, carried: Tensor | None, positions: Positions) -> Tensor | None:
-        if self.centre is not None:
-            return None
-        *batch, queries = positions.batch_shape
-        return torch.full(batch, queries, device=positions.device) + (0 if carried is None else carried)
-
-    def extra_repr(self) -> str:
-        return f"radius={self.radius}"
-
-
-def plain_window(centre: Tensor, radius: int, scores: Scores, mask: Mask = None) -> OneHot:
-    """A softmax over the places within the radius of a centre (*B, Q), rounded to a place."""
-    inside = _offset(scores, centre.round()).abs() <= radius
-    return softmax(scores, inside if mask is None else inside & mask)
-
-
-def gaussian_window(centre: Tensor, radius: int, scores: Scores, mask: Mask = None) -> OneHot:
-    """The same, times a Gaussian round the centre as it is (Luong et al. 2015, equation 10)."""
-    near = torch.exp(-2 * (_offset(scores, centre) / radius).square())
-    return OneHot(weights=plain_window(centre, radius, scores, mask).mean * near)
-
-
-def _offset(scores: Scores, centre: Tensor) -> Tensor:
-    return torch.arange(scores.shape[-1], device=scores.device) - centre.unsqueeze(-1)  # (*B, Q, K)
+    return Independent(masked(scores, checked(mask, scores.shape)))
 
 
 class dropout(nn.Module):

@@ -159,6 +159,7 @@ def _powers(below: Tensor, largest: Tensor, alpha: float | Tensor) -> tuple[Tens
         log_weights = largest + below * scale * quotient(torch.log1p, LOG1P, scaled)
     else:
         log_weights = largest + scaled.log1p() / (alpha - 1)
+    log_weights = log_weights.masked_fill(outside, 0)  # or a power of it is infinite, and its derivative is NaN
     return log_weights.exp().masked_fill(outside, 0), ((2 - alpha) * log_weights).exp().masked_fill(outside, 0)
 
 

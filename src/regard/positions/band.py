@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from regard.positions.base import INFINITY, exported, read_places
+from regard.positions.algorithms.windows import window_means, window_places
+from regard.positions.base import INFINITY, exported
 from regard.positions.onehot import OneHot
 
 
@@ -66,14 +67,18 @@ class Band(OneHot):
         return self.near.entropy()
 
     def expect(self, values: Any) -> Float[Tensor, "*B Q V"]:
-        """The mean of what is read; time and memory O(Q w V)."""
+        """The mean of what is read; time O(Q w V)."""
+        if isinstance(values, Tensor):
+            return window_means(self.near.mean, values, self.first)
         index = self._index.clamp(0, self.count - 1)
-        seen = read_places(values, index.flatten(-2)).unflatten(-2, index.shape[-2:])  # (*B, Q, w, V)
-        return (self.near.mean.unsqueeze(-2) @ seen).squeeze(-2)
+        seen = values.read(index.flatten(-2)).unflatten(-2, index.shape[-2:])  # (*B, Q, w, V)
+        weights = self.near.mean
+        seen = seen.masked_fill((weights == 0).unsqueeze(-1), 0)
+        return (weights.unsqueeze(-2) @ seen).squeeze(-2)
 
     @property
     def _index(self) -> Int[Tensor, "*B Q w"]:
-        return self.first.unsqueeze(-1) + torch.arange(self._given.shape[-1], device=self.device)
+        return window_places(self.first, self._given.shape[-1])
 
     def _spread(self, values: Float[Tensor, "*B Q w"], rest: float) -> Float[Tensor, "*B Q K"]:
         """The values at their places among all K; what lies outside goes to a column that is dropped."""
@@ -83,4 +88,5 @@ class Band(OneHot):
         return blank.scatter(-1, columns, values)[..., :-1]
 
     def _far(self, near: Tensor) -> Tensor:
-        return torch.where(near < 0, near, near + self.first)
+        """The place of a place of the window, among the K also where it is one of a row of NaN."""
+        return torch.where(near < 0, near, (near + self.first).clamp(0, self.count - 1))

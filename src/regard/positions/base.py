@@ -1,5 +1,6 @@
 """What every distribution over where to look answers."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -82,11 +83,13 @@ class Positions(Distribution):
 
 
 def all_places(values: Any, weights: Tensor) -> Tensor:
-    """The values (*B, K, V) for weights (*B, Q, K): a tensor as it is, a reader by reading every place."""
+    """The values (*B, K, V) for weights (*B, Q, K): a tensor as it is, a reader by reading every place, of which those
+    without weight are zero."""
     if isinstance(values, Tensor):
         return values
     *batch, _, places = weights.shape
-    return values.read(torch.arange(places, device=weights.device).expand(*batch, places))
+    read = values.read(torch.arange(places, device=weights.device).expand(*batch, places))
+    return read.masked_fill((weights == 0).all(-2).unsqueeze(-1), 0)
 
 
 def read_places(values: Any, z: Tensor) -> Tensor:
@@ -105,13 +108,26 @@ def read_places(values: Any, z: Tensor) -> Tensor:
 
 
 def take(tensor: Tensor, index: Tensor, dim: int) -> Tensor:
-    """What lies at the indices along a dimension; the index may have draws in front that the tensor lacks."""
-    return torch.take_along_dim(tensor[(None,) * (index.dim() - tensor.dim())], index, dim)
+    """What lies at the indices along a dimension; the index may have draws in front that the tensor lacks.
+
+    As `torch.take_along_dim`, which would freeze the sizes of an exported program.
+    """
+    tensor = tensor[(None,) * (index.dim() - tensor.dim())]
+    shape = torch.broadcast_shapes(_resized(tensor.shape, dim, 1), _resized(index.shape, dim, 1))
+    index = index.expand(_resized(shape, dim, index.shape[dim]))
+    return tensor.expand(_resized(shape, dim, tensor.shape[dim])).gather(dim, index)
+
+
+def _resized(shape: Sequence[int], dim: int, size: int) -> list[int]:
+    """The shape with another size of one dimension."""
+    sizes = list(shape)
+    sizes[dim] = size
+    return sizes
 
 
 def safe_log(probability: Tensor) -> Tensor:
-    """The logarithm, -inf at zero, with a gradient of zero there."""
-    possible = probability > 0
+    """The logarithm, -inf at zero, with a gradient of zero there; of NaN it is NaN."""
+    possible = ~(probability <= 0)
     return torch.where(possible, probability, 1).log().masked_fill(~possible, -INFINITY)
 
 

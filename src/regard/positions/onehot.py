@@ -1,5 +1,6 @@
 """One place at most: what softmax, sparsemax and their like are distributions over."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import register_kl
 
-from regard.positions.base import INFINITY, Positions, exported, gumbel_like, safe_log
+from regard.positions.base import INFINITY, Positions, exported, gumbel_like, safe_log, take
 
 
 @exported
@@ -88,9 +89,9 @@ class OneHot(Positions):
         """The log-probability of the places, -inf where a place is impossible."""
         log_weights = self.log_weights
         draws = value.shape[: max(0, value.dim() - log_weights.dim() + 1)]
-        columns = value.remainder(log_weights.shape[-1]).reshape(draws.numel(), *value.shape[len(draws) :])
+        columns = value.remainder(log_weights.shape[-1]).reshape(math.prod(draws), *value.shape[len(draws) :])
         # Draws behind instead of in front: or the gradient would have the size of the weights once for each.
-        log_prob = torch.take_along_dim(log_weights, columns.movedim(0, -1), -1)  # (*B, Q, S)
+        log_prob = take(log_weights, columns.movedim(0, -1), -1)  # (*B, Q, S)
         return log_prob.movedim(-1, 0).reshape(*draws, *log_prob.shape[:-1])
 
     def entropy(self) -> Float[Tensor, "*B Q"]:

@@ -27,13 +27,19 @@ def refuses(score: Additive, query: Tensor, prepared: Tensor) -> str | None:
         return "the energy is more than a matrix"
     if torch.float64 in (query.dtype, prepared.dtype):
         return "it computes in float32, and this is float64"
-    enough = query.shape[:-1].numel() * prepared.shape[-2:].numel() >= SMALLEST
+    enough = math.prod((*query.shape[:-1], *prepared.shape[-2:])) >= SMALLEST
     return None if enough else f"below {SMALLEST} hyperbolic tangents the plain road is as fast"
 
 
 def is_matrix(energy: nn.Module) -> bool:
-    """Whether it is nothing but a matrix."""
-    return type(energy) is nn.Linear and not is_hooked(energy) and energy.bias is None
+    """Whether it is nothing but a matrix, and perhaps a bias."""
+    return type(energy) is nn.Linear and not is_hooked(energy)
+
+
+def projected(score: Additive, query: Tensor) -> Tensor:
+    """The projected query for a softmax, which does not see a bias of the energy: its gradient is zero."""
+    asked, bias = score.query(query), score.energy.bias
+    return asked if bias is None else asked + 0 * bias.to(asked.dtype)
 
 
 def run(score: Additive, query: Tensor, prepared: Tensor) -> Tensor:
@@ -45,7 +51,8 @@ def run(score: Additive, query: Tensor, prepared: Tensor) -> Tensor:
     keys = prepared.reshape(rows, *prepared.shape[-2:])
     scores = _scores(*(each.float().contiguous() for each in (asked, keys, score.energy.weight[0])))  # (N, S Q, K)
     scores = scores.unflatten(1, (draws, query.shape[-2])).transpose(0, 1)
-    return scores.reshape(*query.shape[:-1], prepared.shape[-2]).to(dtype)
+    scores = scores.reshape(*query.shape[:-1], prepared.shape[-2]).to(dtype)
+    return scores if score.energy.bias is None else scores + score.energy.bias.to(dtype)
 
 
 def _plain(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:

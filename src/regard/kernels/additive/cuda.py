@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from regard.kernels import on_cuda
-from regard.kernels.additive.cpu import is_matrix
+from regard.kernels.additive.cpu import is_matrix, projected
 from regard.kernels.autograd import differentiable
 from regard.kernels.registry import Road, register_road
 from regard.over.mappings import masked, softmax
@@ -55,7 +55,7 @@ def run(
     """The contexts (*S, *B, Q, V): draws in front become queries of their row."""
     device = query.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else values.dtype
-    asked, batch = score.query(query), keys.shape[:-2]  # (*S, *B, Q, H)
+    asked, batch = projected(score, query), keys.shape[:-2]  # (*S, *B, Q, H)
     rows, draws = math.prod(batch), math.prod(query.shape[: query.dim() - keys.dim()])
     asked = asked.reshape(draws, rows, *asked.shape[-2:]).transpose(0, 1).flatten(1, 2)  # (N, S Q, H)
     keys, values = (each.reshape(rows, *each.shape[-2:]) for each in (keys, values))

@@ -42,7 +42,7 @@ def run(
     score: Additive, over: Any, read: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
 ) -> Read:
     """The context (*B, 1, V)."""
-    batch, asked = query.shape[:-2], score.query(query)
+    batch, asked = query.shape[:-2], additive_numba.projected(score, query)
     rows = math.prod(batch)
     given = (asked.reshape(rows, asked.shape[-1]), keys.reshape(rows, *keys.shape[-2:]), score.energy.weight[0])
     values = values.reshape(rows, *values.shape[-2:])

@@ -1,6 +1,8 @@
 """Linear chains on the CPU: forward and backward messages in one loop over the positions, and their derivatives, in
 time O(T S^2) and memory O(T S + S^2) a row."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -62,7 +64,7 @@ def _expected(nodes: Tensor, transitions: Tensor, present: Tensor, log_z: Tensor
 
 
 def _slopes(grad: Tensor, nodes: Tensor, transitions: Tensor, present: Tensor, log_z: Tensor, found: Tensor) -> Pair:
-    parts = nodes.shape[1:].numel()
+    parts = math.prod(nodes.shape[1:])
     labels, pairs = found[:, :parts].view_as(nodes), found[:, parts:].view_as(transitions)
     return grad.view(-1, 1, 1) * labels, grad.view(-1, 1, 1) * pairs
 
@@ -76,7 +78,7 @@ def _found(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
 
 
 def _found_shape(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
-    return nodes.new_empty(len(nodes), nodes.shape[1:].numel() + transitions.shape[1:].numel())
+    return nodes.new_empty(len(nodes), math.prod(nodes.shape[1:]) + math.prod(transitions.shape[1:]))
 
 
 def _moved(grad: Tensor, nodes: Tensor, transitions: Tensor, present: Tensor, found: Tensor) -> Pair:

@@ -6,6 +6,7 @@ is exact, and takes a random number for each 256 places and for the places of th
 O(Q K / 256).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from regard.kernels.registry import Road, register_road
 from regard.over.mappings import masked, softmax
 from regard.positions.base import INFINITY, gumbel_like, read_places, take
-from regard.reads import mode, sample
+from regard.reads import mode, sample, spoilt
 from regard.scores import Additive, compare, dot, scaled_dot
 
 SMALLEST = 1 << 13
@@ -41,7 +42,7 @@ def run(
     score: Any, over: Any, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The context (*B, Q, V), the place (*B, Q) and its log-probability."""
-    size = PART * max(1, BLOCK // PART // max(1, query.shape[:-1].numel()))
+    size = PART * max(1, BLOCK // PART // max(1, math.prod(query.shape[:-1])))
     dtype = compare(score, query[..., :1, :], keys[..., :1, :]).dtype
     blocks = [(_sums(scores), *scores.max(-1)) for scores in _scores(score, query, keys, mask, size)]
     sums = torch.cat([each[0] for each in blocks], -1)  # (*B, Q, K / 256)
@@ -49,7 +50,7 @@ def run(
     z, of_z = _best(blocks, size) if read is mode else _draw(score, query, keys, mask, sums)
     nowhere = total == -INFINITY
     z, log_prob = z.masked_fill(nowhere, -1), (of_z - total).masked_fill(nowhere, 0)
-    return read_places(values, z), z, log_prob.to(dtype)
+    return spoilt(read_places(values, z), log_prob), z, log_prob.to(dtype)
 
 
 def _scores(score: Any, query: Tensor, keys: Tensor, mask: Tensor | None, size: int) -> Iterator[Tensor]:

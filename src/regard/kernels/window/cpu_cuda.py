@@ -1,51 +1,117 @@
 """Windows that compute only what lies in them: (dot, scaled_dot, Cosine, Bilinear or Additive, local).
 
-The keys of each query's window are gathered, and scored, so that time and memory are O(Q w D) for windows of w places.
+The mean of a window that moves on by one place a query is read by tiles: so many queries beside each other look into
+as many places, and 2 radius more, which go to PyTorch's SDPA as if they were a batch; time O(Q (tile + w) D) for
+windows of w places, memory O(Q D). Of other windows and for other reads the scores of the w places are formed, time
+O(Q w D), memory O(Q w), but for Additive, whose keys are gathered: O(Q w D).
 """
 
-from functools import partial
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from regard.kernels.dot import cpu_cuda as sdpa
 from regard.kernels.registry import Road, register_road
-from regard.over.mappings import gaussian_window, masked, plain_window
+from regard.over.local import GaussianWindow, MovingWindow, fall
+from regard.over.mappings import masked, softmax
 from regard.positions import Band
+from regard.positions.algorithms.windows import window_places, window_rows, window_scores
 from regard.positions.base import take
+from regard.reads import Read, mean
 from regard.scores import Additive, Bilinear, Cosine, compare, dot, scaled_dot
 
-FEWEST = 16
-"""Windows that fit beside each other into the places from where on gathering them pays."""
+TILES = 32, 128
+"""The fewest and the most queries of a tile: as many as the radius in between."""
+SAVED = 1 << 17
+"""Pairs of a query and a place that need not be compared, from where on tiles pay; a compared one counts twice."""
+FEW = 1 << 14
+"""The same for windows of which the scores are formed."""
 
 
-def refuses(score: Any, over: partial, query: Tensor, keys: Tensor, mask: Tensor | None) -> str | None:
-    """Not many more places than a window has."""
-    _, radius = over.args
-    enough = keys.shape[-2] >= FEWEST * (2 * radius + 1)
-    return None if enough else f"the keys are fewer than those of {FEWEST} windows"
+def refuses_mean(
+    score: Any, over: MovingWindow, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Any
+) -> str | None:
+    """What PyTorch's SDPA refuses."""
+    return sdpa.refuses(score, softmax, read, query, keys, values, mask)
 
 
-def run(score: Any, over: partial, query: Tensor, keys: Tensor, mask: Tensor | None) -> Band:
+def run_mean(
+    score: Any, over: MovingWindow, read: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
+) -> Read:
+    """The context, by tiles or, where they would overlap much, from all places."""
+    queries, places = query.shape[-2], keys.shape[-2]
+    size = tile_size(queries, over.radius)
+    width = size + 2 * over.radius
+    if queries * (places - 2 * width) < SAVED:
+        inside = over.inside(queries, places, query.device)
+        return sdpa.run(score, softmax, mean, query, keys, values, inside if mask is None else inside & mask)
+    first = over.first(queries, query.device, size).expand(*query.shape[:-2], -1)  # (*B, N)
+    tiles = (window_rows(each, first, width) for each in (keys, values))  # (*B, N, width, D)
+    allowed = _allowed(window_places(first, width), size, places, mask)
+    context = sdpa.run(score, softmax, mean, _tiled(query, size), *tiles, allowed)[0]
+    return context.flatten(-3, -2)[..., :queries, :], None, None
+
+
+def tile_size(queries: int, radius: int) -> int:
+    """How many queries each tile has, of which the last may lack some."""
+    tiles = -(-queries // sorted((*TILES, radius))[1])
+    return -(-queries // max(1, tiles))
+
+
+def _tiled(rows: Tensor, size: int) -> Tensor:
+    """Rows (*B, Q, D) as tiles of so many (*B, N, size, D)."""
+    return pad(rows, (0, 0, 0, -rows.shape[-2] % size)).unflatten(-2, (-1, size))
+
+
+def _allowed(index: Tensor, size: int, places: int, mask: Tensor | None) -> Tensor:
+    """Which of a tile's places (*B, N, S) each of its queries may look at, (*B, N, size, S)."""
+    width, near = index.shape[-1], index.clamp(0, places - 1)
+    band = MovingWindow((width - size) // 2, (width - size) // 2).inside(size, width, index.device)
+    allowed = band & (index == near).unsqueeze(-2)
+    if mask is None:
+        return allowed
+    rows = mask.unsqueeze(-3) if mask.shape[-2] == 1 else _tiled(mask, size)  # (*B, N, size, K)
+    near = near.expand(*torch.broadcast_shapes(mask.shape[:-2], near.shape[:-2]), -1, -1)
+    return allowed & take(rows, near.unsqueeze(-2), dim=-1)
+
+
+def refuses(score: Any, over: Any, query: Tensor, keys: Tensor, mask: Tensor | None) -> str | None:
+    """Windows among few more places."""
+    saved = query.shape[-2] * (keys.shape[-2] - 2 * (2 * over.radius + 1))
+    return None if saved >= FEW else f"the windows save fewer than {FEW} scores"
+
+
+def run(score: Any, over: Any, query: Tensor, keys: Tensor, mask: Tensor | None) -> Band:
     """The distribution over the places of the windows."""
-    (centre, radius), count = over.args, keys.shape[-2]
-    centre = centre.expand(query.shape[:-1])  # (*B, Q)
-    first = centre.nan_to_num().round().long() - radius  # NaN shows in the scores or in the fall
-    index = first.unsqueeze(-1) + torch.arange(2 * radius + 1, device=query.device)  # (*B, Q, w)
+    width, count = 2 * over.radius + 1, keys.shape[-2]
+    first = over.first(query.shape[-2], query.device).clamp(-width, count).expand(query.shape[:-1])  # (*B, Q)
+    index = window_places(first, width)
     near = index.clamp(0, count - 1)
     inside = index == near
-    some = take(keys, near.flatten(-2).unsqueeze(-1), dim=-2).unflatten(-2, near.shape[-2:])  # (*B, Q, w, D)
     if mask is not None:
-        inside = inside & take(mask.expand(*mask.shape[:-2], near.shape[-2], -1), near, dim=-1)
-    scores = masked(compare(score, query.unsqueeze(-2), some).squeeze(-2), inside)
-    band = Band(scores=scores, first=first, count=count)
-    if over.func is plain_window:
+        inside = inside & take(mask.expand(*mask.shape[:-2], query.shape[-2], -1), near, dim=-1)
+    band = Band(scores=masked(_scores(score, query, keys, first, width), inside), first=first, count=count)
+    if type(over) is MovingWindow:
         return band
-    fall = torch.exp(-2 * ((index - centre.unsqueeze(-1)) / radius).square())
-    return Band(weights=band.near.mean * fall, first=first, count=count)
+    weights = band.near.mean * fall(index - over.centre.unsqueeze(-1), over.radius)
+    return Band(weights=weights, first=first, count=count)
 
 
-for score in (dot, scaled_dot, Cosine, Bilinear, Additive):
-    for window in (plain_window, gaussian_window):
-        for device in ("cpu", "cuda"):
-            register_road((score, (partial, window)), device, Road(run, refuses, transforms=True))
+def _scores(score: Any, query: Tensor, keys: Tensor, first: Tensor, width: int) -> Tensor:
+    """The scores of the places of each window, (*B, Q, w)."""
+    if type(score) is Additive:
+        return compare(score, query.unsqueeze(-2), window_rows(keys, first, width)).squeeze(-2)
+    query = score.sharpened(query) if type(score) is Cosine else query
+    scale = math.sqrt(query.shape[-1]) if score is scaled_dot else 1.0
+    return window_scores(query / scale, keys, first, width)
+
+
+for device in ("cpu", "cuda"):
+    for score in (dot, scaled_dot, Cosine, Bilinear, Additive):
+        for window in (MovingWindow, GaussianWindow):
+            register_road((score, window), device, Road(run, refuses, transforms=True))
+    for score in (dot, scaled_dot, Cosine, Bilinear):
+        register_road((score, MovingWindow, mean), device, Road(run_mean, refuses_mean))

@@ -71,7 +71,7 @@ def balance(
     with torch.no_grad():
         places, count = scores.shape[-1], count.unsqueeze(-1)
         best = scores.topk(min(most, places)).values
-        weakest = torch.take_along_dim(best, (count - 1).clamp(min=0), -1).masked_fill(count == 0, 0)
+        weakest = best.gather(-1, (count - 1).clamp(min=0)).masked_fill(count == 0, 0)
         low = -weakest - math.log(places)
         high = -weakest + (2 * count).clamp(min=1).to(scores.dtype).log()
         for _ in range(HALVINGS):

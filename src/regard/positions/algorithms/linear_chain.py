@@ -1,5 +1,7 @@
 """Linear chains: the sum over all labellings of a sequence, and its gradient, by dynamic programming."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -103,7 +105,7 @@ def sample(
     tensor([0, 0, 0])
     """
     rows = flat(nodes, transitions, present)
-    noise = torch.rand((len(rows[0]), shape.numel(), nodes.shape[-2]), dtype=torch.float64, device=nodes.device)
+    noise = torch.rand((len(rows[0]), math.prod(shape), nodes.shape[-2]), dtype=torch.float64, device=nodes.device)
     found = (find_road((sample,), *rows, noise) or plain_sample)(*rows, noise)
     return found.movedim(1, 0).reshape(*shape, *present.shape)
 
@@ -112,7 +114,7 @@ def flat(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, T
     """The same with all batch dimensions as one."""
     if nodes.dim() == 3:
         return nodes, transitions, present
-    rows, length, states = nodes.shape[:-2].numel(), *nodes.shape[-2:]
+    rows, length, states = math.prod(nodes.shape[:-2]), *nodes.shape[-2:]
     return (
         nodes.reshape(rows, length, states),
         transitions.reshape(rows, states, states),
@@ -149,7 +151,7 @@ def plain_marginals(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tens
 def plain_label_means(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
     """The plain road: the first of all marginals."""
     found = plain_marginals(nodes, transitions, present)
-    return found[..., : nodes.shape[-2:].numel()].unflatten(-1, nodes.shape[-2:])
+    return found[..., : math.prod(nodes.shape[-2:])].unflatten(-1, nodes.shape[-2:])
 
 
 def plain_segment_means(scores: Tensor, stay: Tensor, present: Tensor) -> Tensor:

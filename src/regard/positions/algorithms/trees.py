@@ -1,5 +1,6 @@
 """Dependency trees: the sum over all trees of a sentence, and its gradient, projective and not."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from regard.kernels.registry import find_road
 from regard.positions.algorithms.recurrence import NEVER
-from regard.positions.base import INFINITY
+from regard.positions.base import INFINITY, take
 
 Choose = Callable[[int, Tensor], Tensor]
 
@@ -69,7 +70,7 @@ def sample(
             [0]])
     """
     rows, present_rows = _rows(scores, present)
-    numbers = len(rows), sample_shape.numel(), 2 * scores.shape[-1]
+    numbers = len(rows), math.prod(sample_shape), 2 * scores.shape[-1]
     uniform = torch.rand(numbers, dtype=torch.float64, device=scores.device)
     given = rows, present_rows, uniform, projective, single_root
     found = (find_road((sample,), *given) or plain_sample)(*given)
@@ -78,7 +79,7 @@ def sample(
 
 def _rows(scores: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     *batch, words = present.shape
-    rows = torch.Size(batch).numel()
+    rows = math.prod(batch)
     return scores.reshape(rows, words, words), present.reshape(rows, words)
 
 
@@ -103,7 +104,7 @@ def plain_marginals(scores: Tensor, present: Tensor, projective: bool, single_ro
 def inside(scores: Tensor, present: Tensor, single_root: bool) -> Tensor:
     """log Z of projective trees: the present words are a row of contiguous trees, one if there is a single root."""
     order = present.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
-    scores = scores.take_along_dim(order.unsqueeze(-1), -2).take_along_dim(order.unsqueeze(-2), -1)
+    scores = take(take(scores, order.unsqueeze(-1), -2), order.unsqueeze(-2), -1)
     to_left, to_right = _spans(scores)
     nothing = torch.zeros_like(scores.sum((-1, -2)))
     roots, totals = [], [nothing]
@@ -111,7 +112,7 @@ def inside(scores: Tensor, present: Tensor, single_root: bool) -> Tensor:
         before = torch.stack([nothing, *[nothing + NEVER] * word] if single_root else totals, -1)
         roots.append(_combined(before, to_left[..., word, : word + 1]) + root)
         totals.append(_combined(torch.stack(roots, -1), to_right[..., word, : word + 1]))
-    return torch.stack(totals, -1).take_along_dim(present.sum(-1, keepdim=True), -1).squeeze(-1)
+    return torch.stack(totals, -1).gather(-1, present.sum(-1, keepdim=True)).squeeze(-1)
 
 
 def _spans(arcs: Tensor) -> tuple[Tensor, Tensor]:
