@@ -168,7 +168,8 @@ ERRORS = {
     "mask of keys": (dict(mask=(2, 3, 5)), r"mask expected the shape.*got \(2, 3, 5\)"),
     "mask of batch": (dict(mask=(3, 3, 4)), r"mask expected the shape.*got \(3, 3, 4\)"),
     "mask of queries": (dict(mask=(2, 2, 4)), r"mask expected 3 queries or 1, but got \(2, 2, 4\)"),
-    "mask of queries without batch": (dict(mask=(2, 4)), r"mask expected 3 queries or 1, but got \(2, 2, 4\)"),
+    "mask of queries without batch": (dict(mask=(5, 4)), r"mask expected 3 queries or 1, but got \(2, 5, 4\)"),
+    "mask of keys or of queries": (dict(mask=(2, 4)), r"mask expected a shape that can be told apart.*got \(2, 4\)"),
 }
 
 

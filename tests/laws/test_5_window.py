@@ -1,6 +1,5 @@
 """Law 5 for windows that compute only their band: the same distribution, reads and gradients as by all the scores."""
 
-from functools import partial
 
 import examples
 import pytest
@@ -148,9 +147,13 @@ def test_the_mean_by_tiles_or_from_all_places(queries, places, radius, mask: str
     for start in (None, 2, torch.tensor([1, places + radius + 3])):
         for score in ("scaled_dot", "cosine", "bilinear"):
             attention = rg.Attention(SCORES[score](), rg.local(radius))
-            contexts = lambda query, keys, values: attention.double()(  # noqa: E731
-                query, attention.prepare(keys, values, allowed), rg.State(over=start)  # noqa: B023
-            ).context
+            contexts = lambda query, keys, values: (
+                attention.double()(
+                    query,
+                    attention.prepare(keys, values, allowed),
+                    rg.State(over=start),  # noqa: B023
+                ).context
+            )
             check_road(lambda dtype: contexts, *arguments(places, queries, torch.float64))  # noqa: B023
 
 

@@ -77,9 +77,7 @@ def _backward_scores(
     return _forward_means(grad, keys, first), _spread(grad, query, first, keys)
 
 
-def _backward_means(
-    grad: Tensor, weights: Tensor, values: Tensor, first: Tensor, out: Tensor
-) -> tuple[Tensor, Tensor]:
+def _backward_means(grad: Tensor, weights: Tensor, values: Tensor, first: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
     return _forward_scores(grad, values, first, weights[0, 0]), _spread(weights, grad, first, values)
 
 

@@ -57,7 +57,7 @@ def run_mean(
 def tile_size(queries: int, radius: int) -> int:
     """How many queries each tile has, of which the last may lack some."""
     tiles = -(-queries // sorted((*TILES, radius))[1])
-    return -(-queries // max(1, tiles))
+    return -(-queries // tiles) if tiles else 1
 
 
 def _tiled(rows: Tensor, size: int) -> Tensor:
