@@ -89,8 +89,8 @@ def ours(radius: int, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 def peers(places: int, radius: int, queries: int) -> dict[str, Call]:
     """Who computes the same, and PyTorch's attention to everything."""
-    found = {"dense mask": partial(masked, radius, None if queries == 1 else inside(places, radius, queries))}
-    found["everything"] = scaled_dot_product_attention
+    mask = None if queries == 1 else inside(places, radius, queries)
+    found: dict[str, Call] = {"dense mask": partial(masked, radius, mask), "everything": scaled_dot_product_attention}
     if queries > 1 and (places, radius) in FLEX:
         found["flex attention"] = flexed(places, radius)
     return found
@@ -124,7 +124,7 @@ def flexed(places: int, radius: int) -> Call:
 def products(query: Tensor, windows: Tensor, times: int) -> None:
     """The products of each query (Q, D, 1) with its window (Q, w, D), and of weights with it."""
     for _ in range(times):
-        (windows @ query).mT @ windows
+        torch.bmm(torch.bmm(windows, query).mT, windows)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ class MovingWindow:
     radius: int
 
     def __call__(self, scores: Scores, mask: Mask = None) -> OneHot:
-        inside, mask = self.inside(*scores.shape[-2:], scores.device), checked(mask, scores.shape)
+        queries, places = scores.shape[-2:]
+        inside, mask = self.inside(queries, places, scores.device), checked(mask, scores.shape)
         return OneHot(scores=masked(scores, inside if mask is None else inside & mask))
 
     def inside(self, queries: int, places: int, device: torch.device) -> Bool[Tensor, "*B Q K"]:
