@@ -97,3 +97,27 @@ def test_compiles_whole(alpha: float):
 def test_a_target_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"target expected the shape \(2,\), but got \(3,\)\."):
         rg.entmax_loss(torch.zeros(2, 4), torch.zeros(3, dtype=torch.long), 1.5)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_an_ignored_label_has_no_loss_and_no_gradient(alpha: float):
+    scores, target = given()
+    scores[3] = torch.nan
+    scores.requires_grad_()
+    target[2:5] = -100
+    losses = rg.entmax_loss(scores, target, alpha)
+    (gradient,) = torch.autograd.grad(losses.sum(), scores)
+    assert (losses[2:5] == 0).all() and (gradient[2:5] == 0).all() and gradient.isfinite().all()
+    kept = target != -100
+    assert_close(losses[kept], rg.entmax_loss(scores[kept], target[kept], alpha))
+    assert_close(rg.entmax_loss(scores, target.where(kept, 7), alpha, ignore_index=7)[2:5], losses[2:5])
+    assert_close(rg.sparsemax_loss(scores, target, -100), rg.entmax_loss(scores, target, 2.0))
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("label", [-1, 9, -101])
+def test_a_label_that_is_none_is_refused(label: int):
+    scores, target = given()
+    target[5] = label
+    with pytest.raises(ValueError, match=rf"target expected labels from 0 to 8, but got {label}\."):
+        rg.sparsemax_loss(scores, target)

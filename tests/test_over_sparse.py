@@ -1,6 +1,8 @@
 """The sparse mappings against the entmax package, in float64, and where that package fails."""
 
 import math
+from contextlib import nullcontext
+from unittest import mock
 
 import entmax
 import pytest
@@ -9,6 +11,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
+import regard as rg
+from regard.kernels import registry
 from regard.over.sparse import entmax_weights, plain_weights, sparsemax_weights
 
 ALPHAS = (1.0, 1.01, 1.1, 1.3, 1.5, 1.8, 1.99, 2.0, 2.3, 3.0)
@@ -200,3 +204,21 @@ def test_weights_sum_to_one_up_to_the_largest_alpha(alpha: float, scale: float, 
     scores = scale * torch.randn(500, 64, dtype=dtype)
     for weights in (entmax_weights(scores, alpha), plain_weights(scores, alpha)):
         assert_close(weights.sum(-1), torch.ones(500, dtype=dtype), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("alpha", [1.01, 1.5, 2.0, 2.2, 3.0, 4.0, 5.0])
+@pytest.mark.parametrize("spread", [0.0, 1e-7, 1.0])
+def test_gradients_are_finite_where_places_lie_outside_of_the_support(alpha: float, spread: float, dtype: torch.dtype):
+    """Equal and nearly equal scores beside masked ones, by a fixed and a learned alpha, by the kernel and without."""
+    for places, allowed in ((300, 246), (9, 1), (7, 0)):
+        scores = (spread * torch.randn(2, places, dtype=dtype)).requires_grad_()
+        learned = torch.nn.Parameter(torch.tensor(alpha, dtype=dtype))
+        for over in (rg.entmax(learned), rg.entmax(min(alpha, 4.0))):
+            for road in (nullcontext(), mock.patch.dict(registry._ROADS, clear=True)):
+                with road:
+                    weights = over(scores, torch.arange(places) < allowed).mean
+                gradients = torch.autograd.grad(weights[0, 0] + weights[1, -1], [scores, learned], allow_unused=True)
+                assert_close(weights.sum(-1), torch.full_like(weights[:, 0], float(allowed > 0)), rtol=1e-3, atol=1e-3)
+                assert all(each is None or each.isfinite().all() for each in gradients)
+                assert (gradients[0][:, allowed:] == 0).all()

@@ -38,8 +38,8 @@ def entmax_loss(
     al. 2019, equation 9; Blondel, Martins and Niculae 2020, definition 1): the cross-entropy at alpha 1.
 
     It is convex, with the gradient p - y in the scores. A row of -inf has no loss, nor has one whose target is
-    `ignore_index`: their mean is losses[target != ignore_index].mean(). `alpha` as in `entmax_weights`, in shape (*B, 1)
-    if a tensor. Time O(K).
+    `ignore_index`: the mean of the others is losses[target != ignore_index].mean(). `alpha` as in `entmax_weights`, in
+    shape (*B, 1) if a tensor. Time O(K).
 
     Raises what `entmax_weights` raises, and ValueError for a target of another shape, or of a label that is none of the
     K (which is not looked for while compiling).

@@ -65,7 +65,7 @@ def document(queries: Int[Tensor, "*B Q"], keys: Int[Tensor, "*B K"] | None = No
 
 def checked(mask: Any, scores: Sequence[int]) -> Any:
     """The mask, if it is one for scores of this shape, (*B, Q, K): bool, with as many dimensions, each of their size or
-    of one, or (Q, K); or None. What is checked at every door.
+    of one, or (Q, K), or (K,); or None. What every over checks.
 
     Raises TypeError unless it is a tensor of bool, and ValueError for another shape; also for (B, K) where the scores
     are (B, B, K): it may be (Q, K), or the padding of each row.
@@ -77,7 +77,7 @@ def checked(mask: Any, scores: Sequence[int]) -> Any:
         return None
     *batch, queries, places = scores
     _check_bool(mask)
-    _check_shape(mask, (*batch, queries, places) if mask.dim() != 2 else (queries, places), batch)
+    _check_shape(mask, scores if mask.dim() > 2 else (queries, places)[-mask.dim() :], batch)
     return mask
 
 

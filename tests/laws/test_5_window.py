@@ -1,6 +1,5 @@
 """Law 5 for windows that compute only their band: the same distribution, reads and gradients as by all the scores."""
 
-
 import examples
 import pytest
 import torch
@@ -38,15 +37,15 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Contexts(nn.Module):
-    def __init__(self, score: str, window: str, mask: Tensor | None = None, read=rg.mean):
+    def __init__(self, score: str, window: str, mask: Tensor | None = None, read=rg.mean, state=None):
         super().__init__()
-        self.attention, self.mask = rg.Attention(SCORES[score](), WINDOWS[window](), read), mask
+        self.attention, self.mask, self.state = rg.Attention(SCORES[score](), WINDOWS[window](), read), mask, state
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         return self.attend(query, keys, values).context
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor) -> rg.Attended:
-        return self.attention(query, self.attention.prepare(keys, values, self.mask))
+        return self.attention(query, self.attention.prepare(keys, values, self.mask), self.state)
 
 
 def arguments(places: int, queries: int = 3, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -144,15 +143,9 @@ def test_the_mean_by_tiles_or_from_all_places(queries, places, radius, mask: str
     }[mask]
     for start in (None, 2, torch.tensor([1, places + radius + 3])):
         for score in ("scaled_dot", "cosine", "bilinear"):
-            attention = rg.Attention(SCORES[score](), rg.local(radius))
-            contexts = lambda query, keys, values: (
-                attention.double()(
-                    query,
-                    attention.prepare(keys, values, allowed),
-                    rg.State(over=start),  # noqa: B023
-                ).context
-            )
-            check_road(lambda dtype: contexts, *arguments(places, queries, torch.float64))  # noqa: B023
+            model = Contexts(score, "local-m", allowed, state=rg.State(over=start))
+            model.attention.over = rg.local(radius)
+            check_road(model.to, *arguments(places, queries, torch.float64))
 
 
 def test_the_context_of_a_mean_forms_no_scores(monkeypatch: pytest.MonkeyPatch):

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from regard.masks import checked
 from regard.over.mappings import Mask, Over, Scores, masked
 from regard.positions import Alignment, Chunkwise, Positions
 from regard.positions.base import INFINITY, read_places
@@ -63,7 +64,7 @@ class monotonic(nn.Module):
 
     def _aligned(self, scores: Tensor, within: Tensor, mask: Mask, start: Tensor | None) -> Alignment:
         start = None if start is None else start.expand(*scores.shape[:-2], -1)
-        scores = masked(scores + self.bias, mask)
+        scores = masked(scores + self.bias, checked(mask, scores.shape))
         if self.chunk == 1:
             return Alignment(scores, start)
         return Chunkwise(scores, start, masked(within, scores != -INFINITY), self.chunk)

@@ -238,7 +238,7 @@ class Transformer(nn.Module):
         """The next T words after those whose vectors are given, (B, T, D)."""
         count, looks, pasts = words.shape[1], [], []
         words = words + waves(state.length, *words.shape[1:])
-        mask = rg.causal(count, device=words.device) if count > 1 else None
+        mask = rg.causal(count, device=words.device)[None] if count > 1 else None
         for layer, past, sentence in zip(self.decoder, state.pasts, state.sentences, strict=True):
             words, past, out = layer(words, mask, past, sentence)
             looks, pasts = [*looks, out], [*pasts, past]

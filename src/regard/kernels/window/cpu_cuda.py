@@ -49,16 +49,16 @@ def run_mean(
         inside = over.inside(queries, places, query.device)
         return sdpa.run(score, softmax, mean, query, keys, values, inside if mask is None else inside & mask)
     first = over.first(queries, query.device, size).expand(*query.shape[:-2], -1)  # (*B, N)
-    tiles = (window_rows(each, first, width) for each in (keys, values))  # (*B, N, width, D)
+    seen, read = (window_rows(each, first, width) for each in (keys, values))  # (*B, N, width, D)
     allowed = _allowed(window_places(first, width), size, places, mask)
-    context = sdpa.run(score, softmax, mean, _tiled(query, size), *tiles, allowed)[0]
+    context = sdpa.run(score, softmax, mean, _tiled(query, size), seen, read, allowed)[0]
     return context.flatten(-3, -2)[..., :queries, :], None, None
 
 
 def tile_size(queries: int, radius: int) -> int:
     """How many queries each tile has, of which the last may lack some."""
     tiles = -(-queries // sorted((*TILES, radius))[1])
-    return -(-queries // max(1, tiles))
+    return -(-queries // tiles) if tiles else 1
 
 
 def _tiled(rows: Tensor, size: int) -> Tensor:
