@@ -1,8 +1,7 @@
 """Where a trained model looked and where it failed: pictures and a page for one run, and the parts for a comparison."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from heapq import nlargest
 from itertools import islice
 from operator import itemgetter
@@ -16,64 +15,14 @@ from torch import Tensor, nn
 from regard.app.report.glances import read_learning
 from regard.app.report.matrix import Matrix
 from regard.app.report.report import Look, Picture, Report, write_report
+from regard.app.training import evaluation
 from regard.app.training import run as runs
+from regard.app.training.run import OpenedRun
 
 SHOWN = 12  # images or sentences on a page
 WORST = 10  # of those that were answered worst
 
 Seen = Look | list[Picture]
-
-
-def open_run(run: Path, data: str = "") -> tuple[ModuleType, Any, nn.Module, Any]:
-    """(recipe, config, model, splits) of a run; of other data than it was trained on, if that is given: if the recipe
-    has a `fitted`, which makes splits fit the weights, the run's own data need not be there."""
-    if not data:
-        recipe, config, splits, model = runs.open_run(run)
-        return recipe, config, model, splits
-    recipe, config = runs.read_config(run)
-    config = replace(config, data=data)
-    if not hasattr(recipe, "fitted"):
-        return recipe, config, runs.load(run)[2], recipe.data(config)
-    weights = runs.read_weights(run)
-    splits = recipe.fitted(recipe.data(config), weights)
-    return recipe, config, runs.filled(recipe.Model(config, splits), weights, run), splits
-
-
-@torch.no_grad()
-def results(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Iterator[dict[str, Tensor]]:
-    """What the recipe says of each example of a split, a batch at a time; chance is the same each time."""
-    model.eval()
-    for number, indices in enumerate(torch.arange(len(split)).split(batch)):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(number)
-            values = recipe.evaluate(model, split.batch(indices, None))
-        yield values
-
-
-def evaluate(run: Path, data: str) -> dict[str, float]:
-    """The averages over the test split of other data than a run was trained on: {"test_error": 0.05}."""
-    recipe, config, model, splits = open_run(run, data)
-    means = averages(recipe, model, splits.test, config.batch)
-    return {f"test_{name}": value for name, value in means.items()}
-
-
-def averages(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> dict[str, float]:
-    """The averages over a split of what the recipe says of each example."""
-    parts = list(results(recipe, model, split, batch))
-    values = {name: torch.cat([part[name].double() for part in parts]) for name in parts[0]}
-    return concluded(recipe, {name: (each.sum().item(), float(len(each))) for name, each in values.items()})
-
-
-def concluded(recipe: ModuleType, sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """What the sums over a split and the numbers of what was summed say: means, unless the recipe has a `conclude` of
-    its own, as for a figure that is no mean.
-
-    >>> concluded(ModuleType("recipe"), {"error": (2.0, 8.0)})
-    {'error': 0.25}
-    """
-    if hasattr(recipe, "conclude"):
-        return recipe.conclude(sums)
-    return {name: total / count for name, (total, count) in sums.items()}
 
 
 @torch.no_grad()
@@ -84,28 +33,30 @@ def look(recipe: ModuleType, model: nn.Module, split: Any, indices: Tensor) -> A
         return recipe.look(model.eval(), split.batch(indices, None))
 
 
-def failures(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Any:
+def failures(opened: OpenedRun, split: Any) -> Any:
     """Where it looked on the first examples that it answered wrongly, or if the recipe says of each its `badness`, on
     the worst of all; None if no answer is wrong."""
-    wrong = _wrong(recipe, model, split, batch)
+    recipe, wrong = opened.recipe, _wrong(opened, split)
     worst = nlargest(WORST, wrong, itemgetter(0)) if hasattr(recipe, "badness") else islice(wrong, SHOWN)
     indices = [number for _, number in worst]
-    return look(recipe, model, split, torch.tensor(indices)) if indices else None
+    return look(recipe, opened.model, split, torch.tensor(indices)) if indices else None
 
 
-def _wrong(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Iterator[tuple[Any, int]]:
+def _wrong(opened: OpenedRun, split: Any) -> Iterator[tuple[Any, int]]:
     """How bad each wrong answer is, and the number of its example."""
-    for n, values in enumerate(results(recipe, model, split, batch)):
+    recipe = opened.recipe
+    for indices, values in evaluation.results(opened, split):
         badness = recipe.badness(values) if hasattr(recipe, "badness") else values["error"]
-        yield from ((badness[i], n * batch + i) for i in values["error"].nonzero().flatten().tolist())
+        yield from ((badness[i], int(indices[i])) for i in values["error"].nonzero().flatten().tolist())
 
 
 def show(run: Path, folder: Path, data: str = "") -> list[Path]:
     """Writes the pictures of a run and its report.html to a folder, on the first of the test split; returns what it
     wrote."""
-    recipe, config, model, splits = open_run(run, data)
+    opened = runs.open_run(run, data)
+    recipe, _, splits, model = opened
     seen = look(recipe, model, splits.test, torch.arange(min(SHOWN, len(splits.test))))
-    failed = failures(recipe, model, splits.test, config.batch)
+    failed = failures(opened, splits.test)
     page = Report(
         title=f"Where {run.name} looked",
         question=sentence(recipe),

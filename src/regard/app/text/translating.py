@@ -15,6 +15,7 @@ from regard.app.text import decoding
 from regard.app.text.vocabulary import END, vocabulary
 from regard.app.training import run as runs
 from regard.app.training.errors import Failure
+from regard.app.training.weights import filled
 
 SUBWORDS = 10_000
 """Subwords of the sentences that are translated together."""
@@ -33,7 +34,7 @@ def restored(run: Path) -> Any:
         raise Failure(f"{runs.files(run)[1]} has no vocabulary, which the weights of a translator come with.")
     spelling = vocabulary(bytes(weights["spelling"].tolist()).decode(errors="replace"))
     nothing = Pairs([], [], spelling)
-    return runs.filled(recipe.Model(config, Splits(nothing, nothing, nothing, "")), weights, run)
+    return filled(recipe.Model(config, Splits(nothing, nothing, nothing, "")), weights, runs.files(run)[1])
 
 
 @torch.no_grad()
