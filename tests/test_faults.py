@@ -19,13 +19,14 @@ from tiny_run import ENVIRONMENT, contents, send_at
 
 from regard.app.training import loop
 from regard.app.training import run as runs
-from regard.app.training.checkpoints import read_checkpoint
+from regard.app.training.checkpoints import read_checkpoint, write_checkpoint
 from regard.app.training.config import claim
 from regard.app.training.errors import Failure
 from regard.app.training.evaluation import evaluate
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train
 from regard.app.training.run import best_row, locked, open_run, read_config, read_metrics, write, write_metrics
+from regard.app.training.weights import digest, read_weights
 
 CONFIG = tiny_recipe.Config()
 QUIET = Fit(accelerator="cpu", progress="none")
@@ -116,11 +117,15 @@ class TestLossThatIsNotFinite:
         )
 
 
+def full():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 class TestFullDisk:
-    def test_a_file_is_written_whole_or_not_at_all(self, tmp_path):
+    def test_a_file_is_written_whole_or_not_at_all(self, tmp_path, monkeypatch):
         path = tmp_path / "last.ckpt"
         write(path, b"old")
-        (tmp_path / ".last.ckpt.draft").symlink_to("/dev/full")  # a device on which every write finds no space
+        after_fsyncs(monkeypatch, 0, full)
         with pytest.raises(Failure) as caught:
             write(path, b"new" * 10_000)
         assert str(caught.value) == (
@@ -131,9 +136,6 @@ class TestFullDisk:
 
     @pytest.mark.parametrize("count", [9, 11, 13])  # the weights, the checkpoint, the metrics of the second epoch
     def test_training_stops_and_goes_on_once_there_is_space(self, whole, tmp_path, monkeypatch, count):
-        def full():
-            raise OSError(errno.ENOSPC, "No space left on device")
-
         run = tmp_path / "run"
         with monkeypatch.context() as patch:
             after_fsyncs(patch, count, full)
@@ -213,7 +215,7 @@ class TestExistingRun:
 
     def test_a_file_in_the_place_of_the_folder(self, tmp_path):
         (tmp_path / "run").write_text("")
-        assert fails(tmp_path / "run") == f"{tmp_path / 'run'} cannot be used as the folder of a run (File exists)."
+        assert fails(tmp_path / "run") == f"{tmp_path / 'run'} cannot be used as a folder (File exists)."
 
     def test_metrics_that_lag_behind_the_checkpoint_are_made_good(self, whole, tmp_path, monkeypatch):
         run = tmp_path / "run"
@@ -269,16 +271,84 @@ class TestDamagedRun:
         return tmp_path / "run"
 
     def test_a_checkpoint_cannot_run_code(self, run, tmp_path):
-        torch.save({"state_dict": Bomb(tmp_path / "hit")}, run / "last.ckpt")
-        assert fails(run).startswith(f"{run / 'last.ckpt'} is damaged, or holds what could run code (")
+        for path in (run / "last.ckpt", run / "previous.ckpt"):  # the second would be gone on from, without its digest
+            torch.save({"run": {}, "model": Bomb(tmp_path / "hit")}, path)
+        assert fails(run).startswith(f"{run / 'last.ckpt'} is damaged, or holds what could run code (ValueError)")
+        for _ in range(2):
+            write_checkpoint(run, {"run": {}, "model": Bomb(tmp_path / "hit")})
+        assert fails(run).startswith(f"{run / 'last.ckpt'} is damaged, or holds what could run code (UnpicklingError)")
         assert not (tmp_path / "hit").exists()
-        torch.load(run / "last.ckpt", weights_only=False)["state_dict"].close()
+        torch.load(run / "last.ckpt", weights_only=False)["model"].close()
         assert (tmp_path / "hit").exists()  # it would have gone off
 
-    @pytest.mark.parametrize("size", [0, 1000])
-    def test_a_truncated_checkpoint(self, run, size):
+    @pytest.mark.parametrize("size", [0, 20, 1000])
+    def test_after_a_truncated_checkpoint_the_one_before_goes_on(self, whole, run, size, capfd):
         os.truncate(run / "last.ckpt", size)
+        train(tiny_recipe, CONFIG, run, QUIET)
+        assert contents(run) == contents(whole)
+        damaged = (
+            f"{run / 'last.ckpt'} is damaged, or holds what could run code (ValueError): nothing was loaded from it."
+        )
+        assert capfd.readouterr().err == (
+            f"warning: {damaged} Training goes on from previous.ckpt, which was saved before it.\n"
+        )
+
+    @pytest.mark.parametrize("size", [0, 1000])
+    def test_two_truncated_checkpoints(self, run, size):
+        for name in ("last.ckpt", "previous.ckpt"):
+            os.truncate(run / name, size)
         assert fails(run).startswith(f"{run / 'last.ckpt'} is damaged, or holds what could run code (")
+
+    def test_no_bit_of_a_checkpoint_can_rot_unseen(self, run):
+        path = run / "last.ckpt"
+        data = path.read_bytes()
+        for place in range(0, len(data), len(data) // 97):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+            with pytest.raises(Failure, match="is damaged"):
+                read_checkpoint(path)
+        path.write_bytes(data)
+        assert read_checkpoint(path)["step"] == 9
+
+    def test_no_bit_of_the_weights_can_rot_unseen(self, run):
+        path = run / "model.safetensors"
+        data, true, refused = path.read_bytes(), digest(read_weights(run)), 0
+        for place in range(0, len(data), 3):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+            try:
+                assert digest(read_weights(run)) == true, "a bit of what says the digest"
+            except Failure as failure:
+                refused += 1
+                assert f"{path} cannot be loaded: " in str(failure)  # noqa: PT017
+        assert refused > len(data) // 3 - 20
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "epoch,step,valid_error\n2,6,0.5\n",
+            "epoch,step,valid_error\n1,6,half\n",
+            "epoch,step,valid_error\n1,6\n",
+            "epoch,step,valid_error\n1,6,0.5,0.5\n",
+            "epoch,step,valid_error\n1,6,0.5\n2,12\n",
+            'epoch,step,valid_error\n1,6,"0.5\n',
+            "precious\n",
+            "\n\n1,2\n",
+            "epoch,step,valid_error\n1,6,0.5\x00\n",
+            "epoch,step,valid_error\n1,6,0.\xff5\n",
+        ],
+    )
+    def test_damaged_metrics(self, whole, run, text, capfd):
+        path = run / "metrics.csv"
+        path.write_bytes(text.encode("latin-1"))
+        with pytest.raises(Failure, match=r"metrics\.csv is damaged: "):
+            read_metrics(run)
+        train(tiny_recipe, CONFIG, run, QUIET)
+        said = capfd.readouterr().err
+        assert said.startswith(f"warning: {path} is damaged: ") and said.endswith("as last.ckpt has its rows.\n")
+        assert contents(run) == contents(whole)
+        path.write_bytes(text.encode("latin-1"))
+        for name in ("last.ckpt", "previous.ckpt"):
+            (run / name).unlink()
+        assert fails(run).startswith(f"{path} is damaged: ")
 
     @pytest.mark.parametrize("name", ["os", "regard.app.cli", "../glimpse", 7])
     def test_a_configuration_cannot_choose_what_is_imported(self, run, name):
@@ -318,8 +388,14 @@ class TestDamagedRun:
         with pytest.raises(Failure, match=r"model.safetensors cannot be loaded: "):
             evaluate(run, fit=QUIET, recipe=tiny_recipe)
 
+    def test_lost_weights(self, run):
+        (run / "model.safetensors").unlink()
+        with pytest.raises(Failure, match=r"has lost model.safetensors: the command that trained it makes it anew\."):
+            open_run(run, recipe=tiny_recipe)
+
     def test_no_weights_yet(self, run):
         (run / "model.safetensors").unlink()
+        (run / "metrics.csv").unlink()
         with pytest.raises(Failure, match=r"has no model.safetensors yet: its first epoch has not ended\."):
             open_run(run, recipe=tiny_recipe)
 

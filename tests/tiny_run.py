@@ -5,6 +5,7 @@ to all processes during that step.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,18 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         command, env=ENVIRONMENT | environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+
+
+def whole_run(folders: pytest.TempPathFactory) -> Path:
+    """A run that was never interrupted, in a folder of its own."""
+    run = folders.mktemp("runs") / "whole"
+    train(tiny_recipe, tiny_recipe.Config(), run, Fit(accelerator="cpu", progress="none"))
+    return run
+
+
+def copied(run: Path, target: Path) -> Path:
+    """A copy of a run."""
+    return Path(shutil.copytree(run, target))
 
 
 def contents(run: Path) -> dict[str, Any]:

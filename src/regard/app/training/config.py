@@ -1,6 +1,5 @@
 """config.yaml: the recipe of a run and its configuration, written once, compared ever after, and read without trust."""
 
-import math
 import os
 from dataclasses import asdict
 from importlib import import_module
@@ -94,12 +93,17 @@ def strangeness(found: Fields, ours: Fields) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses aliases, of which nine lines can make a list of a billion."""
+    """A safe loader that refuses aliases, of which nine lines can make a list of a billion, and deep nesting."""
+
+    depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has aliases (*), which a configuration does not need")
-        return super().compose_node(parent, index)
+        if self.check_event(yaml.AliasEvent) or self.depth > 9:
+            raise yaml.YAMLError("it has aliases (*) or lists in lists in lists, which a configuration does not need")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 class _Dumper(yaml.SafeDumper):
@@ -135,14 +139,17 @@ def _read_fields(run: Path) -> Fields:
         raise Failure(f"{config} cannot be read: {reason(error)}.") from error
     if not isinstance(fields, dict) or "recipe" not in fields:
         raise Failure(f"{config} should name a recipe and the fields of its configuration, but does not.")
-    if not _ascending([*fields.get("extended", []), fields.get("epochs", math.inf)]):
+    if not _ascending(fields.get("extended", []), fields.get("epochs")):
         raise Failure(f"{config} should list under extended the epochs before the last, but does not.")
     return fields
 
 
-def _ascending(epochs: list[Any]) -> bool:
-    whole = all(isinstance(epoch, int) and epoch > 0 for epoch in epochs[:-1])
-    return whole and all(before < after for before, after in pairwise(epochs))
+def _ascending(before: Any, last: Any) -> bool:
+    """Whether these are epochs, the last of which is checked with the rest of the configuration."""
+    if not isinstance(before, list) or any(type(epoch) is not int for epoch in before):
+        return False
+    epochs = [0, *before, *([last] if type(last) is int else [])]
+    return not before or all(earlier < later for earlier, later in pairwise(epochs))
 
 
 def read_config(run: Path, recipe: ModuleType | None = None) -> tuple[ModuleType, Any]:

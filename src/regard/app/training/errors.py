@@ -45,7 +45,8 @@ def reason(error: BaseException) -> str:
     >>> reason(ValueError("expected\\n  an int"))
     'expected an int'
     """
-    return " ".join(str(error).split()).removesuffix(".")
+    said = (isinstance(error, OSError) and error.strerror) or str(error)
+    return " ".join(said.split()).removesuffix(".")
 
 
 @contextmanager

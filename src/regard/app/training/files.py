@@ -1,5 +1,6 @@
 """Reading and writing the files of a run: whole or not at all, and nothing that a link in its folder points to."""
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -89,12 +90,12 @@ def read(path: Path, most: int | None = None) -> bytes:
     than `most` bytes."""
     with open(_regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)), "rb") as file:
         if most is not None and os.fstat(file.fileno()).st_size > most:
-            raise OSError(None, f"it is larger than {most} bytes")
+            raise OSError(errno.EFBIG, f"it is larger than {most} bytes")
         return file.read()
 
 
 def _regular(handle: int) -> int:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(None, "it is no ordinary file")
+        raise OSError(errno.EINVAL, "it is no ordinary file")
     return handle

@@ -17,13 +17,15 @@ def read_metrics(run: str | Path) -> list[Row]:
     path = Path(run) / "metrics.csv"
     try:
         table = csv.DictReader(io.StringIO(read(path).decode("ascii"), newline=""), strict=True)
-        rows = [{name: _number(value) for name, value in row.items() if value} for row in table]
+        rows = [{name: _number(value) for name, value in row.items() if value != ""} for row in table]
+        if list(table.fieldnames or [])[:2] not in ([], ["epoch", "step"]):
+            raise ValueError("its first columns should be epoch and step")
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
         raise Failure(f"{path} is damaged: {reason(error)}.") from error
-    if [row.get("epoch") for row in rows] != list(range(1, len(rows) + 1)) or len({len(row) for row in rows}) > 1:
-        raise Failure(f"{path} is damaged: it should have a full row for each epoch, from 1 on.")
+    if [row.get("epoch") for row in rows] != list(range(1, len(rows) + 1)):
+        raise Failure(f"{path} is damaged: it should have a row for each epoch, from 1 on.")
     return rows
 
 
