@@ -22,6 +22,7 @@ from regard.app.training import run as runs
 from regard.app.training.errors import Failure
 from regard.app.training.loop import Fit, evaluate, load, train
 from regard.app.training.run import best_row, claim, locked, read_config, read_metrics, write, write_metrics
+from regard.recipes.base import Metric
 
 CONFIG = tiny_recipe.Config()
 QUIET = Fit(accelerator="cpu", progress="none")
@@ -100,9 +101,9 @@ class TestLossThatIsNotFinite:
         assert fails(tmp_path) == f"{tmp_path} has no best epoch: valid_error was never a number."
 
     def test_a_metric_that_is_not_there(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(tiny_recipe, "WATCH", ("valid_bleu", "max"))
+        monkeypatch.setattr(tiny_recipe, "METRIC", Metric("valid_bleu", "max", "BLEU", 100.0))
         assert fails(tmp_path).startswith(
-            "the recipe watches valid_bleu, but the metrics are epoch, step, learning_rate,"
+            "the recipe's METRIC is valid_bleu, but the metrics are epoch, step, learning_rate,"
         )
 
 
@@ -175,7 +176,7 @@ class TestExistingRun:
         del before[whole / ".lock"]
         best = train(tiny_recipe, CONFIG, whole, Fit(accelerator="cpu"))
         assert capfd.readouterr().err == f"{whole} is already finished.\n"
-        assert best == best_row(read_metrics(whole), tiny_recipe.WATCH)
+        assert best == best_row(read_metrics(whole), tiny_recipe.METRIC)
         assert before == {path: path.stat().st_mtime_ns for path in whole.iterdir() if path.name != ".lock"}
 
     def test_another_configuration_is_refused(self, whole):

@@ -16,6 +16,7 @@ from regard.app.training.batches import Order
 from regard.app.training.errors import Failure, Interrupted
 from regard.app.training.loop import Batches, Fit, evaluate, load, train
 from regard.app.training.run import read_metrics
+from regard.recipes.base import Metric
 
 CONFIG = tiny_recipe.Config()  # three epochs of six steps
 QUIET = Fit(accelerator="cpu", progress="none")
@@ -248,7 +249,8 @@ def test_training_learns_and_from_shuffled_labels_it_does_not(tmp_path, monkeypa
 
 
 def test_the_best_weights_are_kept_and_evaluated(tmp_path, monkeypatch):
-    monkeypatch.setattr(tiny_recipe, "WATCH", ("train_average", "min"))  # which grows: the first epoch is the best
+    metric = Metric("train_average", "min", "an average")  # which grows: the first epoch is the best
+    monkeypatch.setattr(tiny_recipe, "METRIC", metric)
     best = train(tiny_recipe, CONFIG, tmp_path, QUIET)
     rows = read_metrics(tmp_path)
     assert best == rows[0] != rows[-1]

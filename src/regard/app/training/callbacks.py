@@ -18,6 +18,7 @@ from regard.app.report.glances import Glance, glances, write_learning
 from regard.app.training.errors import Failure, Interrupted, blaming_torchvision
 from regard.app.training.progress import Tell, say
 from regard.app.training.run import Row, best_row, finished, write, write_metrics
+from regard.recipes.base import Metric
 
 with blaming_torchvision():
     import lightning.pytorch as pl
@@ -57,8 +58,8 @@ class Keeper(pl.Callback):
     Interrupted once `stop` was called, and the step at hand is done, and everything is saved.
     """
 
-    def __init__(self, run: Path, watch: tuple[str, str], batches: Any):
-        self.run, self.watch, self.batches = run, watch, batches
+    def __init__(self, run: Path, metric: Metric, batches: Any):
+        self.run, self.metric, self.batches = run, metric, batches
         self.rows: list[Row] = []
         self.glances: list[Glance] = []
         self.sums: dict[str, float] = {}
@@ -78,6 +79,7 @@ class Keeper(pl.Callback):
             self._write(trainer)  # the files may be an epoch behind the checkpoint
 
     def on_train_batch_end(self, trainer: pl.Trainer, training: Any, outputs: Any, batch: Any, index: int) -> None:
+        training.recipe.after_step(training.model)
         self.steps.append(training.logs)
         last = index + 1 == trainer.num_training_batches
         if last or len(self.steps) >= PATIENCE.get(training.device.type, 10):
@@ -99,7 +101,7 @@ class Keeper(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(self.rows[-1], trainer.global_step)
         asked = trainer.strategy.reduce_boolean_decision(self.asked, all=False)
-        trainer.should_stop = finished(self.rows, training.config, self.watch)
+        trainer.should_stop = finished(self.rows, training.config, self.metric)
         if asked and not trainer.should_stop:
             self._interrupt(trainer)
 
@@ -138,9 +140,9 @@ class Keeper(pl.Callback):
             write_metrics(self.run, self.rows)
 
     def _warn(self, trainer: pl.Trainer, training: Any) -> None:
-        """Says once what the recipe finds wrong with the metrics of the epoch, if it has a function for that."""
-        warning = getattr(training.recipe, "warning", None)
-        if warning and not self.warned and trainer.is_global_zero and (sentence := warning(self.rows[-1])):
+        """Says once what the recipe finds wrong with the metrics of the epoch, if anything."""
+        sentence = training.recipe.warning(self.rows[-1])
+        if sentence and not self.warned and trainer.is_global_zero:
             self.warned = True
             say(f"warning: epoch {self.rows[-1]['epoch']}: {sentence}.")
 
@@ -149,7 +151,7 @@ class Keeper(pl.Callback):
         finite = all(weights.isfinite().all() for weights in trainer.lightning_module.parameters())
         if not trainer.strategy.reduce_boolean_decision(finite):
             raise Failure(f"a weight became infinite or nan by {_place(trainer)}: {self.saved}.")
-        if step == 0 and best_row(self.rows, self.watch) is self.rows[-1]:
+        if step == 0 and best_row(self.rows, self.metric) is self.rows[-1]:
             self._save_weights(trainer)
         self.batches.position = (epoch, step)
         trainer.save_checkpoint(self.run / "last.ckpt")
@@ -200,7 +202,7 @@ class Teller(pl.Callback):
     def _tell(self, trainer: pl.Trainer, training: Any) -> None:
         logs = {"epoch": trainer.current_epoch + 1.0, "train_loss": float(training.logs["loss"])}
         if self.keeper.rows:
-            watched = self.keeper.watch[0]
+            watched = self.keeper.metric.name
             logs[watched] = float(self.keeper.rows[-1][watched])
         self.tell(trainer.global_step / _steps(trainer), logs)
 

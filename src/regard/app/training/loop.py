@@ -23,12 +23,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from regard.app.report.looking import concluded
 from regard.app.training.batches import Loader, Order, mix, sow
 from regard.app.training.callbacks import Keeper, SafeCheckpoints, Teller, handle, heeding
 from regard.app.training.errors import Failure, blaming_torchvision, reason
 from regard.app.training.progress import Tell, bar, say
-from regard.app.training.run import Row, best_row, claim, finished, load, locked, open_run, read_metrics, recipe_name
+from regard.app.training.run import Row, best_row, claim, finished, load, locked, open_run, read_metrics
+from regard.recipes.base import Recipe, open_recipe
 
 with blaming_torchvision():
     import lightning.pytorch as pl
@@ -123,7 +123,7 @@ class Training(pl.LightningModule):
     averages over the latest split.
     """
 
-    def __init__(self, recipe: ModuleType, config: Any, model: nn.Module, steps: int = 0):
+    def __init__(self, recipe: Recipe, config: Any, model: nn.Module, steps: int = 0):
         super().__init__()
         self.recipe, self.config, self.model, self.steps = recipe, config, model, steps
         self.logs: dict[str, Tensor] = {}
@@ -157,37 +157,37 @@ class Training(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         reduce = self.trainer.strategy.reduce
         sums = {name: reduce(each.to(self.device), reduce_op="sum").tolist() for name, each in self._totals.items()}
-        self.means = concluded(self.recipe, sums)
+        self.means = self.recipe.conclude(sums)
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
 
-def train(recipe: ModuleType, config: Any, run: str | Path, fit: Fit | None = None) -> Row:
+def train(recipe: Recipe | ModuleType, config: Any, run: str | Path, fit: Fit | None = None) -> Row:
     """Trains a recipe into the folder `run`, or goes on with what is there; returns the best epoch's row of metrics.
 
     Raises Failure if the run is of another configuration or in use, the loss is not finite, a file cannot be written,
     or the machine has not what `fit` asks for; Interrupted if Ctrl-C or SIGTERM stopped it, with everything saved.
     """
-    run, fit = Path(run), fit or Fit()
+    recipe, run, fit = open_recipe(recipe), Path(run), fit or Fit()
     with ExitStack() as stack:
         if rank_zero_only.rank == 0:
             stack.enter_context(locked(run))
             claim(run, recipe, config)
         rows = read_metrics(run)
-        if not finished(rows, config, recipe.WATCH):
+        if not finished(rows, config, recipe.METRIC):
             rows = _train(recipe, config, run, fit)
         elif fit.progress == "bar":
             say(f"{run} is already finished.")
-    best = best_row(rows, recipe.WATCH)
+    best = best_row(rows, recipe.METRIC)
     if best is None:
-        raise Failure(f"{run} has no best epoch: {recipe.WATCH[0]} was never a number.")
+        raise Failure(f"{run} has no best epoch: {recipe.METRIC.name} was never a number.")
     return best
 
 
 def evaluate(
-    run: str | Path, split: str = "test", fit: Fit | None = None, recipe: ModuleType | None = None
+    run: str | Path, split: str = "test", fit: Fit | None = None, recipe: Recipe | ModuleType | None = None
 ) -> dict[str, int | float]:
     """The best model's averages over a split, train, valid or test: {"test_error": 0.05}.
 
@@ -196,7 +196,7 @@ def evaluate(
     """
     fit = fit or Fit()
     with computing(fit):
-        recipe, config, splits, model = open_run(Path(run), recipe)
+        recipe, config, splits, model = open_run(Path(run), open_recipe(recipe) if recipe else None)
         training = Training(recipe, config, model)
         batches = Batches(splits._replace(test=getattr(splits, split)), config.batch, config.seed, fit.workers)
         term = signal.getsignal(signal.SIGTERM)  # which Lightning would replace by what lets the evaluation go on
@@ -208,7 +208,7 @@ def evaluate(
     return {f"{split}_{name}": value for name, value in training.means.items()}
 
 
-def _train(recipe: ModuleType, config: Any, run: Path, fit: Fit) -> list[Row]:
+def _train(recipe: Recipe, config: Any, run: Path, fit: Fit) -> list[Row]:
     """The rows of metrics.csv, with training done."""
     with ExitStack() as stack:
         stack.enter_context(computing(fit))
@@ -217,8 +217,8 @@ def _train(recipe: ModuleType, config: Any, run: Path, fit: Fit) -> list[Row]:
         sow(mix(config.seed, "model"), torch.device("cpu"))
         steps = config.epochs * len(batches.order(splits.train, shuffled=True))
         training = Training(recipe, config, recipe.Model(config, splits), steps)
-        keeper, last = Keeper(run, recipe.WATCH, batches), run / "last.ckpt"
-        callbacks = [keeper, *_tellers(fit, keeper, stack, f"{recipe_name(recipe)} {run.name}", splits.describe)]
+        keeper, last = Keeper(run, recipe.METRIC, batches), run / "last.ckpt"
+        callbacks = [keeper, *_tellers(fit, keeper, stack, f"{recipe.name} {run.name}", splits.describe)]
         trainer = _trainer(fit, max_epochs=config.epochs, callbacks=callbacks, logger=_loggers(run))
         stack.enter_context(heeding(keeper))
         stack.enter_context(speaking_once(trainer))

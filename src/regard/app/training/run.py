@@ -3,7 +3,7 @@
     config.yaml         the recipe's name and its configuration, as run
     metrics.csv         one row an epoch: epoch, step, learning_rate, train_*, valid_*
     learning.json       where the model looked on one validation example after each epoch, of recipes with a `glance`
-    model.safetensors   the best weights and buffers by the recipe's WATCH
+    model.safetensors   the best weights and buffers by the recipe's METRIC
     last.ckpt           everything that training needs to go on, bit by bit as if it had never stopped
 
 Nothing that is read here can run code. File locks and the fsync of a folder are POSIX's.
@@ -17,15 +17,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
 
 from regard.app.training.errors import Failure, reason
+from regard.recipes import own_recipes
+from regard.recipes.base import Metric, Recipe, is_path, open_recipe
 
 Row = dict[str, int | float]
 
@@ -98,21 +97,12 @@ def _lock(run: Path, file: io.TextIOWrapper) -> None:
         file.flush()
 
 
-def recipe_name(recipe: ModuleType) -> str:
-    """The last part of the module's name: glimpse for regard.recipes.glimpse.
-
-    >>> recipe_name(ModuleType("regard.recipes.glimpse"))
-    'glimpse'
-    """
-    return recipe.__name__.rpartition(".")[2]
-
-
-def claim(run: Path, recipe: ModuleType, config: Any) -> None:
+def claim(run: Path, recipe: Recipe, config: Any) -> None:
     """Writes config.yaml, unless there is a checkpoint: that must be of this very recipe and configuration.
 
     Raises Failure naming the fields that differ, if there are any.
     """
-    text = yaml.safe_dump({"recipe": recipe_name(recipe), **asdict(config)}, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump({"recipe": recipe.source, **asdict(config)}, sort_keys=False, allow_unicode=True)
     if not (run / "last.ckpt").exists():
         write(run / "config.yaml", text.encode())
     elif different := _differences(_read_fields(run), yaml.safe_load(text)):
@@ -151,24 +141,30 @@ def _read_fields(run: Path) -> dict[str, Any]:
     return fields
 
 
-def read_config(run: Path, recipe: ModuleType | None = None) -> tuple[ModuleType, Any]:
+def read_config(run: Path, recipe: Recipe | None = None) -> tuple[Recipe, Any]:
     """The recipe of a run, regard's own of that name unless given, and the configuration that it was run with.
 
-    Raises Failure if there is no such run or recipe, or if the fields do not fit.
+    Raises Failure if there is no such run or recipe, if it is of a user's recipe that is not given, or if the fields do
+    not fit.
     """
     fields = _read_fields(run)
-    name = fields.pop("recipe")
+    name = str(fields.pop("recipe"))
     recipe = recipe or _find_recipe(run, name)
-    if name != recipe_name(recipe):
-        raise Failure(f"{run} is a run of the recipe {name}, not of {recipe_name(recipe)}.")
+    if Path(name).stem != recipe.name:
+        raise Failure(f"{run} is a run of the recipe {name!r}, not of {recipe.name}.")
     return recipe, _build_config(run, recipe.Config, fields)
 
 
-def _find_recipe(run: Path, name: object) -> ModuleType:
-    """The module regard.recipes.NAME, and no other: a file may choose among our recipes but not what is imported."""
-    if not (isinstance(name, str) and name.isidentifier() and find_spec(f"regard.recipes.{name}")):
+def _find_recipe(run: Path, name: str) -> Recipe:
+    """The recipe of that name that regard has, and no other: what a folder says may not choose what code is run."""
+    if is_path(name):
+        raise Failure(
+            f"{run} is of a recipe in a file, {name!r}, and what a folder says is never run: say yourself which file "
+            f"it is, by --recipe FILE."
+        )
+    if name not in own_recipes():
         raise Failure(f"{files(run)[0]} names the recipe {name!r}, which regard does not have.")
-    return import_module(f"regard.recipes.{name}")
+    return open_recipe(name)
 
 
 def _build_config(run: Path, config: type, fields: dict[str, Any]) -> Any:
@@ -214,43 +210,46 @@ def _number(text: str) -> int | float:
     return int(text) if text.isdigit() else float(text)
 
 
-def best_row(rows: list[Row], watch: tuple[str, str]) -> Row | None:
-    """The row with the least or the greatest of what is watched, ("valid_error", "min"); the first of equals.
+def best_row(rows: list[Row], metric: Metric) -> Row | None:
+    """The row with the best value of the metric; the first of equals.
 
     None if it is never a number. Raises Failure if there is no such column.
 
-    >>> best_row([{"epoch": 1, "valid_error": 0.5}, {"epoch": 2, "valid_error": 0.25}], ("valid_error", "min"))
+    >>> rows = [{"epoch": 1, "valid_error": 0.5}, {"epoch": 2, "valid_error": 0.25}]
+    >>> best_row(rows, Metric("valid_error", "min", "share of wrong answers"))
     {'epoch': 2, 'valid_error': 0.25}
     """
-    name, order = watch
+    name = metric.name
     if rows and name not in rows[-1]:
-        raise Failure(f"the recipe watches {name}, but the metrics are {', '.join(rows[-1])}.")
+        raise Failure(f"the recipe's METRIC is {name}, but the metrics are {', '.join(rows[-1])}.")
     known = [row for row in rows if not math.isnan(row[name])]
-    return {"min": min, "max": max}[order](known, key=lambda row: row[name], default=None)
+    return {"min": min, "max": max}[metric.better](known, key=lambda row: row[name], default=None)
 
 
-def finished(rows: list[Row], config: Any, watch: tuple[str, str]) -> bool:
+def finished(rows: list[Row], config: Any, metric: Metric) -> bool:
     """Whether training is: all epochs are there, or as many since the best one as a `patience` allows.
 
     >>> from types import SimpleNamespace as Config
     >>> rows = [{"epoch": 1, "valid_bleu": 30.0}, {"epoch": 2, "valid_bleu": 29.0}]
-    >>> [finished(rows, Config(epochs=8, patience=patience), ("valid_bleu", "max")) for patience in (1, 2)]
+    >>> metric = Metric("valid_bleu", "max", "distance to 100 of BLEU", perfect=100.0)
+    >>> [finished(rows, Config(epochs=8, patience=patience), metric) for patience in (1, 2)]
     [True, False]
     """
-    best, patience = best_row(rows, watch), getattr(config, "patience", config.epochs)
+    best, patience = best_row(rows, metric), getattr(config, "patience", config.epochs)
     return len(rows) >= config.epochs or (best is not None and len(rows) - best["epoch"] >= patience)
 
 
-def load(run: str | Path, recipe: ModuleType | None = None) -> tuple[ModuleType, Any, Any]:
+def load(run: str | Path, recipe: Recipe | None = None) -> tuple[Recipe, Any, Any]:
     """(recipe, config, model) of a run: the model with its best weights, in evaluation mode, on the CPU.
 
     Raises Failure if there is no such run, if it has no weights yet, or if they do not fit the model.
     """
-    recipe, config, _, model = open_run(Path(run), recipe)
-    return recipe, config, model
+    recipe, config = read_config(Path(run), recipe)
+    weights = read_weights(Path(run))
+    return recipe, config, filled(recipe.Model(config, recipe.known(config, weights)), weights, Path(run))
 
 
-def open_run(run: Path, recipe: ModuleType | None = None) -> tuple[ModuleType, Any, Any, Any]:
+def open_run(run: Path, recipe: Recipe | None = None) -> tuple[Recipe, Any, Any, Any]:
     """(recipe, config, splits, model): `load`, with the data that the model was built for."""
     recipe, config = read_config(run, recipe)
     weights, splits = read_weights(run), recipe.data(config)
