@@ -222,3 +222,10 @@ def test_a_truncated_picture_is_named_when_it_is_asked_for(tmp_path: Path, endin
 def test_an_impossible_canvas_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"^canvas must be one pixel or more, not 0$"):
         pictures(fill(tmp_path), canvas=0)
+
+
+def test_one_picture_is_read_as_those_of_a_split_are(tmp_path: Path):
+    fill(tmp_path, size=(40, 20))
+    splits = pictures(tmp_path, canvas=30)
+    one = folder.read_picture(splits.train.files[3], splits.shape)
+    assert torch.equal(one, splits.train.batch(torch.tensor([3]))["image"][0]) and one.shape == (1, 30, 30)

@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from regard.app.data.splits import Splits, count, hold_out
@@ -185,6 +185,21 @@ def decode(file: Path, shape: tuple[int, int, int]) -> UInt8[Tensor, "C Y X"]:
     except Exception as error:  # as above
         raise _unreadable(file, error) from error
     return torch.from_numpy(pixels).reshape(height, width, channels).permute(2, 0, 1)
+
+
+def read_picture(file: str | Path, shape: tuple[int, int, int]) -> Float[Tensor, "C Y X"]:
+    """The picture in a file as a model of images of `shape` expects it: what `Pictures` gives, in [0, 1].
+
+    Raises ValueError if it cannot be read.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("L", (40, 30), 255).save(Path(folder) / "white.png")
+    ...     read_picture(Path(folder) / "white.png", (1, 30, 40)).unique()
+    tensor([1.])
+    """
+    return decode(Path(file), shape).float().mul_(1 / 255)
 
 
 def _eight_bit(image: Any) -> Any:
