@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from regard.app.training import run as runs
-from regard.app.training.loop import Fit
+from regard.app.training.fabric import Fit
 from regard.recipes import glimpse
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"

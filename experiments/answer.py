@@ -28,9 +28,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from regard.app.report import looking
 from regard.app.training import run as runs
-from regard.app.training.loop import Fit
+from regard.app.training.evaluation import averages
+from regard.app.training.fabric import Fit
 from regard.recipes import answer
 
 RESULTS = Path(__file__).parent / "results" / "answer.json"
@@ -88,8 +88,8 @@ def do(job: Job, data: str, folder: Path) -> None:
 
 def test(run: Path) -> dict[str, float]:
     """What the test questions say of a run, in percent."""
-    recipe, config, splits, model = runs.open_run(run)
-    means = looking.averages(recipe, model, splits.test, config.batch)
+    opened = runs.open_run(run)
+    means = averages(opened, opened.splits.test)
     return {name: 100 * value for name, value in {"accuracy": 1 - means.pop("error"), **means}.items()}
 
 

@@ -30,7 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from regard.app.training import run as runs
-from regard.app.training.loop import Fit, evaluate
+from regard.app.training.evaluation import evaluate
+from regard.app.training.fabric import Fit
 from regard.recipes import parse
 
 HERE = Path(__file__).parent

@@ -26,9 +26,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from regard.app.report import looking
 from regard.app.training import run as runs
-from regard.app.training.loop import Fit
+from regard.app.training.evaluation import averages
+from regard.app.training.fabric import Fit
 from regard.recipes import glimpse
 
 HERE = Path(__file__).parent
@@ -92,8 +92,9 @@ def do(job: Job, data: str, folder: Path) -> None:
 
 def test(run: Path) -> dict[str, Any]:
     """What the test images say of a run: looking where the policy's mean is, and on average over sampled paths."""
-    recipe, config, splits, model = runs.open_run(run)
-    means = looking.averages(recipe, model, splits.test, config.batch)
+    opened = runs.open_run(run)
+    _, config, splits, model = opened
+    means = averages(opened, splits.test)
     found = {"error_percent": 100 * means["error"], "pixels_read": means["pixels"]}
     if config.attention == "hard":
         found["on_digit"] = means["on_digit"]

@@ -44,11 +44,11 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save
 
-from regard.app.report import looking
 from regard.app.report.matrix import Matrix
 from regard.app.text import translating
 from regard.app.training import run as runs
-from regard.app.training.loop import Fit
+from regard.app.training.evaluation import averages
+from regard.app.training.fabric import Fit
 from regard.recipes import translate
 
 HERE = Path(__file__).parent
@@ -129,8 +129,8 @@ def do(job: Job, data: Path, folder: Path, threads: int) -> None:
 
 def test(run: Path, job: Job, data: Path) -> dict[str, Any]:
     """What the test sentences say of a run, and of en-fr the links of the Hansards."""
-    recipe, config, splits, model = runs.open_run(run)
-    means = looking.averages(recipe, model, splits.test, config.batch)
+    opened = runs.open_run(run)
+    means, splits, model = averages(opened, opened.splits.test), opened.splits, opened.model
     written = translating.translated(model, splits.test.sources)
     found = {**judging.bleu(written, splits.test.targets, splits.test.tokenised), "bleu_greedy": means["bleu"]}
     found |= {"bleu_by_length": judging.by_length(splits.test, written), "perplexity": means["perplexity"]}

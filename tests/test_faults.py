@@ -17,12 +17,15 @@ import torch
 import yaml
 from tiny_run import ENVIRONMENT, contents, send_at
 
-from regard.app.training import callbacks as keeping
+from regard.app.training import loop
 from regard.app.training import run as runs
+from regard.app.training.checkpoints import read_checkpoint
+from regard.app.training.config import claim
 from regard.app.training.errors import Failure
-from regard.app.training.loop import Fit, evaluate, load, train
-from regard.app.training.run import best_row, claim, locked, read_config, read_metrics, write, write_metrics
-from regard.recipes.base import Metric
+from regard.app.training.evaluation import evaluate
+from regard.app.training.fabric import Fit
+from regard.app.training.loop import train
+from regard.app.training.run import best_row, locked, open_run, read_config, read_metrics, write, write_metrics
 
 CONFIG = tiny_recipe.Config()
 QUIET = Fit(accelerator="cpu", progress="none")
@@ -45,6 +48,12 @@ def fails(run: Path, config: tiny_recipe.Config = CONFIG, fit: Fit = QUIET, reci
     return str(caught.value)
 
 
+def used(best: runs.Row) -> str:
+    """What is said of the best epoch."""
+    chosen = f"epoch {best['epoch']}, the best (valid_error {best['valid_error']:.4g})"
+    return f"evaluate and predict use the weights of {chosen}.\n"
+
+
 def after_fsyncs(monkeypatch: pytest.MonkeyPatch, count: int, happen) -> None:
     """Has something happen when a file is to be brought to the disk, after it has been `count` times."""
     sync = os.fsync
@@ -60,16 +69,16 @@ class TestLossThatIsNotFinite:
             said
             == f"the loss became nan at step 15 of 18 (epoch 3 of 3): the last good checkpoint is {last} (step 12)."
         )
-        checkpoint = torch.load(last, weights_only=True)
-        assert checkpoint["state_dict"]["model.steps"] == 12
-        assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+        checkpoint = read_checkpoint(last)
+        assert checkpoint["model"]["model.steps"] == 12
+        assert all(value.isfinite().all() for value in checkpoint["model"].values())
         assert len(read_metrics(tmp_path)) == 2
 
     def test_an_accelerator_is_looked_at_less_often_and_the_step_is_named_all_the_same(self, tmp_path, monkeypatch):
-        monkeypatch.setitem(keeping.PATIENCE, "cpu", 4)
+        monkeypatch.setitem(loop.PATIENCE, "cpu", 4)
         said = fails(tmp_path, replace(CONFIG, poison=13))
         assert said.startswith("the loss became nan at step 14 of 18 (epoch 3 of 3): the last good")
-        assert torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]["model.steps"] == 12
+        assert read_checkpoint(tmp_path / "last.ckpt")["model"]["model.steps"] == 12
 
     def test_before_the_first_checkpoint(self, tmp_path):
         said = fails(tmp_path, replace(CONFIG, poison=0))
@@ -92,8 +101,8 @@ class TestLossThatIsNotFinite:
         monkeypatch.setattr(tiny_recipe, "loss", spoil)
         said = fails(tmp_path)
         assert said.startswith("a weight became infinite or nan by step 12 of 18 (epoch 2 of 3): the last good")
-        assert torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]["model.steps"] == 6
-        assert load(tmp_path, tiny_recipe)[2].linear.bias.isfinite().all()
+        assert read_checkpoint(tmp_path / "last.ckpt")["model"]["model.steps"] == 6
+        assert open_run(tmp_path, recipe=tiny_recipe).model.linear.bias.isfinite().all()
 
     def test_a_metric_that_is_never_a_number(self, tmp_path, monkeypatch):
         nowhere = {"error": torch.tensor([torch.nan])}
@@ -149,9 +158,9 @@ class TestFullDisk:
 def test_kill_9_in_the_middle_of_a_save_loses_no_more_than_that_epoch(whole, tmp_path):
     program = f"""if True:
         import os, signal, tiny_recipe
-        from regard.app.training import callbacks as keeping
-        from regard.app.training import run as runs
-        from regard.app.training.loop import Fit, train
+        from regard.app.training.fabric import Fit
+        from regard.app.training.loop import train
+from regard.recipes.base import Metric
         replace = os.replace
         def die(draft, path):
             if path.name == "last.ckpt" and path.exists():
@@ -164,7 +173,7 @@ def test_kill_9_in_the_middle_of_a_save_loses_no_more_than_that_epoch(whole, tmp
     killed = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, timeout=100)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "run" / ".last.ckpt.draft").stat().st_size == 1000
-    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 6
+    assert read_checkpoint(tmp_path / "run" / "last.ckpt")["step"] == 6
     train(tiny_recipe, CONFIG, tmp_path / "run", QUIET)
     assert contents(tmp_path / "run") == contents(whole)
     assert not list((tmp_path / "run").glob(".*.draft"))
@@ -175,7 +184,7 @@ class TestExistingRun:
         before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
         del before[whole / ".lock"]
         best = train(tiny_recipe, CONFIG, whole, Fit(accelerator="cpu"))
-        assert capfd.readouterr().err == f"{whole} is already finished.\n"
+        assert capfd.readouterr().err == f"{whole} is already finished.\n" + used(best)
         assert best == best_row(read_metrics(whole), tiny_recipe.METRIC)
         assert before == {path: path.stat().st_mtime_ns for path in whole.iterdir() if path.name != ".lock"}
 
@@ -276,13 +285,13 @@ class TestDamagedRun:
     def test_a_configuration_cannot_choose_what_is_imported(self, run, name):
         (run / "config.yaml").write_text(yaml.safe_dump({"recipe": name, "seed": 0}))
         with pytest.raises(Failure, match=r"config.yaml names the recipe .*, which regard does not have\."):
-            load(run)
+            open_run(run)
 
     def test_a_configuration_cannot_run_code(self, run, tmp_path):
         hit = tmp_path / "hit"
         (run / "config.yaml").write_text(f"recipe: !!python/object/apply:pathlib.Path.touch [{hit}]")
         with pytest.raises(Failure, match=r"config.yaml cannot be read: could not determine a constructor"):
-            load(run, tiny_recipe)
+            open_run(run, recipe=tiny_recipe)
         assert not hit.exists()
 
     @pytest.mark.parametrize(
@@ -297,7 +306,7 @@ class TestDamagedRun:
     def test_a_configuration_that_does_not_fit(self, run, text, why):
         (run / "config.yaml").write_text(text)
         with pytest.raises(Failure, match=f"config.yaml {why}"):
-            load(run, tiny_recipe)
+            open_run(run, recipe=tiny_recipe)
 
     def test_weights_of_another_model(self, run):
         tiny = ModuleType("tiny_recipe")
@@ -313,11 +322,11 @@ class TestDamagedRun:
     def test_no_weights_yet(self, run):
         (run / "model.safetensors").unlink()
         with pytest.raises(Failure, match=r"has no model.safetensors yet: its first epoch has not ended\."):
-            load(run, tiny_recipe)
+            open_run(run, recipe=tiny_recipe)
 
     def test_a_run_of_another_recipe(self, run):
-        with pytest.raises(Failure, match=r"is a run of the recipe tiny_recipe, not of runs\."):
-            load(run, runs)
+        with pytest.raises(Failure, match=r"is a run of the recipe tiny_recipe, not of run\."):
+            open_run(run, recipe=runs)
 
     def test_no_run(self, tmp_path):
         with pytest.raises(Failure, match=r"nowhere is not a run: it has no config.yaml\."):
@@ -327,7 +336,7 @@ class TestDamagedRun:
 def test_a_configuration_is_read_as_it_was_written(tmp_path):
     config = tiny_recipe.Config(seed=3, data="bücher", learning_rate=1e-5, dropout=0.0)
     claim(tmp_path, tiny_recipe, config)
-    assert read_config(tmp_path, tiny_recipe) == (tiny_recipe, config)
+    assert read_config(tmp_path, tiny_recipe)[1] == config
 
 
 @pytest.mark.parametrize(

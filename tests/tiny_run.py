@@ -15,8 +15,10 @@ import pytest
 import tiny_recipe
 import torch
 
+from regard.app.training.checkpoints import read_checkpoint
 from regard.app.training.errors import Failure
-from regard.app.training.loop import Fit, train
+from regard.app.training.fabric import Fit
+from regard.app.training.loop import train
 
 PATH = os.pathsep.join([str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATH}
@@ -32,8 +34,7 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen:
 
 def contents(run: Path) -> dict[str, Any]:
     """Everything that a run has left, to the last bit: weights, optimizer, scheduler, rows, sums, files."""
-    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
-    del checkpoint["loops"]  # Lightning's counters of what it has called
+    checkpoint = read_checkpoint(run / "last.ckpt")
     files = {name: (run / name).read_bytes() for name in ("config.yaml", "metrics.csv", "model.safetensors")}
     return dict(_leaves("", checkpoint)) | files
 

@@ -14,7 +14,8 @@ import harness
 
 from regard.app.training import run as runs
 from regard.app.training.errors import Failure, Interrupted
-from regard.app.training.loop import Fit, train
+from regard.app.training.fabric import Fit
+from regard.app.training.loop import train
 
 
 def asked(jobs: Iterable[Any], options: argparse.Namespace) -> Iterator[Any]:

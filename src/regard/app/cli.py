@@ -128,16 +128,17 @@ def train(words: list[str]) -> None:
     """`regard train RECIPE`."""
     name, rest = flags.recipe_of("train", words)
     recipe = flags.find_recipe(name)
+    from regard.app.training import fabric
     from regard.app.training import loop as training
 
-    parser = flags.typed_parser("train", recipe, recipe.Config, training.Fit, skip=("progress",))
+    parser = flags.typed_parser("train", recipe, recipe.Config, fabric.Fit, skip=("progress",))
     parser.add_argument("--progress", choices=("bar", "none"), default="bar", help="What is shown of it.")
     parser.add_argument("--name", type=str, default="", help="Of the run; by default its attention and seed.")
     options = flags.parse(parser, rest)
-    config, fit = flags.build(recipe.Config, options), flags.build(training.Fit, options)
+    config, fit = flags.build(recipe.Config, options), flags.build(fabric.Fit, options)
     run = RUNS / recipe.name / (options.name or flags.name_of(config, recipe.NAMED_BY))
     best = training.train(recipe, config, run, fit)
-    if training.rank_zero_only.rank == 0:
+    if fabric.is_first():
         print(f"{run}  {in_words(best)}")
 
 
@@ -151,14 +152,9 @@ def evaluate(words: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON")
     options = flags.parse(parser, words)
     run = _find_run(options.run)
-    if options.data:
-        from regard.app.report import looking
+    from regard.app.training import evaluation
 
-        metrics = looking.evaluate(run, options.data)
-    else:
-        from regard.app.training import loop as training
-
-        metrics = training.evaluate(run)
+    metrics = evaluation.evaluate(run, data=options.data)
     if "test_error" in metrics:
         metrics = {"error_percent": round(100 * metrics["test_error"], 4), **metrics}
     print(json.dumps(metrics) if options.json else _columns([(key, f"{value:.4g}") for key, value in metrics.items()]))

@@ -196,9 +196,13 @@ class Recipe(Protocol):
         return self.data(config)
 
     def fitted(self, config: Any, weights: Mapping[str, Tensor]) -> Splits:
-        """The data of a configuration as a trained model must see them, which may have learned from others: in the
-        numbers of its own words and classes."""
+        """The data of a configuration as a trained model must see them to go on learning: in the numbers of its own
+        words and classes."""
         return self.data(config)
+
+    def tested(self, config: Any, weights: Mapping[str, Tensor]) -> Splits:
+        """The same to test it on, which may be others than it learned from: of these the test split counts."""
+        return self.fitted(config, weights)
 
     # Its use: `regard predict RUN`, and `predict` of what `regard.load` gives.
 

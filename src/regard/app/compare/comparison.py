@@ -26,6 +26,7 @@ from regard.app.report.glances import read_learning
 from regard.app.report.report import Report, write_report
 from regard.app.training import run as runs
 from regard.app.training import workers as parallel
+from regard.app.training.config import claim as claim_run
 from regard.app.training.errors import Failure
 from regard.app.training.progress import say
 from regard.recipes.base import Metric, Recipe
@@ -97,7 +98,7 @@ def claim(plan: Plan) -> None:
         for seed in range(plan.seeds):
             run = plan.run(kind, seed)
             run.mkdir(parents=True, exist_ok=True)
-            runs.claim(run, plan.recipe, plan.config_of(kind, seed))
+            claim_run(run, plan.recipe, plan.config_of(kind, seed))
 
 
 def machine() -> dict[str, Any]:
@@ -155,11 +156,11 @@ def results_of(run: Path) -> dict[str, int | float]:
 def report(plan: Plan, splits: Any, results: Mapping[str, Any], command: str) -> Report:
     """The page: the table, the curves, where each looked on the same images, and where each failed."""
     recipe, rows = plan.recipe, results["rows"]
-    models = {kind: runs.load(plan.run(kind), recipe)[2] for kind in plan.kinds}
+    opened = {kind: runs.open_run(plan.run(kind), recipe=recipe) for kind in plan.kinds}
     first = torch.arange(min(looking.SHOWN, len(splits.test)))
-    batch, measures = plan.config.batch, table.measured(recipe.COLUMNS, rows)
-    looks = {kind: looking.look(recipe, model, splits.test, first) for kind, model in models.items()}
-    failures = {kind: looking.failures(recipe, model, splits.test, batch) for kind, model in models.items()}
+    looks = {kind: looking.look(recipe, each.model, splits.test, first) for kind, each in opened.items()}
+    failures = {kind: looking.failures(each, splits.test) for kind, each in opened.items()}
+    measures = table.measured(recipe.COLUMNS, rows)
     return Report(
         title="Soft and hard attention, side by side",
         question=f"{recipe.task(splits)} What does it bring to look everywhere, and what does it cost?",

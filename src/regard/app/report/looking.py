@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from heapq import nlargest
 from itertools import islice
 from operator import itemgetter
@@ -15,51 +14,15 @@ from torch import Tensor, nn
 from regard.app.report.glances import read_learning
 from regard.app.report.matrix import Matrix
 from regard.app.report.report import Look, Picture, Report, write_report
+from regard.app.training import evaluation
 from regard.app.training import run as runs
+from regard.app.training.run import OpenedRun
 from regard.recipes.base import Recipe
 
 SHOWN = 12  # images or sentences on a page
 WORST = 10  # of those that were answered worst
 
 Seen = Look | list[Picture]
-
-
-def open_run(run: Path, data: str = "") -> tuple[Recipe, Any, nn.Module, Any]:
-    """(recipe, config, model, splits) of a run; of other data than it was trained on, if that is given: the run's own
-    need not be there."""
-    if not data:
-        recipe, config, splits, model = runs.open_run(run)
-        return recipe, config, model, splits
-    recipe, config = runs.read_config(run)
-    weights = runs.read_weights(run)
-    model = runs.filled(recipe.Model(config, recipe.known(config, weights)), weights, run)
-    config = replace(config, data=data)
-    return recipe, config, model, recipe.fitted(config, weights)
-
-
-@torch.no_grad()
-def results(recipe: Recipe, model: nn.Module, split: Any, batch: int) -> Iterator[dict[str, Tensor]]:
-    """What the recipe says of each example of a split, a batch at a time; chance is the same each time."""
-    model.eval()
-    for number, indices in enumerate(torch.arange(len(split)).split(batch)):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(number)
-            values = recipe.evaluate(model, split.batch(indices, None))
-        yield values
-
-
-def evaluate(run: Path, data: str) -> dict[str, float]:
-    """The averages over the test split of other data than a run was trained on: {"test_error": 0.05}."""
-    recipe, config, model, splits = open_run(run, data)
-    means = averages(recipe, model, splits.test, config.batch)
-    return {f"test_{name}": value for name, value in means.items()}
-
-
-def averages(recipe: Recipe, model: nn.Module, split: Any, batch: int) -> dict[str, float]:
-    """The averages over a split of what the recipe says of each example."""
-    parts = list(results(recipe, model, split, batch))
-    values = {name: torch.cat([part[name].double() for part in parts]) for name in parts[0]}
-    return recipe.conclude({name: (each.sum().item(), float(len(each))) for name, each in values.items()})
 
 
 @torch.no_grad()
@@ -70,28 +33,30 @@ def look(recipe: Recipe, model: nn.Module, split: Any, indices: Tensor) -> Any:
         return recipe.look(model.eval(), split.batch(indices, None))
 
 
-def failures(recipe: Recipe, model: nn.Module, split: Any, batch: int) -> Any:
+def failures(opened: OpenedRun, split: Any) -> Any:
     """Where it looked on the first examples that it answered wrongly, or if the recipe says of each its `badness`, on
     the worst of all; None if no answer is wrong."""
-    wrong = _wrong(recipe, model, split, batch)
+    recipe, wrong = opened.recipe, _wrong(opened, split)
     worst = nlargest(WORST, wrong, itemgetter(0)) if recipe.badness else islice(wrong, SHOWN)
     indices = [number for _, number in worst]
-    return look(recipe, model, split, torch.tensor(indices)) if indices else None
+    return look(recipe, opened.model, split, torch.tensor(indices)) if indices else None
 
 
-def _wrong(recipe: Recipe, model: nn.Module, split: Any, batch: int) -> Iterator[tuple[Any, int]]:
+def _wrong(opened: OpenedRun, split: Any) -> Iterator[tuple[Any, int]]:
     """How bad each wrong answer is, and the number of its example."""
-    for n, values in enumerate(results(recipe, model, split, batch)):
+    recipe = opened.recipe
+    for indices, values in evaluation.results(opened, split):
         badness = recipe.badness(values) if recipe.badness else values["error"]
-        yield from ((badness[i], n * batch + i) for i in values["error"].nonzero().flatten().tolist())
+        yield from ((badness[i], int(indices[i])) for i in values["error"].nonzero().flatten().tolist())
 
 
 def show(run: Path, folder: Path, data: str = "") -> list[Path]:
     """Writes the pictures of a run and its report.html to a folder, on the first of the test split; returns what it
     wrote."""
-    recipe, config, model, splits = open_run(run, data)
+    opened = runs.open_run(run, data)
+    recipe, _, splits, model = opened
     seen = look(recipe, model, splits.test, torch.arange(min(SHOWN, len(splits.test))))
-    failed = failures(recipe, model, splits.test, config.batch)
+    failed = failures(opened, splits.test)
     page = Report(
         title=f"Where {run.name} looked",
         question=recipe.task(splits),

@@ -15,6 +15,7 @@ from regard.app.text import decoding
 from regard.app.text.vocabulary import END
 from regard.app.training import run as runs
 from regard.app.training.errors import Failure
+from regard.app.training.weights import filled
 from regard.recipes.base import first_paragraph
 
 SUBWORDS = 10_000
@@ -30,7 +31,7 @@ def restored(run: Path) -> Any:
     if recipe.name != "translate":
         raise Failure(f"{run} is a run of the recipe {recipe.name}, which does not translate.")
     weights = runs.read_weights(run)
-    return runs.filled(recipe.Model(config, recipe.known(config, weights)), weights, run)
+    return filled(recipe.Model(config, recipe.known(config, weights)), weights, runs.files(run)[1])
 
 
 @torch.no_grad()

@@ -7,12 +7,17 @@ from contextlib import contextmanager
 class Failure(Exception):
     """Something the user must hear in one sentence: the command line prints it and exits with `status`.
 
+    What could control a terminal is spelled out, as it may come from a file of someone else's.
+
     >>> raise Failure("runs/glimpse/first is being trained by another process (17).")
     Traceback (most recent call last):
     regard.app.training.errors.Failure: runs/glimpse/first is being trained by another process (17).
     """
 
     status = 1
+
+    def __init__(self, sentence: str):
+        super().__init__(printable(sentence))
 
 
 class Interrupted(Failure):
@@ -23,6 +28,15 @@ class Interrupted(Failure):
     """
 
     status = 130
+
+
+def printable(text: str) -> str:
+    """The text with all characters spelled out that a terminal would not print but obey.
+
+    >>> print(printable("a\x1b[2Jb\u202ec, d é"))
+    a\x1b[2Jb\u202ec, d é
+    """
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def reason(error: BaseException) -> str:

@@ -160,7 +160,9 @@ def work() -> None:
 
 
 def _train(name: str, run: Path, tell: Tell) -> None:
-    from regard.app.training.loop import Fit, evaluate, train
+    from regard.app.training.evaluation import evaluate
+    from regard.app.training.fabric import Fit
+    from regard.app.training.loop import train
     from regard.app.training.run import read_config, write
     from regard.recipes.base import open_recipe
 
