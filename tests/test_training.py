@@ -249,7 +249,7 @@ def test_the_best_weights_are_kept_and_evaluated(tmp_path, monkeypatch):
         name: best[name] for name in ("valid_error", "valid_loss")
     }
     recipe, config, _, model = open_run(tmp_path, recipe=tiny_recipe)
-    assert (recipe, config, model.training) == (tiny_recipe, CONFIG, False)
+    assert (recipe.name, config, model.training) == ("tiny_recipe", CONFIG, False)
     assert model.steps == 6  # a buffer of the first epoch
     assert read_checkpoint(tmp_path / "last.ckpt")["model"]["model.steps"] == 18
 
