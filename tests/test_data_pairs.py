@@ -154,13 +154,13 @@ def test_what_is_left_out_is_said(folder: Path):
     assert splits.test.targets == ["a house"]
     assert splits.describe.endswith(
         ": 5 training, 2 validation and 1 test pairs; left out: 3 of the training pairs (a side is empty), "
-        "1 of the training pairs (over 3,000 characters), 1 of the test pairs (over 3,000 characters)"
+        "1 of the training pairs (over 2,000 characters), 1 of the test pairs (over 2,000 characters)"
     )
 
 
 def test_a_part_of_which_nothing_is_left_is_refused(folder: Path):
     written(folder, "val", ["ein Haus", ""], ["", "a house"])
-    sentence = f"{folder / 'val.de'} and val.en hold no pair of sentences of at most 3,000 characters"
+    sentence = f"{folder / 'val.de'} and val.en hold no pair of sentences of at most 2,000 characters"
     refused(folder, sentence)
 
 

@@ -20,7 +20,7 @@ from regard.app.text.vocabulary import END, Characters, Vocabulary, subwords
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 COUNTS = (4000, 400, 400)  # generated pairs of each part
-LONGEST = 3000  # characters of a sentence, some 500 words; one such sentence makes a whole batch slow
+LONGEST = 2000  # characters of a sentence, some 350 words; one such sentence makes a whole batch slow
 FOLDERS = ("", "tok", "raw")  # where a part may lie; the first that has it counts
 ENDINGS = ("", ".gz")
 
@@ -76,7 +76,7 @@ def translations(data: str | Path = "generated", source: str = "de", target: str
 
     The folder, or its folder tok or else raw, holds two files for each part, `train*.LANGUAGE`, `val*.LANGUAGE` and
     `test*.LANGUAGE`, gzipped or not. The `count` subwords, the same for both languages, are learned on the training
-    part; dates are spelled by their characters. Pairs with an empty side, or a sentence of more than 3,000 characters,
+    part; dates are spelled by their characters. Pairs with an empty side, or a sentence of more than 2,000 characters,
     are left out, and `describe` says how many.
 
     Raises ValueError where the folder, a language or a file is missing, a file is damaged, empty or not in UTF-8, two
