@@ -171,7 +171,7 @@ def keep_weights(folder: Path, rows: list[dict[str, Any]]) -> None:
         run, kept = folder / str(job), WEIGHTS / f"ram-{job.task}-{job.glimpses}"
         if job.model == "hard" and (run / "result.json").exists():
             recipe, config = runs.read_config(run)
-            fields = {"recipe": runs.recipe_name(recipe), **asdict(replace(config, data="embedded"))}
+            fields = {"recipe": recipe.source, **asdict(replace(config, data="embedded"))}
             runs.write(kept.with_suffix(".yaml"), yaml.safe_dump(fields, sort_keys=False).encode())
             runs.write(kept.with_suffix(".safetensors"), (run / "model.safetensors").read_bytes())
 

@@ -217,7 +217,7 @@ def _copy(run: Path, name: str) -> None:
         }
         data, (recipe, config) = save(weights), runs.read_config(run)
         if len(data) < LARGEST:
-            fields = {"recipe": runs.recipe_name(recipe), **asdict(replace(config, data="multi30k/tok"))}
+            fields = {"recipe": recipe.source, **asdict(replace(config, data="multi30k/tok"))}
             WEIGHTS.mkdir(exist_ok=True)
             runs.write(WEIGHTS / f"{name}.yaml", yaml.safe_dump(fields, sort_keys=False).encode())
             runs.write(WEIGHTS / f"{name}.safetensors", data)

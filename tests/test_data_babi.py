@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from regard.app.data import Question, Stories, babi, questions
-from regard.app.data.generators import stories as house
+from regard.app.data.generators.stories import generated
 
 LINES = """1 Mary moved to the bathroom.
 2 John went to the hallway.
@@ -30,7 +30,7 @@ def fill(folder: Path, count: int = 10) -> Path:
 
 
 def test_a_question_knows_the_facts_before_it_and_how_long_ago_each_is():
-    first, second, third = babi.read(LINES, "the lines")
+    first, second, third = babi.read(LINES.splitlines(), "the lines")
     assert first.text == "Where is Mary?" and first.answer == "bathroom"
     assert first.facts == ("Mary moved to the bathroom.", "John went to the hallway.")
     assert first.supporting == (1,), "one fact came after it"
@@ -40,7 +40,7 @@ def test_a_question_knows_the_facts_before_it_and_how_long_ago_each_is():
 
 def test_a_batch_has_the_latest_fact_last():
     words = ("ann", "bathroom", "john", "mary", "moved", "slept", "the", "to", "went", "where", "is", "who")
-    split = Stories(babi.read(LINES, "the lines"), words, ("bathroom",))
+    split = Stories(babi.read(LINES.splitlines(), "the lines"), words, ("bathroom",))
     assert len(split) == 3 and split.words == words
     batch = split.batch(torch.tensor([0, 1, 2]))
     assert batch["facts"].shape == (3, 3, 5)
@@ -93,12 +93,12 @@ def test_a_folder_without_the_task(folder: str, tmp_path: Path):
 )
 def test_a_line_that_is_not_babi_s(line: str):
     with pytest.raises(ValueError, match=r"^f\.txt is not a file of bAbI: line 2 is "):
-        babi.read(f"1 Mary slept.\n{line}", "f.txt")
+        babi.read(["1 Mary slept.", line], "f.txt")
 
 
 def test_a_file_without_questions():
     with pytest.raises(ValueError, match=r"^f\.txt holds no questions$"):
-        babi.read("1 Mary slept.", "f.txt")
+        babi.read(["1 Mary slept."], "f.txt")
 
 
 def answer(question: Question, task: int) -> str:
@@ -109,7 +109,7 @@ def answer(question: Question, task: int) -> str:
 
 @pytest.mark.parametrize(("task", "needed"), [(1, 1), (2, 2)])
 def test_generated_questions_follow_from_their_supporting_facts(task: int, needed: int):
-    for question in house.generated(task, 200, seed=3):
+    for question in generated(task, 200, seed=3):
         assert len(question.supporting) == needed
         assert answer(question, task) == question.answer
         about = babi.split(question.text)[-1]
@@ -122,7 +122,7 @@ def test_generated_questions_follow_from_their_supporting_facts(task: int, neede
 
 
 def test_generated_supporting_facts_are_the_latest_that_matter():
-    for question in house.generated(2, 200, seed=4):
+    for question in generated(2, 200, seed=4):
         handled, walked = (len(question.facts) - 1 - ago for ago in question.supporting)
         thing, person = babi.split(question.text)[-1], babi.split(question.facts[handled])[0]
         later = [babi.split(fact) for fact in question.facts[handled + 1 :]]
@@ -133,7 +133,7 @@ def test_generated_supporting_facts_are_the_latest_that_matter():
 
 
 def test_generated_stories_are_repeated_by_their_seed_alone():
-    one, same, other = (house.generated(2, 20, seed) for seed in (0, 0, 1))
+    one, same, other = (generated(2, 20, seed) for seed in (0, 0, 1))
     assert one == same != other
     splits = questions("generated", task=2)
     assert splits.describe.startswith("stories generated in the manner of bAbI's task 2: 900 training, 100 validation")
@@ -157,3 +157,24 @@ def test_the_real_tasks(task: int, needed: int, answers: int):
         assert (split.labels >= 0).all() and (split.supporting >= 0).all()
         present = (split.facts > 0).any(-1).sum(-1)
         assert (split.supporting < present[:, None]).all()
+
+
+def test_questions_are_streamed_with_or_without_the_numbers_and_answers_of_babi():
+    lines = iter(["Mary moved to the\u00a0 bathroom.", "Where is Mary?", *LINES.splitlines()[:3], "", "unread"])
+    stream = babi.stream_stories(lines)
+    first, second = next(stream), next(stream)
+    assert first == Question(("Mary moved to the bathroom.",), "Where is Mary?", "", ())
+    assert second.facts == ("Mary moved to the bathroom.", "John went to the hallway."), "1 begins another story"
+    assert list(lines) == ["", "unread"]
+    batch = Stories([first], ("mary", "where"), ("bathroom",)).batch(torch.tensor([0]))
+    assert batch["label"].tolist() == [-1] and batch["supporting"].shape == (1, 0)
+
+
+def test_a_story_ends_with_an_empty_line():
+    (second,) = babi.stream_stories(["Mary slept.", " ", "Ann ran.", "Who?"])
+    assert second.facts == ("Ann ran.",)
+
+
+def test_a_question_about_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"^x, line 3: expected a fact of the story before the question 'Who\?'$"):
+        list(babi.stream_stories(["Mary slept.", "", "Who?"], "x"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from regard.app.data import Sentence, Trees, treebank
-from regard.app.data.conllu import find, read
+from regard.app.data.conllu import annotated, find, read, stream_sentences
 from regard.app.data.generators.grammar import grammar
 from regard.app.data.trees import RELATIONS, TAGS, name
 
@@ -113,7 +113,7 @@ def test_damaged_lines_are_named(tmp_path: Path, text: str, line: int, sentence:
         read(file)
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "# nothing but a comment\n"])
+@pytest.mark.parametrize("text", ["\n\n", "# nothing but a comment\n"])
 def test_a_file_without_sentences_is_named(folder: Path, text: str):
     file = folder / "xx-ud-dev.conllu"
     file.write_text(text)
@@ -129,7 +129,7 @@ def test_damaged_files_are_named(folder: Path):
         with pytest.raises(ValueError, match=f"^{re.escape(str(file))} is not a whole gzip file: "):
             treebank(folder)
     file.write_bytes(gzip.compress(b"\xff\xfe"))
-    with pytest.raises(ValueError, match=f"^{re.escape(str(file))} is not UTF-8: "):
+    with pytest.raises(ValueError, match=f"^{re.escape(str(file))}, line 1: expected text in UTF-8, but got the byte"):
         treebank(folder)
 
 
@@ -195,3 +195,28 @@ def test_real_treebanks(folder: str, sizes: tuple[int, ...], data_dir: Path):
     assert tuple(len(split) for split in splits[:3]) == sizes
     if folder == "ud_english_ewt":
         assert [int(split.lengths.sum()) for split in splits[:3]] == [204577, 25147, 25094]
+
+
+def test_sentences_are_streamed_and_written_again_with_their_trees():
+    lines = iter([*TEXT.rstrip().split("\n"), "", "1\tGo\u00a0 on", "", "unread"])
+    sentences = stream_sentences(lines)
+    first, second, third = (next(sentences) for _ in range(3))
+    assert next(lines) == "unread", "no more is read than the empty line after a sentence"
+    assert [each.words for each in (first, second, third)] == [SENTENCES[0].words, SENTENCES[1].words, ("Go on",)]
+    written = list(annotated(first, (2, 0, 2, 3), ("aux", "root", "dep", "punct")))
+    assert written[:3] == TEXT.split("\n")[:3] and written[6] == TEXT.split("\n")[6], "comments, ranges, empty nodes"
+    assert [line.split("\t")[6:8] for line in written[3:6]] == [["2", "aux"], ["0", "root"], ["2", "dep"]]
+    assert [line.split("\t")[:6] for line in written[3:6]] == [line.split("\t")[:6] for line in first.lines[3:6]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (["", "2\tGo"], "standard input, line 2: expected word 1, but got '2'"),
+        (["1\tGo", "Time flies"], "standard input, line 2: expected word 2, but got 'Time flies'"),
+        (["# a comment", "1\t \u200b\t_"], "standard input, line 2: expected a form for word 1, but got none"),
+    ],
+)
+def test_lines_that_are_no_sentence_are_named(lines: list[str], sentence: str):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        list(stream_sentences(lines))

@@ -84,7 +84,7 @@ def test_a_missing_file_is_named_with_all_that_is_looked_for(folder: Path):
 def test_a_truncated_gzip_file_is_named(folder: Path, keep: int):
     file = folder / "train-images-idx3-ubyte.gz"
     file.write_bytes(file.read_bytes()[:keep])
-    reason = "is not an MNIST file of images" if keep == 0 else "is not a whole gzip file: "
+    reason = "is empty" if keep == 0 else "is not a whole gzip file: "
     with pytest.raises(ValueError, match=re.escape(f"{file} {reason}")):
         digits(folder)
 

@@ -1,9 +1,8 @@
-"""Sentence pairs: what is read, what is refused and in which words, the tensors of a batch, and vocabularies."""
+"""Sentence pairs: what is read, what is refused and in which words, and the tensors of a batch."""
 
 import builtins
 import datetime
 import gzip
-import json
 import re
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import torch
 
 from regard.app.data import translations
 from regard.app.data.generators.dates import dates
-from regard.app.data.pairs import Pairs, lines
-from regard.app.text.vocabulary import END, SPECIAL, UNKNOWN, Characters, subwords, vocabulary
+from regard.app.data.pairs import LONGEST, Pairs, pairs_to_test
+from regard.app.text.vocabulary import END, Characters
 
 GERMAN = ["ein Haus", "ein rotes Haus", "das Haus, ein Baum", "rot & grün"]
 ENGLISH = ["a house", "a red house", "the house, a tree", "red & green"]
@@ -69,10 +68,18 @@ def test_files_of_different_lengths_are_refused(folder: Path):
     )
 
 
-@pytest.mark.parametrize("text", ["", "\n", "\n \n"])
-def test_empty_files_are_refused(folder: Path, text: str):
+@pytest.mark.parametrize("text", ["\n", "\n \n", "\u3000\n\u200b\n\ufeff"])
+def test_files_without_sentences_are_refused(folder: Path, text: str):
     (folder / "train.en").write_text(text)
     refused(folder, f"{folder / 'train.en'} holds no sentence")
+
+
+@pytest.mark.parametrize("data", [b"", gzip.compress(b"")])
+def test_empty_files_are_refused(folder: Path, data: bytes):
+    file = folder / f"train.de{'.gz' if data else ''}"
+    (folder / "train.de.gz").unlink()
+    file.write_bytes(data)
+    refused(folder, f"{file} is empty")
 
 
 def test_another_encoding_is_refused(folder: Path):
@@ -119,9 +126,65 @@ def test_without_the_extra_one_is_told_which(folder: Path, monkeypatch: pytest.M
     assert len(translations().train) == 4000, "dates do not"
 
 
-def test_lines_end_where_files_end_them():
-    assert lines("a\u2028b\x0bc \n\nd".encode(), "") == ["a\u2028b\x0bc", "", "d"]
-    assert lines(b"", "") == [] and lines(b"\n", "") == [""]
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_pairs_are_the_same_however_their_text_is_written(folder: Path, end: str):
+    before = translations(folder, count=60)
+    for part, count in COUNTS.items():
+        (folder / f"{part}.de.gz").unlink()
+        texts = [text.replace(" ", "\u3000\t").replace("ü", "u\u0308") + "\u2028" for text in GERMAN[:count]]
+        (folder / f"{part}.de").write_bytes(("\ufeff" + end.join(texts)).encode())
+    after = translations(folder, count=60)
+    assert after.train.vocabulary.json == before.train.vocabulary.json and after.describe == before.describe
+    assert [split.sources for split in after[:3]] == [split.sources for split in before[:3]]
+
+
+def written(folder: Path, part: str, sources: list[str], targets: list[str]) -> None:
+    for old in [*folder.glob(f"{part}*")]:
+        old.unlink()
+    for language, texts in (("de", sources), ("en", targets)):
+        (folder / f"{part}.{language}").write_text("".join(f"{text}\n" for text in texts))
+
+
+def test_what_is_left_out_is_said(folder: Path):
+    most = "x" * LONGEST
+    written(folder, "train", [*GERMAN, "", "kein", " ", most, most + "x"], [*ENGLISH, "no", "\u200b", "", most, "no"])
+    written(folder, "test", ["ein Haus", "ein Haus"], ["a house", "word " * 20_000])
+    splits = translations(folder, count=60)
+    assert (splits.train.sources, splits.train.targets) == ([*GERMAN, most], [*ENGLISH, most])
+    assert splits.test.targets == ["a house"]
+    assert splits.describe.endswith(
+        ": 5 training, 2 validation and 1 test pairs; left out: 3 of the training pairs (a side is empty), "
+        "1 of the training pairs (over 2,000 characters), 1 of the test pairs (over 2,000 characters)"
+    )
+
+
+def test_a_part_of_which_nothing_is_left_is_refused(folder: Path):
+    written(folder, "val", ["ein Haus", ""], ["", "a house"])
+    sentence = f"{folder / 'val.de'} and val.en hold no pair of sentences of at most 2,000 characters"
+    refused(folder, sentence)
+
+
+def test_the_test_part_alone_needs_no_other(folder: Path):
+    splits = translations(folder, count=60)
+    for file in [*folder.glob("train*"), *folder.glob("val*")]:
+        file.unlink()
+    alone = pairs_to_test(folder, "de", "en", splits.train.vocabulary)
+    assert alone.describe == f"the files of {folder}, de to en: 1 test pairs"
+    assert (len(alone.train), len(alone.valid)) == (0, 0) and alone.train.vocabulary is splits.train.vocabulary
+    indices = torch.tensor([0])
+    one, other = alone.test.batch(indices), splits.test.batch(indices)
+    assert all(torch.equal(one[key], other[key]) for key in other)
+    generated = translations()
+    dates_alone = pairs_to_test("generated", "", "", generated.train.vocabulary).test
+    assert dates_alone.sources == generated.test.sources and dates_alone.targets == generated.test.targets
+
+
+def test_control_pieces_of_the_files_are_text(folder: Path):
+    written(folder, "train", [*GERMAN, "<padding> Haus <end>"], [*ENGLISH, "<end> <unknown> <begin> house"])
+    train = translations(folder, count=80).train
+    for numbers in (train.source[-1], train.target[-1]):
+        assert (numbers[:-1] > END).all() and numbers[-1] == END
+    assert train.vocabulary.decode(train.target[-1].tolist()) == "<end> <unknown> <begin> house"
 
 
 def test_a_batch(folder: Path):
@@ -142,52 +205,6 @@ def test_an_empty_sentence_is_nothing_but_its_end():
     batch = Pairs(["", "ab"], ["b", ""], Characters("ab")).batch(torch.tensor([0, 1]))
     assert batch["source"].tolist() == [[END, 0, 0], [4, 5, END]]
     assert batch["text"].tolist() == [[ord("b")], [0]]
-
-
-class TestVocabularies:
-    KINDS = pytest.mark.parametrize(
-        "kind", [Characters(sorted(set("".join(GERMAN)))), subwords(GERMAN, 40)], ids=["characters", "subwords"]
-    )
-
-    @KINDS
-    def test_text_is_what_it_was(self, kind):
-        for text, numbers in zip(GERMAN, kind.encode(GERMAN), strict=True):
-            assert kind.decode(numbers) == text and min(numbers) >= len(SPECIAL) and max(numbers) < len(kind)
-
-    @KINDS
-    def test_json_holds_all_of_it(self, kind):
-        again = vocabulary(kind.json)
-        assert type(again) is type(kind) and again.json == kind.json and len(again) == len(kind)
-        assert again.encode(GERMAN) == kind.encode(GERMAN)
-
-    @KINDS
-    def test_unknown_characters_are_one_number_and_no_text(self, kind):
-        (numbers,) = kind.encode(["日Haus"])
-        assert UNKNOWN in numbers and kind.decode(numbers).strip() == "Haus"
-        assert kind.decode([0, 1, 2, 3]) == ""
-
-    @KINDS
-    def test_empty_text(self, kind):
-        assert kind.encode([""]) == [[]] and kind.decode([]) == ""
-
-    def test_marks_are_pieces_of_their_own(self):
-        learned = subwords(["red, red, red, red,"] * 10, 60)
-        assert learned.pieces(learned.encode(["red,"])[0]) == ["▁red", ","]
-
-    def test_capitals_are_small_letters_only_where_there_were_none(self):
-        uncased, cased = (subwords([f"{article} red house"] * 10, 60) for article in ("the", "The"))
-        assert uncased.encode(["The RED house"]) == uncased.encode(["the red house"])
-        assert cased.encode(["the red house"]) != cased.encode(["The red house"])
-
-    def test_frequent_words_are_one_piece_and_others_several(self):
-        learned = subwords(["the house", "the tree", "the door"] * 10 + ["xylophone"], 40)
-        assert learned.pieces(learned.encode(["the"])[0]) == ["▁the"]
-        assert len(learned.encode(["xylophone"])[0]) > 1
-
-    @pytest.mark.parametrize("text", ["", "[]", "{", "null", json.dumps({"model": 3}), "3"])
-    def test_what_is_none_is_refused(self, text: str):
-        with pytest.raises(ValueError, match=r"^the vocabulary of the run is damaged: "):
-            vocabulary(text)
 
 
 def test_dates_are_what_they_say():

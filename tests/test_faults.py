@@ -111,9 +111,9 @@ class TestLossThatIsNotFinite:
         assert fails(tmp_path) == f"{tmp_path} has no best epoch: valid_error was never a number."
 
     def test_a_metric_that_is_not_there(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(tiny_recipe, "WATCH", ("valid_bleu", "max"))
+        monkeypatch.setattr(tiny_recipe, "METRIC", Metric("valid_bleu", "max", "BLEU", 100.0))
         assert fails(tmp_path).startswith(
-            "the recipe watches valid_bleu, but the metrics are epoch, step, learning_rate,"
+            "the recipe's METRIC is valid_bleu, but the metrics are epoch, step, learning_rate,"
         )
 
 
@@ -162,6 +162,7 @@ def test_kill_9_in_the_middle_of_a_save_loses_no_more_than_that_epoch(whole, tmp
         import os, signal, tiny_recipe
         from regard.app.training.fabric import Fit
         from regard.app.training.loop import train
+from regard.recipes.base import Metric
         replace = os.replace
         def die(draft, path):
             if path.name == "last.ckpt" and path.exists():
@@ -186,7 +187,7 @@ class TestExistingRun:
         del before[whole / ".lock"]
         best = train(tiny_recipe, CONFIG, whole, Fit(accelerator="cpu"))
         assert capfd.readouterr().err == f"{whole} is already finished.\n" + used(best)
-        assert best == best_row(read_metrics(whole), tiny_recipe.WATCH)
+        assert best == best_row(read_metrics(whole), tiny_recipe.METRIC)
         assert before == {path: path.stat().st_mtime_ns for path in whole.iterdir() if path.name != ".lock"}
 
     def test_another_configuration_is_refused(self, whole):
@@ -411,7 +412,7 @@ class TestDamagedRun:
 def test_a_configuration_is_read_as_it_was_written(tmp_path):
     config = tiny_recipe.Config(seed=3, data="bücher", learning_rate=1e-5, dropout=0.0)
     claim(tmp_path, tiny_recipe, config)
-    assert read_config(tmp_path, tiny_recipe) == (tiny_recipe, config)
+    assert read_config(tmp_path, tiny_recipe)[1] == config
 
 
 @pytest.mark.parametrize(

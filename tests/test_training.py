@@ -19,6 +19,7 @@ from regard.app.training.evaluation import evaluate
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train
 from regard.app.training.run import open_run, read_metrics
+from regard.recipes.base import Metric
 
 CONFIG = tiny_recipe.Config()  # three epochs of six steps
 QUIET = Fit(accelerator="cpu", progress="none")
@@ -239,7 +240,8 @@ def test_training_learns_and_from_shuffled_labels_it_does_not(tmp_path, monkeypa
 
 
 def test_the_best_weights_are_kept_and_evaluated(tmp_path, monkeypatch):
-    monkeypatch.setattr(tiny_recipe, "WATCH", ("train_average", "min"))  # which grows: the first epoch is the best
+    metric = Metric("train_average", "min", "an average")  # which grows: the first epoch is the best
+    monkeypatch.setattr(tiny_recipe, "METRIC", metric)
     best = train(tiny_recipe, CONFIG, tmp_path, QUIET)
     rows = read_metrics(tmp_path)
     assert best == rows[0] != rows[-1]
@@ -247,7 +249,7 @@ def test_the_best_weights_are_kept_and_evaluated(tmp_path, monkeypatch):
         name: best[name] for name in ("valid_error", "valid_loss")
     }
     recipe, config, _, model = open_run(tmp_path, recipe=tiny_recipe)
-    assert (recipe, config, model.training) == (tiny_recipe, CONFIG, False)
+    assert (recipe.name, config, model.training) == ("tiny_recipe", CONFIG, False)
     assert model.steps == 6  # a buffer of the first epoch
     assert read_checkpoint(tmp_path / "last.ckpt")["model"]["model.steps"] == 18
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from regard.app.data.splits import Splits
+from regard.recipes.base import Metric
 
-WATCH = ("valid_error", "min")
+METRIC = Metric("valid_error", "min", "share of the points answered wrongly")
 
 
 @dataclass

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,16 +127,16 @@ def _columns(rows: Sequence[Sequence[str]]) -> str:
 def train(words: list[str]) -> None:
     """`regard train RECIPE`."""
     name, rest = flags.recipe_of("train", words)
-    recipe = flags.load_recipe(name)
+    recipe = flags.find_recipe(name)
     from regard.app.training import fabric
     from regard.app.training import loop as training
 
-    parser = flags.typed_parser("train", name, recipe.Config, fabric.Fit, skip=("progress",))
+    parser = flags.typed_parser("train", recipe, recipe.Config, fabric.Fit, skip=("progress",))
     parser.add_argument("--progress", choices=("bar", "none"), default="bar", help="What is shown of it.")
     parser.add_argument("--name", type=str, default="", help="Of the run; by default its attention and seed.")
     options = flags.parse(parser, rest)
     config, fit = flags.build(recipe.Config, options), flags.build(fabric.Fit, options)
-    run = RUNS / name / (options.name or flags.name_of(config))
+    run = RUNS / recipe.name / (options.name or flags.name_of(config, recipe.NAMED_BY))
     best = training.train(recipe, config, run, fit)
     if fabric.is_first():
         print(f"{run}  {in_words(best)}")
@@ -163,9 +163,9 @@ def evaluate(words: list[str]) -> None:
 def compare(words: list[str]) -> None:
     """`regard compare [RECIPE]`."""
     name, rest = flags.recipe_of("compare", words, default="glimpse")
-    recipe = flags.load_recipe(name)
-    shorter = getattr(recipe, "QUICK", {}) if "--quick" in rest else {}
-    options = flags.parse(_compare_parser(name, recipe.Config, shorter), rest)
+    recipe = flags.find_recipe(name)
+    shorter = recipe.QUICK if "--quick" in rest else {}
+    options = flags.parse(_compare_parser(recipe, shorter), rest)
     if options.seeds < 1:
         raise Wrong(f"--seeds expected at least 1, but got {options.seeds}")
     config = flags.build(recipe.Config, options)
@@ -175,7 +175,7 @@ def compare(words: list[str]) -> None:
     from regard.app.training.run import write
 
     only = _chosen(options.attentions, comparison.kinds(recipe))
-    plan = comparison.Plan(recipe, config, options.seeds, RUNS / "compare" / name / folder, only)
+    plan = comparison.Plan(recipe, config, options.seeds, RUNS / "compare" / recipe.name / folder, only)
     results = comparison.compare(plan, " ".join(["regard compare", *words]))
     as_json = json.dumps(results, indent=2)
     if options.out:
@@ -183,7 +183,7 @@ def compare(words: list[str]) -> None:
     if options.json:
         print(as_json)
     else:
-        table.show(results["rows"], results["data"], results["error_spread"], results["example"])
+        table.show(recipe.COLUMNS, results["rows"], results["data"], results["error_spread"], results["example"])
         print(results["report"])
 
 
@@ -196,8 +196,8 @@ def _chosen(text: str, kinds: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def _compare_parser(name: str, config: type, shorter: dict[str, Any]) -> argparse.ArgumentParser:
-    parser = flags.typed_parser("compare", name, config, skip=("attention", "seed"))
+def _compare_parser(recipe: Any, shorter: Mapping[str, Any]) -> argparse.ArgumentParser:
+    parser = flags.typed_parser("compare", recipe, recipe.Config, skip=("attention", "seed"))
     parser.add_argument("--seeds", type=int, default=1, help="How many of each are trained; three show the spread.")
     parser.add_argument("--attentions", type=str, default="", metavar="KINDS", help="Some of them, such as none,hard.")
     parser.add_argument("--quick", action="store_true", help="In a minute: large errors, but all else holds.")

@@ -3,16 +3,14 @@
 import argparse
 import ast
 import math
-import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, NoReturn
 
 from regard.checks import unknown
+from regard.recipes import own_recipes
 
 
 class Wrong(Exception):
@@ -32,16 +30,11 @@ def recipes() -> dict[str, str]:
     >>> "glimpse" in recipes()
     True
     """
-    folder = import_module("regard.recipes").__path__
-    return {module.name: _first_sentence(module) for module in pkgutil.iter_modules(folder)}
+    return {name: _first_sentence(file) for name, file in own_recipes().items()}
 
 
-def _first_sentence(module: pkgutil.ModuleInfo) -> str:
-    spec = module.module_finder.find_spec(module.name, None)
-    if spec is None or spec.origin is None:
-        return ""
-    with open(spec.origin, encoding="utf-8") as file:
-        text = ast.get_docstring(ast.parse(file.read())) or ""
+def _first_sentence(file: Path) -> str:
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     return re.split(r"(?<=[.:])\s|\n\n", text)[0].rstrip(".:")
 
 
@@ -52,20 +45,24 @@ def recipe_of(verb: str, words: Sequence[str], default: str = "") -> tuple[str, 
     if words and words[0] in ("-h", "--help"):
         print(f"usage: regard {verb} RECIPE ...\n\n`regard {verb} RECIPE --help` names its options. Recipes:\n")
         print("\n".join(f"  {name}  {what}" for name, what in recipes().items()))
+        print("\nor a file of your own, such as ./mine.py")
         raise SystemExit(0)
     if not words or words[0].startswith("-"):
         raise Wrong(f"expected the name of a recipe after regard {verb}: there are {', '.join(recipes())}")
-    if words[0] not in recipes():
-        raise Wrong(unknown("recipe", words[0], recipes()))
     return words[0], list(words[1:])
 
 
-def load_recipe(name: str) -> ModuleType:
-    """The module of a recipe."""
-    return import_module(f"regard.recipes.{name}")
+def find_recipe(name: str) -> Any:
+    """The recipe of that name, or in that file. Raises Wrong where there is none."""
+    from regard.recipes.base import open_recipe
+
+    try:
+        return open_recipe(name)
+    except ValueError as error:
+        raise Wrong(str(error)) from None
 
 
-def typed_parser(verb: str, name: str, *classes: type, skip: Sequence[str] = ()) -> argparse.ArgumentParser:
+def typed_parser(verb: str, recipe: Any, *classes: type, skip: Sequence[str] = ()) -> argparse.ArgumentParser:
     """A parser with a flag for every field of these dataclasses, typed, explained by the field's docstring.
 
     The config.yaml of a run may be given as --config, so the name of the recipe is an option too.
@@ -73,7 +70,7 @@ def typed_parser(verb: str, name: str, *classes: type, skip: Sequence[str] = ())
     from jsonargparse import SUPPRESS, ArgumentParser, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    about = (load_recipe(name).__doc__ or "").split("\n\n")[0]
+    name, about = recipe.source, recipe.about.split("\n\n")[0]
     parser = ArgumentParser(prog=f"regard {verb} {name}", description=about, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", metavar="FILE", help="Options from a YAML file.")
     parser.add_argument("--recipe", type=Literal[name], default=name, help=SUPPRESS)
@@ -134,17 +131,15 @@ def _check(config: Any, names: Sequence[str], expected: str, suits: Callable[[An
             raise ValueError(f"--{name} expected {expected}, but got {getattr(config, name)}")
 
 
-def name_of(config: Any) -> str:
-    """What a run is called unless the user says so: its task, its attention or what it is over, as far as it has them,
-    and its seed.
+def name_of(config: Any, fields: Sequence[str]) -> str:
+    """What a run is called unless the user says so: by these fields, and its seed.
 
     >>> from types import SimpleNamespace as Config
-    >>> name_of(Config(task=2, over="softmax", seed=3)), name_of(Config(seed=0))
+    >>> name_of(Config(task=2, over="softmax", seed=3), ["task", "over"]), name_of(Config(seed=0), [])
     ('task2-softmax-seed3', 'seed0')
     """
-    kinds = [getattr(config, name) for name in ("attention", "over") if hasattr(config, name)]
-    task = [f"task{config.task}"] if hasattr(config, "task") else []
-    return "-".join([*task, *kinds, f"seed{config.seed}"])
+    given = [(name, getattr(config, name)) for name in (*fields, "seed")]
+    return "-".join(value if isinstance(value, str) else f"{name}{value}" for name, value in given)
 
 
 def name_of_comparison(config: Any, usual: Any, quick: bool = False) -> str:

@@ -30,11 +30,11 @@ from regard.app import data as datasets
 from regard.app import options as flags
 from regard.app.report.report import Picture
 from regard.app.report.sentence_figures import choices, png
-from regard.app.training.schedules import warmup_cosine
+from regard.recipes.base import Metric
 
-WATCH = ("valid_error", "min")
+METRIC = Metric("valid_error", "min", "share of the validation questions answered wrongly")
 
-ERROR = "share of the validation questions answered wrongly"
+NAMED_BY = ("task", "over")
 
 MOST = 3
 """Hops, however many facts support an answer."""
@@ -215,10 +215,9 @@ def supporting(batch: dict[str, Tensor], facts: int) -> Tensor:
     return batch["supporting"].unsqueeze(-1) == after
 
 
-def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-    """Adam, its rate rising over a tenth of the steps and then falling to zero by a cosine."""
-    adam = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
-    return adam, warmup_cosine(adam, steps, warmup=steps // 10)
+def noun(splits: datasets.Splits) -> str:
+    """What is answered."""
+    return "question"
 
 
 def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:

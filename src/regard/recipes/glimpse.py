@@ -30,12 +30,28 @@ import regard as rg
 from regard.app import data as datasets
 from regard.app import options as flags
 from regard.app.report.report import Look
-from regard.app.training.schedules import warmup_cosine
+from regard.app.training.schedules import adam
 from regard.images import grid
+from regard.recipes.base import COSTS, ERROR, Measure, Metric, first_paragraph
 
-WATCH = ("valid_error", "min")
+METRIC = Metric("valid_error", "min", "error on the validation images")
 
-QUICK = {"epochs": 1}
+NAMED_BY, QUICK = ("attention",), {"epochs": 1}
+
+COLUMNS = (
+    ERROR,
+    Measure("test_pixels", 1, "pixels read", "", "Of the image and its pooled versions, as the sensor counts."),
+    *COSTS,
+    Measure("test_on_digit", 100, "on the digit", "%", "Share of glimpses in its box, from the third on."),
+    Measure("test_entropy", 1, "entropy", "nats", "Of the weights of a glimpse, over all glimpses."),
+    Measure(
+        "train_signal_to_noise",
+        1,
+        "signal to noise",
+        "",
+        "Of the policy's gradient in the last epoch: its mean over a batch, by the standard error of that mean.",
+    ),
+)
 
 COLLAPSED = 0.005
 
@@ -450,8 +466,6 @@ def _policy_loss(model: Any, seen: Any, answers: Tensor, alone: Tensor) -> tuple
         "signal_to_noise": _signal_to_noise(surrogate, positions.centre, policy.known(state)),
         "policy_entropy": entropy.detach(),
     }
-    if model.training:
-        policy.narrow()
     return surrogate.mean() + (expected - costs).square().mean() - config.entropy * entropy, logs
 
 
@@ -520,13 +534,30 @@ def warning(row: dict[str, int | float]) -> str:
     return ""
 
 
-def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-    """Adam, its rate rising over a tenth of the steps and then falling to zero by a cosine."""
+def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
+    """Adam, with a rate of its own for the policy."""
     policy = [weights for name, weights in model.named_parameters() if name.startswith("attention.policy.")]
     others = [weights for name, weights in model.named_parameters() if not name.startswith("attention.policy.")]
     groups = [{"params": others}, {"params": policy, "lr": config.policy_rate * config.learning_rate}]
-    adam = torch.optim.Adam(groups[: 1 + bool(policy)], config.learning_rate, betas=(0.9, 0.99), fused=True)
-    return adam, warmup_cosine(adam, steps, warmup=steps // 10)
+    return adam(groups[: 1 + bool(policy)], config.learning_rate, steps, betas=(0.9, 0.99))
+
+
+def after_step(model: Any) -> None:
+    """Makes the draws of the next step a little less wide, if a policy is learned."""
+    for policy in (part for part in model.modules() if isinstance(part, Moves)):
+        policy.narrow()
+
+
+def noun(splits: datasets.Splits) -> str:
+    """What is classified."""
+    return "picture" if isinstance(splits.test, datasets.Pictures) else "image"
+
+
+def task(splits: datasets.Splits) -> str:
+    """The task on these images."""
+    if noun(splits) == "picture":
+        return "Classify a picture by a few glimpses of it: recurrent visual attention."
+    return first_paragraph(__doc__ or "")
 
 
 def look(model: Any, batch: dict[str, Tensor]) -> Look:

@@ -45,14 +45,20 @@ from regard.app.text import decoding
 from regard.app.text.networks import Recurrent, Seen, State, Transformer, dropped, wide
 from regard.app.text.vocabulary import BEGIN, END, vocabulary, whole_words
 from regard.app.training.errors import Failure
-from regard.app.training.schedules import warmup_cosine
+from regard.app.training.schedules import adam
 from regard.protocol import at
+from regard.recipes.base import COSTS, ERROR, Measure, Metric
 
-WATCH = ("valid_bleu", "max")
+METRIC = Metric("valid_bleu", "max", "distance to 100 of BLEU on the validation sentences", 100.0, "BLEU")
 
-BEST, ERROR = 100.0, "distance to 100 of BLEU on the validation sentences"
+NAMED_BY, QUICK = ("attention",), {"epochs": 2}
 
-EXAMPLE, QUICK = "sentence", {"epochs": 2}
+COLUMNS = (
+    ERROR,
+    Measure("test_bleu", 1, "BLEU", "", "Of the greedy translations of the test {noun}s."),
+    Measure("test_perplexity", 1, "perplexity", "", "Of a subword of the test {noun}s."),
+    *COSTS,
+)
 
 
 @dataclass
@@ -115,15 +121,23 @@ def data(config: Config) -> datasets.Splits:
     return datasets.translations(config.data, config.source, config.target, config.subwords)
 
 
-def fitted(splits: datasets.Splits, weights: Mapping[str, Tensor]) -> datasets.Splits:
-    """Other sentences in the vocabulary of a run, which its weights come with."""
-    spelling = vocabulary(bytes(weights["spelling"].tolist()).decode(errors="replace"))
+def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """No sentences, in the vocabulary that the weights come with."""
+    if "spelling" not in weights:
+        raise Failure("the weights have no vocabulary, which those of a translator come with.")
+    nothing = datasets.Pairs([], [], vocabulary(bytes(weights["spelling"].tolist()).decode(errors="replace")))
+    return datasets.Splits(nothing, nothing, nothing, "")
+
+
+def fitted(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """The sentences in the vocabulary that the weights come with."""
+    spelling, splits = known(config, weights).train.vocabulary, data(config)  # pyright: ignore
     train, valid, test = (split.spelled_by(spelling) for split in splits[:3])  # pyright: ignore
     return splits._replace(train=train, valid=valid, test=test)
 
 
 class SoftThen(nn.Module):
-    """The mean in the first `steps` of training, then another read."""
+    """The mean in the first `steps` of training, which `after_step` counts, then another read."""
 
     left: Tensor
 
@@ -135,11 +149,6 @@ class SoftThen(nn.Module):
     def at(self, step: Any) -> Any:
         """The plain function that it is at a step."""
         return rg.mean if step.training and self.left > 0 else at(self.read, step)
-
-    def count(self) -> bool:
-        """Notes that a step of training is made; whether it is one of the first."""
-        self.left.sub_(1)
-        return bool(self.left >= 0)
 
 
 def network(config: Config) -> Any:
@@ -240,7 +249,7 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
     """The mean cost of a word, with what trains the attention of some: its value is zero."""
     (seen, state), target = model(batch), batch["target"]
     first, later = SOFT_FIRST.get(model.config.attention, (by_mean, None))
-    by = later if later and not model.network.attention.read.count() else first
+    by = first if later is None or model.network.attention.read.left > 0 else later
     return by(model, seen, state, target, model.config.smoothing).sum() / (target > 0).sum(), {}
 
 
@@ -342,10 +351,20 @@ def spaced(model: Model, text: str) -> list[str]:
     return Tokenizer13a()(text).split()
 
 
-def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
     """Adam, its rate rising over a tenth of the steps and then falling to zero by a cosine."""
-    adam = torch.optim.Adam(model.parameters(), config.learning_rate, betas=(0.9, 0.98), fused=True)
-    return adam, warmup_cosine(adam, steps, warmup=steps // 10)
+    return adam(model.parameters(), config.learning_rate, steps, betas=(0.9, 0.98))
+
+
+def after_step(model: Model) -> None:
+    """Notes that a step is made, where the first ones are trained in another way."""
+    if model.config.attention in SOFT_FIRST:
+        model.network.attention.read.left.sub_(1)
+
+
+def noun(splits: datasets.Splits) -> str:
+    """What is translated."""
+    return "sentence"
 
 
 @torch.no_grad()

@@ -5,10 +5,14 @@ from regard.app.data.babi import questions as questions
 from regard.app.data.conllu import treebank as treebank
 from regard.app.data.folder import Pictures as Pictures
 from regard.app.data.folder import pictures as pictures
+from regard.app.data.folder import pictures_to_test as pictures_to_test
 from regard.app.data.generators.scatter import Scattered as Scattered
-from regard.app.data.load import load as load
+from regard.app.data.images import images_to_test as images_to_test
+from regard.app.data.images import load as load
 from regard.app.data.mnist import digits as digits
+from regard.app.data.mnist import digits_to_test as digits_to_test
 from regard.app.data.pairs import Pairs as Pairs
+from regard.app.data.pairs import pairs_to_test as pairs_to_test
 from regard.app.data.pairs import translations as translations
 from regard.app.data.splits import Split as Split
 from regard.app.data.splits import Splits as Splits

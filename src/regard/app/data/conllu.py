@@ -4,18 +4,21 @@ Nivre et al. 2020, "Universal Dependencies v2"; https://universaldependencies.or
 syntactic ones: the ranges of words that are written as one, such as 3-4, and empty nodes, such as 5.1, are skipped.
 """
 
-import gzip
-import zlib
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from regard.app.data.files import contents
 from regard.app.data.generators.grammar import grammar
 from regard.app.data.splits import Splits
 from regard.app.data.trees import RELATIONS, TAGS, Sentence, Trees
+from regard.app.text.reading import clean, printable, raw_lines
 
 PARTS = ("train", "dev", "test")
 COLUMNS = 10
+
+Found = TypeVar("Found")
 
 
 class Word(NamedTuple):
@@ -71,67 +74,128 @@ def read(file: Path) -> list[Sentence]:
     ...     read(Path(folder) / "a.conllu")
     [Sentence(words=('Go',), tags=('VERB',), heads=(0,), relations=('root',))]
     """
-    sentences = list(_sentences(file))
+    sentences = list(_sentences(raw_lines(io.BytesIO(contents(file)), str(file)), str(file)))
     if not sentences:
-        raise ValueError(f"{file} holds no sentence")
+        raise ValueError(f"{printable(file)} holds no sentence")
     return sentences
 
 
-def _sentences(file: Path) -> Iterator[Sentence]:
-    words: list[Word] = []
-    for number, line in enumerate([*_text(file).split("\n"), ""], 1):
+def _sentences(lines: Iterable[str], name: str) -> Iterator[Sentence]:
+    for start, block in _blocks(lines):
+        if words := _words(block, start, name, _word):
+            yield _sentence(words, f"{name}, line {start + len(block)}")
+
+
+def _words(
+    block: Sequence[str], start: int, name: str, read: Callable[[Sequence[str], int], Sequence[Found]]
+) -> list[Found]:
+    """What `read` finds in the columns of the lines that are no comments, given how many words there are with it."""
+    words: list[Found] = []
+    for number, line in enumerate(block, start):
         try:
-            if line and not line.startswith("#"):
-                words += _word(line.split("\t"), len(words) + 1)
-            elif not line and words:
-                yield _sentence(words)
-                words = []
+            words += () if line.startswith("#") else read(line.split("\t"), len(words) + 1)
         except ValueError as error:
-            raise ValueError(f"{file}, line {number}: {error}") from None
+            raise ValueError(f"{name}, line {number}: {error}") from None
+    return words
 
 
-def _text(file: Path) -> str:
-    """What is written in a file."""
-    try:
-        data = file.read_bytes()
-        return (gzip.decompress(data) if file.suffix == ".gz" else data).decode().replace("\r\n", "\n")
-    except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{file} is not a whole gzip file: {error}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8: {error}") from error
+def _blocks(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """The lines that stand together, and the number of the first of them."""
+    block: list[str] = []
+    number = 0
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            block.append(line)
+        elif block:
+            yield number - len(block), block
+            block = []
+    if block:
+        yield number + 1 - len(block), block
+
+
+class Block(NamedTuple):
+    """A sentence as it stands in a file: its lines, comments and ranges of words included, and its words."""
+
+    lines: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+def stream_sentences(lines: Iterable[str], name: str = "standard input") -> Iterator[Block]:
+    """The sentences of lines in CoNLL-U that are to be parsed, each as soon as the empty line after it is read.
+
+    `lines` are `raw_lines`, as tabs count. Of a word its number and form are read; what stands in the other columns,
+    and whether they are there, is the same. `annotated` writes a sentence with its tree. Raises ValueError, with
+    the number of the line, for a word out of order or without a form.
+
+    >>> [block] = stream_sentences(["# text = Go on", "1\\tGo", "2\\ton", ""])
+    >>> block.words
+    ('Go', 'on')
+    """
+    for start, block in _blocks(lines):
+        if words := _words(block, start, name, _form):
+            yield Block(tuple(block), tuple(words))
+
+
+def annotated(block: Block, heads: Sequence[int], relations: Sequence[str]) -> Iterator[str]:
+    """The lines of a sentence in CoNLL-U with the head of each word (0 is the root) and the relation to it.
+
+    >>> list(annotated(Block(("1\\tGo",), ("Go",)), [0], ["root"]))
+    ['1\\tGo\\t_\\t_\\t_\\t_\\t0\\troot\\t_\\t_']
+    """
+    trees = iter(zip(heads, relations, strict=True))
+    for line in block.lines:
+        columns = line.split("\t")
+        if not line.startswith("#") and not _between(columns[0]):
+            columns = (columns + COLUMNS * ["_"])[:COLUMNS]
+            head, relation = next(trees)
+            columns[6:8] = str(head), relation
+        yield "\t".join(columns)
+
+
+def _between(name: str) -> bool:
+    """Whether a line is no word of the tree: a range such as 3-4, or an empty node such as 5.1."""
+    return "-" in name or "." in name
+
+
+def _form(columns: Sequence[str], place: int) -> list[str]:
+    """The form of a line, none for a range or an empty node; it should be that of the word with the number `place`."""
+    name, form = columns[0].strip(), clean(columns[1]) if len(columns) > 1 else ""
+    if _between(name):
+        return []
+    if name != str(place):
+        raise ValueError(f"expected word {place}, but got {name!r}")
+    if not form:
+        raise ValueError(f"expected a form for word {place}, but got none")
+    return [form]
 
 
 def _word(columns: Sequence[str], place: int) -> list[Word]:
     """The word of a line, none for a range or an empty node; it should be the one with the number `place`."""
     if len(columns) != COLUMNS:
         raise ValueError(f"expected {COLUMNS} columns, but got {len(columns)}")
-    name, form, _, tag, _, _, head, relation, *_ = columns
-    if "-" in name or "." in name:
+    if not (found := _form(columns, place)):
         return []
-    if not form:
-        raise ValueError(f"expected a form for word {place}, but got none")
+    tag, head, relation = (columns[n].strip() for n in (3, 6, 7))
     relation = relation.partition(":")[0]
-    if name != str(place):
-        raise ValueError(f"expected word {place}, but got {name!r}")
     if not head.isdecimal():
         raise ValueError(f"expected the number of a word as head, but got {head!r}")
     for kind, value, known in (("tag", tag, TAGS), ("relation", relation, RELATIONS)):
         if value not in known:
             raise ValueError(f"expected a universal {kind}, but got {value!r}")
-    return [Word(form, tag, int(head), relation)]
+    return [Word(found[0], tag, int(head), relation)]
 
 
-def _sentence(words: Sequence[Word]) -> Sentence:
-    """The words as a sentence. Raises ValueError unless their heads form a tree with a single root."""
+def _sentence(words: Sequence[Word], place: str) -> Sentence:
+    """The words as a sentence that ends at a place. Raises ValueError unless their heads form a tree with one root."""
     forms, tags, heads, relations = zip(*words, strict=True)
     if max(heads) > len(heads):
-        raise ValueError(f"expected heads among the {len(heads)} words before, but got {max(heads)}")
+        raise ValueError(f"{place}: expected heads among the {len(heads)} words before, but got {max(heads)}")
     if heads.count(0) != 1:
-        raise ValueError(f"expected a sentence with a single root to end here, but it has {heads.count(0)}")
+        raise ValueError(f"{place}: expected a sentence with a single root to end here, but it has {heads.count(0)}")
     reached = set(range(len(heads) + 1))
     above = [0, *heads]
     for _ in heads:
         reached = {above[word] for word in reached}
     if reached != {0}:
-        raise ValueError("expected a sentence whose heads form a tree to end here, but they form a cycle")
+        raise ValueError(f"{place}: expected a sentence whose heads form a tree to end here, but they form a cycle")
     return Sentence(forms, tags, heads, relations)

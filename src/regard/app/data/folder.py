@@ -1,21 +1,29 @@
 """Your own pictures: a folder with a folder for each class, the ImageFolder convention."""
 
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from regard.app.data.files import left_out
 from regard.app.data.splits import Splits, count, hold_out
+from regard.app.text.reading import clean, printable
+from regard.app.vision import reading
+from regard.app.vision.reading import ENDINGS, Facts
 
-ENDINGS = (".png", ".jpg", ".jpeg")
-GREY = ("1", "L", "LA", "I", "I;16")  # what pillow calls the modes of grey files
 LARGEST = 512  # pixels on the longer side of a canvas that is chosen from the pictures
 CACHE = 256 * 2**20  # bytes up to which a split keeps its decoded pictures
 CHANNELS = {1: "grey", 3: "in colour"}
-ORIENTATION = 0x0112  # the EXIF tag; from 5 on the picture lies on its side
+SHOWN = 10  # files that an error names
+OUTSIDE = "outside the class folders"
+LOOKED_FOR = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
 
 
 class Listing(NamedTuple):
@@ -29,16 +37,20 @@ class Listing(NamedTuple):
         return Listing([self.files[i] for i in indices.tolist()], self.labels[indices])
 
 
+NONE = Listing([], torch.zeros(0, dtype=torch.long))
+
+
 class Pictures:
     """Pictures of any size, each centred on a canvas of `shape` (C, Y, X), as a split.
 
     A picture is scaled, larger or smaller, until it just fits, in its own proportions; what is left of the canvas is
-    black. Transparency is dropped, and a photograph is turned upright as its camera says. Pictures are decoded when a
-    batch asks for them, and kept only if those of the whole split take at most 256 MiB, one byte a value.
+    black. `bits` are those of the values of pictures of more than eight bits, in all of the data set: see
+    `regard.app.vision.reading`. Pictures are decoded when a batch asks for them, and kept only if those of the whole
+    split take at most 256 MiB, one byte a value.
     """
 
-    def __init__(self, listing: Listing, shape: tuple[int, int, int]):
-        self.files, self.labels, self.shape = listing.files, listing.labels, shape
+    def __init__(self, listing: Listing, shape: tuple[int, int, int], bits: int = 16):
+        self.files, self.labels, self.shape, self.bits = listing.files, listing.labels, shape, bits
         small = len(self.files) * shape[0] * shape[1] * shape[2] <= CACHE
         self.cache = torch.empty(len(self.files), *shape, dtype=torch.uint8) if small else None
         self.known = torch.zeros(len(self.files), dtype=torch.bool)
@@ -63,19 +75,37 @@ class Pictures:
         return self.cache[indices]
 
     def _decode(self, indices: Int[Tensor, " B"]) -> UInt8[Tensor, "B C Y X"]:
-        return torch.stack([decode(self.files[i], self.shape) for i in indices.tolist()])
+        return torch.stack([reading.read(self.files[i], self.shape, self.bits) for i in indices.tolist()])
+
+
+def read_picture(file: str | Path, shape: tuple[int, int, int], bits: int = 16) -> Float[Tensor, "C Y X"]:
+    """The picture in a file as a model of images of `shape` expects it, in [0, 1]: one of `Pictures`, by itself.
+
+    `bits` are those of the data set that the model was trained on. Raises ValueError if it cannot be read.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("L", (40, 30), 255).save(Path(folder) / "white.png")
+    ...     read_picture(Path(folder) / "white.png", (1, 30, 40)).unique()
+    tensor([1.])
+    """
+    return reading.read(Path(file), shape, bits).float().mul_(1 / 255)
 
 
 def pictures(folder: str | Path, canvas: int | None = None, seed: int = 0) -> Splits:
-    """The pictures `folder`/train/CLASS/* and `folder`/test/CLASS/* that end in .png, .jpg or .jpeg, in any case.
+    """The pictures `folder`/train/CLASS/* and `folder`/test/CLASS/*, also in folders below these.
 
-    Classes are numbered in the order of their names. A tenth of the training pictures, drawn with `seed`, is held out
-    for validation, and before that a tenth for the test where there is no folder `test`. The canvas is
-    `canvas` x `canvas` or, where that is None, as high and as wide as the median picture, made smaller until its
-    longer side has at most 512 pixels. It has one channel if every file is a grey one, else three. See `Pictures`.
+    They end in .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp or .gif, in any case; `describe` says what else there is,
+    which is left out, but for hidden files. Classes are numbered in the order of their names. A tenth of the training
+    pictures, drawn with `seed`, is held out for validation, and before that a tenth for the test where there is no
+    folder `test`. The canvas is `canvas` x `canvas` or, where that is None, as high and as wide as the median picture,
+    made smaller until its longer side has at most 512 pixels. It has one channel if every file is a grey one, else
+    three. See `Pictures`.
 
-    Raises ValueError where a folder is missing, there are fewer than two classes, a class has no pictures, the test
-    has a class that the training has not, too few pictures are left to train on, or a file is not a picture.
+    Raises ValueError where a folder is missing, there are fewer than two classes, a class has no pictures or a name
+    that is not UTF-8, the test has a class that the training has not, or too few pictures are left to train on. All
+    pictures are decoded once, and those that cannot be are named.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -89,54 +119,135 @@ def pictures(folder: str | Path, canvas: int | None = None, seed: int = 0) -> Sp
     (('cat', 'dog'), (1, 30, 40), 32, 4, 4)
     """
     folder = Path(folder)
-    classes = _train_classes(folder / "train")
-    train, test, remark = _train_and_test(folder, classes, seed)
-    shape = _shape(train.files + test.files, canvas)
+    if canvas is not None and canvas < 1:
+        raise ValueError(f"canvas must be one pixel or more, not {canvas}")
+    learned = _found(folder / "train")
+    classes = _classes(learned)
+    tested = _found(folder / "test") if (folder / "test").is_dir() else None
+    train = _listing(learned, classes)
+    train, test = (train, _listing(tested, classes)) if tested else _apart(train, seed)
+    known = _checked(train.files + test.files)
+    shape, bits = _shape(known, canvas), _bits(known)
     train, valid = _apart(train, seed)
     if not train.files:
-        raise ValueError(f"{folder} has too few pictures: none is left to train on after a tenth of each is held out")
-    parts = Pictures(train, shape), Pictures(valid, shape), Pictures(test, shape)
-    form = f"{len(classes)} classes on {shape[1]}x{shape[2]} pixels (height x width), {CHANNELS[shape[0]]}"
-    return Splits(*parts, f"the pictures of {folder}: {count(*parts)}{remark}; {form}", classes, shape)
+        raise ValueError(
+            f"{printable(folder)} has too few pictures: none is left to train on after a tenth of each is held out"
+        )
+    parts = Pictures(train, shape, bits), Pictures(valid, shape, bits), Pictures(test, shape, bits)
+    remark = "" if tested else f" (there is no folder test: a tenth is held out for it with seed {seed})"
+    others = left_out(_others(folder, learned, *([tested] if tested else [])))
+    counts = f"the pictures of {printable(folder)}: {count(*parts)}{remark}"
+    return Splits(*parts, f"{counts}; {_form(classes, shape)}{others}", classes, shape)
 
 
-def _folders(root: Path) -> list[str]:
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def pictures_to_test(
+    folder: str | Path, classes: Sequence[str], shape: tuple[int, int, int], bits: int | None = None, seed: int = 0
+) -> Splits:
+    """Pictures to test what was trained on others, with its classes, shape and bits; the other parts are empty.
+
+    They are those of `folder`/test/CLASS; where there is no folder `test`, those that `pictures` would hold out of
+    `folder`/train/CLASS; where there is none of either, all of `folder`/CLASS. The bits are those of these pictures if
+    they are not given. Raises ValueError where there are no such folders, one is none of the classes, there are no
+    pictures, or some cannot be read.
+    """
+    folder, classes = Path(folder), tuple(classes)
+    root = next((folder / part for part in ("test", "train") if (folder / part).is_dir()), folder)
+    found = _found(root)
+    test = _listing(found, classes)
+    if root.name == "train" and root != folder:
+        _, test = _apart(test, seed)
+    known = _checked(test.files)
+    none, tested = (Pictures(each, shape, bits or _bits(known)) for each in (NONE, test))
+    describe = f"the pictures of {printable(root)}: {len(test.files):,} test images; {_form(classes, shape)}"
+    return Splits(none, none, tested, describe + left_out(_kinds(found.others)), classes, shape)
 
 
-def _listing(root: Path, classes: tuple[str, ...]) -> Listing:
-    found = [(file, i) for i, name in enumerate(classes) for file in _pictures_in(root / name)]
-    return Listing([file for file, _ in found], torch.tensor([i for _, i in found], dtype=torch.long))
+def _form(classes: Sequence[str], shape: tuple[int, int, int]) -> str:
+    return f"{len(classes)} classes on {shape[1]}x{shape[2]} pixels (height x width), {CHANNELS[shape[0]]}"
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    files = folder.iterdir() if folder.is_dir() else ()
-    return sorted(file for file in files if file.suffix.lower() in ENDINGS and not file.name.startswith("."))
+class Found(NamedTuple):
+    """What lies in a folder of classes: the files of each class, and how many others of each kind."""
+
+    root: Path
+    classes: dict[str, list[Path]]
+    others: Counter[str]
 
 
-def _train_classes(root: Path) -> tuple[str, ...]:
+def _found(root: Path) -> Found:
+    """What there is in a folder of classes; folders whose names look the same are one class."""
     if not root.is_dir():
-        raise ValueError(f"folder {root} does not exist; pictures are read from FOLDER/train/CLASS/*.png, jpg or jpeg")
-    classes = tuple(_folders(root))
+        raise ValueError(f"folder {printable(root)} does not exist; pictures are read from FOLDER/train/CLASS/*.png")
+    found = Found(root, {}, Counter())
+    for entry in _entries(root):
+        if entry.is_dir():
+            files = found.classes.setdefault(_class_name(entry), [])
+            for file in _files(entry, found.others):
+                if file.suffix.lower() in ENDINGS and (file.is_file() or file.is_symlink()):
+                    files.append(file)
+                else:
+                    found.others[file.suffix.lower() or "no ending"] += 1
+        else:
+            found.others[OUTSIDE] += 1
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds, but for what is hidden, in order."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+def _files(folder: Path, others: Counter[str]) -> list[Path]:
+    """All files of a class in their order, those in folders below included; links to folders are not followed."""
+    files: list[Path] = []
+    for entry in _entries(folder):
+        if not entry.is_dir():
+            files.append(entry)
+        elif entry.is_symlink():
+            others["links to folders"] += 1
+        else:
+            files += _files(entry, others)
+    return files
+
+
+def _unreadable(error: OSError) -> ValueError:
+    return ValueError(f"folder {printable(error.filename)} cannot be read: {error.strerror}")
+
+
+def _class_name(folder: Path) -> str:
+    try:
+        return clean(folder.name)
+    except ValueError as error:
+        raise ValueError(f"the name of the class folder {printable(folder)} is not UTF-8") from error
+
+
+def _classes(found: Found) -> tuple[str, ...]:
+    """The names of the classes to learn, in order."""
+    classes = tuple(sorted(found.classes))
     if len(classes) < 2:
-        raise ValueError(f"{root} must have a folder for each of two classes or more; it has {len(classes)}")
+        raise ValueError(
+            f"{printable(found.root)} must have a folder for each of two classes or more; it has {len(classes)}"
+        )
     for name in classes:
-        if not _pictures_in(root / name):
-            raise ValueError(f"class folder {root / name} has no pictures that end in .png, .jpg or .jpeg")
+        if not found.classes[name]:
+            raise ValueError(f"class folder {printable(found.root / name)} has no pictures that end in {LOOKED_FOR}")
     return classes
 
 
-def _train_and_test(folder: Path, classes: tuple[str, ...], seed: int) -> tuple[Listing, Listing, str]:
-    train = _listing(folder / "train", classes)
-    if not (folder / "test").is_dir():
-        return *_apart(train, seed), f" (there is no folder test: a tenth is held out for it with seed {seed})"
-    for name in _folders(folder / "test"):
+def _listing(found: Found, classes: Sequence[str]) -> Listing:
+    """The files of all classes, in their order. Raises ValueError for a class that is none of these, or no files."""
+    for name in found.classes:
         if name not in classes:
-            raise ValueError(f"class {name} in {folder / 'test'} is not among those of train: {', '.join(classes)}")
-    test = _listing(folder / "test", classes)
-    if not test.files:
-        raise ValueError(f"{folder / 'test'} has no class folders with pictures that end in .png, .jpg or .jpeg")
-    return train, test, ""
+            raise ValueError(
+                f"class {name} in {printable(found.root)} is not among those of train: {', '.join(classes)}"
+            )
+    files = [(file, i) for i, name in enumerate(classes) for file in found.classes.get(name, ())]
+    if not files:
+        raise ValueError(f"{printable(found.root)} has no class folders with pictures that end in {LOOKED_FOR}")
+    return Listing([file for file, _ in files], torch.tensor([i for _, i in files]))
 
 
 def _apart(listing: Listing, seed: int) -> tuple[Listing, Listing]:
@@ -144,58 +255,47 @@ def _apart(listing: Listing, seed: int) -> tuple[Listing, Listing]:
     return listing.take(kept), listing.take(held)
 
 
-def _shape(files: list[Path], canvas: int | None) -> tuple[int, int, int]:
-    if canvas is not None and canvas < 1:
-        raise ValueError(f"canvas must be one pixel or more, not {canvas}")
-    heads = [_head(file) for file in files]
-    channels = 1 if all(mode in GREY for mode, _, _ in heads) else 3
+def _checked(files: Sequence[Path]) -> list[Facts]:
+    """The facts of all pictures, each of which is decoded. Raises ValueError naming those that cannot be read."""
+    with reading.quiet(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(_facts, files))
+    if failed := [str(each) for each in found if isinstance(each, ValueError)]:
+        more = f"; and {len(failed) - SHOWN:,} more" if len(failed) > SHOWN else ""
+        raise ValueError(f"{len(failed):,} of {len(files):,} pictures fail: {'; '.join(failed[:SHOWN])}{more}")
+    return [each for each in found if isinstance(each, Facts)]
+
+
+def _facts(file: Path) -> Facts | ValueError:
+    try:
+        return reading.facts(file)
+    except ValueError as error:
+        return error
+
+
+def _shape(known: Sequence[Facts], canvas: int | None) -> tuple[int, int, int]:
+    channels = 1 if all(each.grey for each in known) else 3
     if canvas is not None:
         return channels, canvas, canvas
-    height, width = median(y for _, y, _ in heads), median(x for _, _, x in heads)
+    height, width = median(each.height for each in known), median(each.width for each in known)
     scale = min(1, LARGEST / max(height, width))
     return channels, max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _head(file: Path) -> tuple[str, int, int]:
-    """Mode, height and width as they would be upright; the pixels are not decoded."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-            # For a PNG, getexif would decode the whole picture.
-            lying = image.format == "JPEG" and image.getexif().get(ORIENTATION, 1) >= 5
-            return (image.mode, width, height) if lying else (image.mode, height, width)
-    except Exception as error:  # pillow raises what the format's reader happens to raise
-        raise _unreadable(file, error) from error
+def _others(folder: Path, *parts: Found) -> dict[str, int]:
+    """How much of a folder is left out, and why, of the parts and beside them."""
+    beside = [entry for entry in _entries(folder) if entry.name not in ("train", "test")]
+    folders = sum(entry.is_dir() for entry in beside)
+    others = sum((part.others for part in parts), Counter({OUTSIDE: len(beside) - folders}))
+    return {**_kinds(others), "folders (beside train and test)": folders}
 
 
-def decode(file: Path, shape: tuple[int, int, int]) -> UInt8[Tensor, "C Y X"]:
-    """The picture in `file`, centred on a canvas of `shape`; raises ValueError if it cannot be read."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    channels, height, width = shape
-    try:
-        with Image.open(file) as image:
-            upright = _eight_bit(ImageOps.exif_transpose(image))
-            # By way of RGBA, as pillow warns of a palette with transparency.
-            plain = upright.convert("L") if channels == 1 else upright.convert("RGBA").convert("RGB")
-            pixels = np.array(ImageOps.pad(plain, (width, height)))
-    except Exception as error:  # as above
-        raise _unreadable(file, error) from error
-    return torch.from_numpy(pixels).reshape(height, width, channels).permute(2, 0, 1)
+def _kinds(others: Counter[str]) -> dict[str, int]:
+    """How many files of each kind are left out, of the most frequent ones, and of all others."""
+    most = dict(others.most_common(SHOWN))
+    counts = {f"files ({printable(kind)})": number for kind, number in most.items()}
+    return {**counts, "files (other kinds)": others.total() - sum(most.values())}
 
 
-def _eight_bit(image: Any) -> Any:
-    """Grey of 16 bits, which pillow's own conversion would clip instead of scaling."""
-    import numpy as np
-    from PIL import Image
-
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
-
-
-def _unreadable(file: Path, error: Exception) -> ValueError:
-    return ValueError(f"picture {file} cannot be read: {error}")
+def _bits(known: Sequence[Facts]) -> int:
+    """The bits of the largest value of all pictures that have more than eight; 16 if none has."""
+    return max((each.bits for each in known), default=0) or 16

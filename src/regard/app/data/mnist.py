@@ -4,9 +4,8 @@ LeCun, Cortes and Burges, The MNIST database of handwritten digits. The sample i
 README says where they come from.
 """
 
-import gzip
 import math
-import zlib
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from regard.app.data.files import contents
 from regard.app.data.generators.scatter import Scattered
 from regard.app.data.splits import Splits, count, hold_out
 
@@ -56,18 +56,48 @@ def digits(
         Scattered(found.images[valid], found.labels[valid], canvas, clutter, seed=1),
         Scattered(found.test_images, found.test_labels, canvas, clutter, seed=2),
     )
-    layout = f"on {canvas}x{canvas} pixels with {clutter} pieces of clutter"
     highest = int(max(found.labels.max(), found.test_labels.max()))
     classes = tuple(str(label) for label in range(highest + 1))
-    return Splits(*parts, f"{source}: {count(*parts)}, {layout}", classes, (1, canvas, canvas))
+    return Splits(*parts, f"{source}: {count(*parts)}, {_layout(canvas, clutter)}", classes, (1, canvas, canvas))
+
+
+def digits_to_test(data: str | Path, classes: Sequence[str], canvas: int = 60, clutter: int = 4) -> Splits:
+    """The test part of `digits`, for what was trained to tell `classes`; the others are empty.
+
+    A folder need not have the training files. Raises ValueError as `digits` does, and for a digit that is no class.
+
+    >>> digits_to_test("embedded", tuple("0123456789")).describe
+    'MNIST, the real digits inside regard: 2,000 test images, on 60x60 pixels with 4 pieces of clutter'
+    """
+    if data == "hub":
+        (_, _, images, labels), source = _find(data)
+    else:
+        folder, source = _place(data)
+        images, labels = read_part(folder, "t10k")
+    if len(classes) <= labels.max():
+        raise ValueError(f"the test labels of {source} go up to {labels.max()}, but there are {len(classes)} classes")
+    test = Scattered(images, labels, canvas, clutter, seed=2)
+    none = Scattered(images[:0], labels[:0], canvas, clutter=0)
+    describe = f"{source}: {len(test):,} test images, {_layout(canvas, clutter)}"
+    return Splits(none, none, test, describe, tuple(classes), (1, canvas, canvas))
+
+
+def _layout(canvas: int, clutter: int) -> str:
+    return f"on {canvas}x{canvas} pixels with {clutter} pieces of clutter"
 
 
 def _find(data: str | Path) -> tuple[Digits, str]:
-    if data == "embedded":
-        return read_folder(SAMPLE), "MNIST, the real digits inside regard"
     if data == "hub":
         return read_hub(), f"MNIST, {HUB} on the Hugging Face hub"
-    return read_folder(Path(data)), f"MNIST, the idx files of {data}"
+    folder, source = _place(data)
+    return read_folder(folder), source
+
+
+def _place(data: str | Path) -> tuple[Path, str]:
+    """The folder of the files, and what it is called."""
+    if data == "embedded":
+        return SAMPLE, "MNIST, the real digits inside regard"
+    return Path(data), f"MNIST, the idx files of {data}"
 
 
 def read_folder(folder: Path) -> Digits:
@@ -79,16 +109,25 @@ def read_folder(folder: Path) -> Digits:
     >>> read_folder(SAMPLE).images.shape
     torch.Size([10000, 28, 28])
     """
+    return Digits(*read_part(folder, "train"), *read_part(folder, "t10k"))
+
+
+def read_part(folder: Path, part: str) -> tuple[UInt8[Tensor, "N Y X"], UInt8[Tensor, " N"]]:
+    """The images and labels of a part, train or t10k; raises ValueError as `read_folder` does.
+
+    >>> read_part(SAMPLE, "t10k")[1].shape
+    torch.Size([2000])
+    """
     if not folder.is_dir():
         raise ValueError(
             f"data folder {folder} does not exist; expected 'embedded', 'hub', a folder of the MNIST idx files "
             "or a folder of pictures, FOLDER/train/CLASS/*.png"
         )
-    found = Digits(*(read_idx(_locate(folder, name), 3 if "images" in name else 1) for name in NAMES))
-    for images, labels, name in ((found.images, found.labels, "train"), (found.test_images, found.test_labels, "t10k")):
-        if len(images) != len(labels) or not len(images):
-            raise ValueError(f"the {name} files in {folder} hold {len(images)} images but {len(labels)} labels")
-    return found
+    names = (name for name in NAMES if name.startswith(part))
+    images, labels = (read_idx(_locate(folder, name), 3 if "images" in name else 1) for name in names)
+    if len(images) != len(labels) or not len(images):
+        raise ValueError(f"the {part} files in {folder} hold {len(images)} images but {len(labels)} labels")
+    return images, labels
 
 
 def _locate(folder: Path, name: str) -> Path:
@@ -111,7 +150,7 @@ def read_idx(file: Path, rank: int) -> UInt8[Tensor, "..."]:
     >>> read_idx(SAMPLE / "t10k-labels-idx1-ubyte.gz", rank=1)[:5]
     tensor([7, 1, 0, 5, 9], dtype=torch.uint8)
     """
-    data = _unzip(file) if file.suffix == ".gz" else file.read_bytes()
+    data = contents(file)
     if data[:4] != bytes((0, 0, 8, rank)):
         raise ValueError(
             f"{file} is not an MNIST file of {KINDS[rank]}: it starts with 0x{data[:4].hex()}, not 0x{0x800 + rank:08x}"
@@ -121,13 +160,6 @@ def read_idx(file: Path, rank: int) -> UInt8[Tensor, "..."]:
     if len(data) - start != math.prod(sizes):
         raise ValueError(f"{file} is truncated or damaged: {len(data)} bytes, but its header says {sizes}")
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)[start:].reshape(sizes)
-
-
-def _unzip(file: Path) -> bytes:
-    try:
-        return gzip.decompress(file.read_bytes())
-    except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{file} is not a whole gzip file: {error}") from error
 
 
 def read_hub() -> Digits:
@@ -156,4 +188,6 @@ def _decode(pictures: list[dict[str, bytes]]) -> UInt8[Tensor, "N Y X"]:
     import numpy as np
     from PIL import Image
 
-    return torch.from_numpy(np.stack([np.asarray(Image.open(BytesIO(picture["bytes"]))) for picture in pictures]))
+    return torch.from_numpy(
+        np.stack([np.asarray(Image.open(BytesIO(picture["bytes"]), formats=("PNG",))) for picture in pictures])
+    )

@@ -4,24 +4,27 @@ Line n of `train.LANGUAGE` in one language is the translation of line n in the o
 Multi30k (Elliott et al. 2016, "Multi30K: Multilingual English-German Image Descriptions") lies in such files.
 """
 
-import gzip
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from regard.app.data.files import left_out, sentences
 from regard.app.data.generators.dates import dates
 from regard.app.data.splits import Splits
 from regard.app.text.vocabulary import END, Characters, Vocabulary, subwords
 
-PARTS = ("train", "val", "test")
+PARTS = {"train": "training", "val": "validation", "test": "test"}
 COUNTS = (4000, 400, 400)  # generated pairs of each part
+LONGEST = 2000  # characters of a sentence, some 350 words; one such sentence makes a whole batch slow
 FOLDERS = ("", "tok", "raw")  # where a part may lie; the first that has it counts
 ENDINGS = ("", ".gz")
+
+GENERATED = "dates in words and in figures, made by regard"
 
 Texts = tuple[list[str], list[str]]
 
@@ -73,10 +76,11 @@ def translations(data: str | Path = "generated", source: str = "de", target: str
 
     The folder, or its folder tok or else raw, holds two files for each part, `train*.LANGUAGE`, `val*.LANGUAGE` and
     `test*.LANGUAGE`, gzipped or not. The `count` subwords, the same for both languages, are learned on the training
-    part; dates are spelled by their characters.
+    part; dates are spelled by their characters. Pairs with an empty side, or a sentence of more than 2,000 characters,
+    are left out, and `describe` says how many.
 
     Raises ValueError where the folder, a language or a file is missing, a file is damaged, empty or not in UTF-8, two
-    files differ in length, or the extra `text` is not installed.
+    files differ in length, no pair is left, or the extra `text` is not installed.
 
     >>> splits = translations()
     >>> splits.describe
@@ -85,18 +89,62 @@ def translations(data: str | Path = "generated", source: str = "de", target: str
     if data == "generated":
         parts = [dates(count, seed) for seed, count in enumerate(COUNTS)]
         spelling: Vocabulary = Characters(sorted({letter for texts in parts[0] for text in texts for letter in text}))
-        return _splits(parts, spelling, "dates in words and in figures, made by regard")
-    files = [[find(Path(data), part, language) for language in (source, target)] for part in PARTS]
-    parts = [_aligned(*both) for both in files]
-    spelling = subwords((text for texts in parts[0] for text in texts), count)
-    place = f"the files of {files[0][0].parent}, {source} to {target}"
-    return _splits(parts, spelling, place, tokenised=".tok." in files[0][0].name)
+        return _splits(parts, spelling, GENERATED)
+    found = [_read(Path(data), part, source, target) for part in PARTS]
+    spelling = subwords((text for texts in (found[0].sources, found[0].targets) for text in texts), count)
+    what = f"the files of {found[0].folder}, {source} to {target}"
+    remarks = left_out({what: count for part in found for what, count in part.left_out.items()})
+    return _splits([part[:2] for part in found], spelling, what, remarks, found[0].tokenised)
 
 
-def _splits(parts: Sequence[Texts], vocabulary: Vocabulary, what: str, tokenised: bool = False) -> Splits:
+def _splits(
+    parts: Sequence[Texts], vocabulary: Vocabulary, what: str, remarks: str = "", tokenised: bool = False
+) -> Splits:
     train, valid, test = (Pairs(sources, targets, vocabulary, tokenised) for sources, targets in parts)
     counts = f"{len(train):,} training, {len(valid):,} validation and {len(test):,} test pairs"
-    return Splits(train, valid, test, f"{what}: {counts}")
+    return Splits(train, valid, test, f"{what}: {counts}{remarks}")
+
+
+def pairs_to_test(data: str | Path, source: str, target: str, vocabulary: Vocabulary) -> Splits:
+    """The test part of `translations`, in the numbers of a vocabulary that was learned before; the others are empty.
+
+    The folder need not have the other parts. Raises ValueError as `translations` does.
+
+    >>> pairs_to_test("generated", "de", "en", Characters("0123456789-")).describe
+    'dates in words and in figures, made by regard: 400 test pairs'
+    """
+    if data == "generated":
+        found = Part(*dates(COUNTS[2], seed=2), Path(), False, {})
+        what = GENERATED
+    else:
+        found = _read(Path(data), "test", source, target)
+        what = f"the files of {found.folder}, {source} to {target}"
+    none, test = (Pairs(*texts, vocabulary, found.tokenised) for texts in (([], []), found[:2]))
+    return Splits(none, none, test, f"{what}: {len(test):,} test pairs{left_out(found.left_out)}")
+
+
+class Part(NamedTuple):
+    """What two files of a part hold, where they lie, and how much is left out for which reason."""
+
+    sources: list[str]
+    targets: list[str]
+    folder: Path
+    tokenised: bool
+    left_out: dict[str, int]
+
+
+def _read(folder: Path, part: str, source: str, target: str) -> Part:
+    """The pairs of a part that have two sides, neither too long."""
+    files = [find(folder, part, language) for language in (source, target)]
+    pairs = list(zip(*_aligned(*files), strict=True))
+    full = [pair for pair in pairs if all(pair)]
+    kept = [pair for pair in full if max(map(len, pair)) <= LONGEST]
+    if not kept:
+        raise ValueError(f"{files[0]} and {files[1].name} hold no pair of sentences of at most {LONGEST:,} characters")
+    reasons = {"a side is empty": len(pairs) - len(full), f"over {LONGEST:,} characters": len(full) - len(kept)}
+    counts = {f"{PARTS[part]} pairs ({reason})": count for reason, count in reasons.items()}
+    sources, targets = map(list, zip(*kept, strict=True))
+    return Part(sources, targets, files[0].parent, ".tok." in files[0].name, counts)
 
 
 def find(folder: Path, part: str, language: str) -> Path:
@@ -116,55 +164,18 @@ def find(folder: Path, part: str, language: str) -> Path:
 
 
 def languages(folder: Path) -> list[str]:
-    """The languages that a folder has training sentences of."""
-    names = {file.name.removesuffix(".gz") for place in FOLDERS for file in (folder / place).glob("train*.*")}
+    """The languages that a folder has sentences in."""
+    files = (file for place in FOLDERS for part in PARTS for file in (folder / place).glob(f"{part}*.*"))
+    names = {file.name.removesuffix(".gz") for file in files}
     return sorted({name.rpartition(".")[2] for name in names})
 
 
 def _aligned(source: Path, target: Path) -> Texts:
     """The sentences of two files. Raises ValueError where one has more."""
-    one, other = read(source), read(target)
+    one, other = sentences(source), sentences(target)
     if len(one) != len(other):
         raise ValueError(
             f"{source.name} and {target.name} expected as many lines, but have {len(one):,} and {len(other):,}: "
             f"which line translates which in {source.parent} is not known"
         )
     return one, other
-
-
-def read(file: Path) -> list[str]:
-    """The lines of a file. Raises ValueError where it is damaged, not in UTF-8, or holds no sentence.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = (Path(folder) / "train.de").write_text("ein Haus\\nein Baum\\n")
-    ...     read(Path(folder) / "train.de")
-    ['ein Haus', 'ein Baum']
-    """
-    data = file.read_bytes()
-    if file.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{file} is not a whole gzip file: {error}") from error
-    found = lines(data, str(file))
-    if not any(found):
-        raise ValueError(f"{file} holds no sentence")
-    return found
-
-
-def lines(data: bytes, name: str) -> list[str]:
-    """The lines of bytes, without spaces at their ends; `name` is what an error calls them.
-
-    Raises ValueError where they are not in UTF-8.
-
-    >>> lines(b"ein Haus\\n\\nGr\\xfc\\xdfe", "letter.de")
-    Traceback (most recent call last):
-    ValueError: letter.de, line 3: expected text in UTF-8, but got the byte 0xfc
-    """
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line, byte = data.count(b"\n", 0, error.start) + 1, data[error.start]
-        raise ValueError(f"{name}, line {line}: expected text in UTF-8, but got the byte 0x{byte:02x}") from error
-    return [line.strip() for line in text.removesuffix("\n").split("\n")] if text else []

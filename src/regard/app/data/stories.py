@@ -37,7 +37,7 @@ class Stories:
         for facts, row in zip(stories, self.facts, strict=True):
             row[len(row) - len(facts) :, : max(map(len, facts))] = pad_sequence(facts, batch_first=True)
         self.questions = pad_sequence([_numbered(each.text, numbers) for each in questions], batch_first=True)
-        supporting = [torch.tensor(each.supporting) for each in questions]
+        supporting = [torch.tensor(each.supporting, dtype=torch.long) for each in questions]
         self.supporting = pad_sequence(supporting, batch_first=True, padding_value=-1)
         self.labels = torch.tensor([known.get(each.answer, -1) for each in questions])
 

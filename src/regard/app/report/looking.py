@@ -6,7 +6,6 @@ from heapq import nlargest
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from regard.app.report.report import Look, Picture, Report, write_report
 from regard.app.training import evaluation
 from regard.app.training import run as runs
 from regard.app.training.run import OpenedRun
+from regard.recipes.base import Recipe
 
 SHOWN = 12  # images or sentences on a page
 WORST = 10  # of those that were answered worst
@@ -26,7 +26,7 @@ Seen = Look | list[Picture]
 
 
 @torch.no_grad()
-def look(recipe: ModuleType, model: nn.Module, split: Any, indices: Tensor) -> Any:
+def look(recipe: Recipe, model: nn.Module, split: Any, indices: Tensor) -> Any:
     """Where the model looked on these examples."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -37,7 +37,7 @@ def failures(opened: OpenedRun, split: Any) -> Any:
     """Where it looked on the first examples that it answered wrongly, or if the recipe says of each its `badness`, on
     the worst of all; None if no answer is wrong."""
     recipe, wrong = opened.recipe, _wrong(opened, split)
-    worst = nlargest(WORST, wrong, itemgetter(0)) if hasattr(recipe, "badness") else islice(wrong, SHOWN)
+    worst = nlargest(WORST, wrong, itemgetter(0)) if recipe.badness else islice(wrong, SHOWN)
     indices = [number for _, number in worst]
     return look(recipe, opened.model, split, torch.tensor(indices)) if indices else None
 
@@ -46,7 +46,7 @@ def _wrong(opened: OpenedRun, split: Any) -> Iterator[tuple[Any, int]]:
     """How bad each wrong answer is, and the number of its example."""
     recipe = opened.recipe
     for indices, values in evaluation.results(opened, split):
-        badness = recipe.badness(values) if hasattr(recipe, "badness") else values["error"]
+        badness = recipe.badness(values) if recipe.badness else values["error"]
         yield from ((badness[i], int(indices[i])) for i in values["error"].nonzero().flatten().tolist())
 
 
@@ -59,11 +59,11 @@ def show(run: Path, folder: Path, data: str = "") -> list[Path]:
     failed = failures(opened, splits.test)
     page = Report(
         title=f"Where {run.name} looked",
-        question=sentence(recipe),
+        question=recipe.task(splits),
         data=splits.describe,
         curves={run.name: points} if (points := curve(run, recipe)) else {},
         curves_x="epoch",
-        curves_y=getattr(recipe, "ERROR", Report.curves_y),
+        curves_y=recipe.METRIC.meaning,
         **shown(recipe, {run.name: seen}, {run.name: failed}),
         learning={run.name: learned} if (learned := read_learning(run)) else {},
         command=f"regard look {run}",
@@ -73,28 +73,21 @@ def show(run: Path, folder: Path, data: str = "") -> list[Path]:
     return [*drawn, write_report(folder / "report.html", page)]
 
 
-def shown(recipe: ModuleType, seen: Mapping[str, Seen], failed: Mapping[str, Seen | None]) -> dict[str, Any]:
+def shown(recipe: Recipe, seen: Mapping[str, Seen], failed: Mapping[str, Seen | None]) -> dict[str, Any]:
     """Where models looked and where they failed, if they did, as fields of a report."""
     failed = {name: each for name, each in failed.items() if each}
     if all(isinstance(each, Look) for each in seen.values()):
         return {"looks": seen, "failures": failed}
     names = {name: name if len(seen) > 1 else "it" for name in seen}
     looked = {f"Where {names[name]} looked": each for name, each in seen.items()}
-    how = "failed most" if hasattr(recipe, "badness") else "failed"
+    how = "failed most" if recipe.badness else "failed"
     return {"pictures": looked | {f"Where {names[name]} {how}": each for name, each in failed.items()}}
 
 
-def sentence(recipe: ModuleType) -> str:
-    """The first sentence of a recipe's docstring: its task."""
-    return (recipe.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-
-
-def curve(run: Path, recipe: ModuleType) -> list[tuple[float, float]]:
-    """What the recipe watches, after each epoch: an error, or as a share of the recipe's `BEST`, which is one unless it
-    says so, what a share of right answers lacks to that."""
-    (name, order), best = recipe.WATCH, getattr(recipe, "BEST", 1.0)
-    rows = runs.read_metrics(run)
-    return [(float(row["epoch"]), (row[name] if order == "min" else best - row[name]) / best) for row in rows]
+def curve(run: Path, recipe: Recipe) -> list[tuple[float, float]]:
+    """How far the recipe's metric is from perfection after each epoch."""
+    metric, rows = recipe.METRIC, runs.read_metrics(run)
+    return [(float(row["epoch"]), metric.distance(row[metric.name])) for row in rows]
 
 
 def draw(folder: Path, seen: Seen, model: str) -> list[Path]:

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from regard.app.data import Pairs, Splits
+from regard.app.data import Pairs
 from regard.app.report import looking
 from regard.app.report.report import Report, write_report
 from regard.app.text import decoding
-from regard.app.text.vocabulary import END, vocabulary
+from regard.app.text.vocabulary import END
 from regard.app.training import run as runs
 from regard.app.training.errors import Failure
 from regard.app.training.weights import filled
+from regard.recipes.base import first_paragraph
 
 SUBWORDS = 10_000
 """Subwords of the sentences that are translated together."""
@@ -27,14 +28,10 @@ def restored(run: Path) -> Any:
     Raises Failure if it is no such run, or damaged, and ValueError if its vocabulary is, or needs the extra `text`.
     """
     recipe, config = runs.read_config(run)
-    if runs.recipe_name(recipe) != "translate":
-        raise Failure(f"{run} is a run of the recipe {runs.recipe_name(recipe)}, which does not translate.")
+    if recipe.name != "translate":
+        raise Failure(f"{run} is a run of the recipe {recipe.name}, which does not translate.")
     weights = runs.read_weights(run)
-    if "spelling" not in weights:
-        raise Failure(f"{runs.files(run)[1]} has no vocabulary, which the weights of a translator come with.")
-    spelling = vocabulary(bytes(weights["spelling"].tolist()).decode(errors="replace"))
-    nothing = Pairs([], [], spelling)
-    return filled(recipe.Model(config, Splits(nothing, nothing, nothing, "")), weights, runs.files(run)[1])
+    return filled(recipe.Model(config, recipe.known(config, weights)), weights, runs.files(run)[1])
 
 
 @torch.no_grad()
@@ -66,7 +63,7 @@ def look(run: Path, folder: Path, text: str) -> list[Path]:
     seen = looking.look(recipe, model, Pairs([text], [""], model.vocabulary), torch.tensor([0]))
     page = Report(
         title=f"Where {run.name} looked",
-        question=looking.sentence(recipe),
+        question=first_paragraph(recipe.about),
         data="a sentence of the command line",
         pictures={"Where it looked": seen},
         command=f"regard look {run} --text {shlex.quote(text)}",

@@ -1,5 +1,8 @@
 """Text as numbers and back: by characters, or by the subwords that are frequent in the sentences to learn from.
 
+Text stays text: whatever is written in it, such as <end>, `encode` gives numbers of pieces and never a special one, but
+UNKNOWN for characters that no sentence had.
+
 A vocabulary is a value that JSON can hold, so that a run keeps its own: `vocabulary(each.json)` is the same again.
 """
 
@@ -10,6 +13,7 @@ from typing import Any
 PADDING, BEGIN, END, UNKNOWN = range(4)
 SPECIAL = ("<padding>", "<begin>", "<end>", "<unknown>")
 START = "▁"  # how a piece begins that begins a word
+_WRITTEN = "\ufdd0"  # that character where it is written in a text: no text has this one, which Unicode keeps free
 
 
 class Characters:
@@ -56,6 +60,7 @@ class Subwords:
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
+        self.tokenizer.encode_special_tokens = True  # as text
         self.uncased = all(piece == piece.lower() for piece in tokenizer.get_vocab())
 
     def __len__(self) -> int:
@@ -68,12 +73,12 @@ class Subwords:
 
     def encode(self, texts: Iterable[str]) -> list[list[int]]:
         """The numbers of each text; a character that no sentence had is UNKNOWN."""
-        texts = [text.lower() if self.uncased else text for text in texts]
+        texts = [_escaped(text.lower() if self.uncased else text) for text in texts]
         return [each.ids for each in self.tokenizer.encode_batch_fast(texts)]
 
     def decode(self, numbers: Iterable[int]) -> str:
         """The text of numbers; those below 4 have none."""
-        return self.tokenizer.decode(list(numbers))
+        return self.tokenizer.decode(list(numbers)).replace(_WRITTEN, START)
 
     def pieces(self, numbers: Iterable[int]) -> list[str]:
         """What each number stands for, to be looked at."""
@@ -81,6 +86,10 @@ class Subwords:
 
 
 Vocabulary = Characters | Subwords
+
+
+def _escaped(text: str) -> str:
+    return text.replace(START, _WRITTEN)
 
 
 def subwords(texts: Iterable[str], count: int) -> Subwords:
@@ -98,7 +107,7 @@ def subwords(texts: Iterable[str], count: int) -> Subwords:
     made.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([tokenizers.pre_tokenizers.Metaspace(START), marks])
     made.decoder = tokenizers.decoders.Metaspace(START)
     trainer = tokenizers.trainers.BpeTrainer(vocab_size=count, special_tokens=list(SPECIAL), show_progress=False)
-    made.train_from_iterator(texts, trainer)
+    made.train_from_iterator(map(_escaped, texts), trainer)
     return Subwords(made)
 
 
@@ -113,7 +122,7 @@ def whole_words(pieces: Iterable[str]) -> tuple[list[str], list[int]]:
     for piece in pieces:
         if not words or piece.startswith(START) or piece == SPECIAL[END]:
             words.append("")
-        words[-1] += piece.removeprefix(START)
+        words[-1] += piece.removeprefix(START).replace(_WRITTEN, START)
         groups.append(len(words) - 1)
     return words, groups
 

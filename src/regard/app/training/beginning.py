@@ -1,7 +1,6 @@
 """Where training begins: what a run's folder holds, and what can be made of it."""
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from regard.app.training.checkpoints import LAST, PREVIOUS, State, newest_checkpoint
@@ -9,6 +8,7 @@ from regard.app.training.config import Fields, claim, files
 from regard.app.training.errors import Failure
 from regard.app.training.metrics import Row, best_row, finished, read_metrics
 from regard.app.training.progress import say
+from regard.recipes.base import Metric, Recipe
 
 
 class Beginning(NamedTuple):
@@ -22,7 +22,7 @@ class Beginning(NamedTuple):
     """The rows of a run that is finished."""
 
 
-def begin(recipe: ModuleType, config: Any, run: Path, start: str | Path | None = None) -> Beginning:
+def begin(recipe: Recipe, config: Any, run: Path, start: str | Path | None = None) -> Beginning:
     """Claims the folder of a run, and says where its training begins.
 
     It begins anew, as it once did, if there is no checkpoint, or if the best weights are lost and the checkpoint does
@@ -31,10 +31,10 @@ def begin(recipe: ModuleType, config: Any, run: Path, start: str | Path | None =
     fields = claim(run, recipe, config, start)
     weights = files(run)[1].exists()
     rows, damage = _rows(run)
-    if weights and not damage and finished(rows, config, recipe.WATCH):
+    if weights and not damage and finished(rows, config, recipe.METRIC):
         return Beginning(fields, finished=rows)
     found = newest_checkpoint(run, fields)
-    if found and (weights or _holds_best(found.state, recipe.WATCH)):
+    if found and (weights or _holds_best(found.state, recipe.METRIC)):
         if damage:
             say(f"warning: {damage} It is written anew, as {found.path.name} has its rows.")
         return Beginning(fields, found.path)
@@ -55,7 +55,7 @@ def _rows(run: Path) -> tuple[list[Row], Failure | None]:
         return [], damage
 
 
-def _holds_best(state: State, watch: tuple[str, str]) -> bool:
+def _holds_best(state: State, metric: Metric) -> bool:
     """Whether the weights of a checkpoint are the best so far, or none could be."""
     rows = state["rows"]
-    return not rows or (state["place"] == 0 and best_row(rows, watch) is rows[-1])
+    return not rows or (state["place"] == 0 and best_row(rows, metric) is rows[-1])

@@ -2,8 +2,6 @@
 
 import os
 from dataclasses import asdict
-from importlib import import_module
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +11,8 @@ import yaml
 
 from regard.app.training.errors import Failure, reason
 from regard.app.training.files import LARGEST_TEXT, read, write
+from regard.recipes import own_recipes
+from regard.recipes.base import Recipe, is_path, open_recipe
 
 Fields = dict[str, Any]
 
@@ -23,22 +23,13 @@ KEPT = ("metrics.csv", "model.safetensors", "last.ckpt", "previous.ckpt", "learn
 """What a run may have come to: where any of it is, config.yaml is not written over."""
 
 
-def recipe_name(recipe: ModuleType) -> str:
-    """The last part of the module's name: glimpse for regard.recipes.glimpse.
-
-    >>> recipe_name(ModuleType("regard.recipes.glimpse"))
-    'glimpse'
-    """
-    return recipe.__name__.rpartition(".")[2]
-
-
-def claim(run: Path, recipe: ModuleType, config: Any, start: str | Path | None = None) -> Fields:
+def claim(run: Path, recipe: Recipe | ModuleType, config: Any, start: str | Path | None = None) -> Fields:
     """Writes config.yaml and returns its fields, unless the run has come to something: it must then be of this recipe,
     this configuration and this start, but may be asked for more epochs than before.
 
     Raises Failure naming the fields that differ, if there are any.
     """
-    asked = {"recipe": recipe_name(recipe), **({"from": str(start)} if start else {}), **asdict(config)}
+    asked = {"recipe": open_recipe(recipe).source, **({"from": str(start)} if start else {}), **asdict(config)}
     asked = yaml.safe_load(_as_yaml(asked))
     if any(os.path.lexists(run / name) for name in KEPT):
         asked = _continued(run, _read_fields(run), asked)
@@ -152,23 +143,30 @@ def _ascending(before: Any, last: Any) -> bool:
     return not before or all(earlier < later for earlier, later in pairwise(epochs))
 
 
-def read_config(run: Path, recipe: ModuleType | None = None) -> tuple[ModuleType, Any]:
+def read_config(run: Path, recipe: Recipe | ModuleType | None = None) -> tuple[Recipe, Any]:
     """The recipe of a run, regard's own of that name unless given, and the configuration that it was run with.
 
-    Raises Failure if there is no such run or recipe, or if the fields do not fit.
+    Raises Failure if there is no such run or recipe, if it is of a user's recipe that is not given, or if the fields do
+    not fit.
     """
     fields = _read_fields(run)
-    recipe = recipe or _find_recipe(run, fields["recipe"])
-    if fields["recipe"] != recipe_name(recipe):
-        raise Failure(f"{run} is a run of the recipe {fields['recipe']}, not of {recipe_name(recipe)}.")
+    name = str(fields["recipe"])
+    recipe = open_recipe(recipe) if recipe else _find_recipe(run, name)
+    if Path(name).stem != recipe.name:
+        raise Failure(f"{run} is a run of the recipe {name!r}, not of {recipe.name}.")
     return recipe, _build_config(run, recipe.Config, fields)
 
 
-def _find_recipe(run: Path, name: object) -> ModuleType:
-    """The module regard.recipes.NAME, and no other: a file may choose among our recipes but not what is imported."""
-    if not (isinstance(name, str) and name.isidentifier() and find_spec(f"regard.recipes.{name}")):
+def _find_recipe(run: Path, name: str) -> Recipe:
+    """The recipe of that name that regard has, and no other: what a folder says may not choose what code is run."""
+    if is_path(name):
+        raise Failure(
+            f"{run} is of a recipe in a file, {name!r}, and what a folder says is never run: say yourself which file "
+            "it is, by --recipe FILE."
+        )
+    if name not in own_recipes():
         raise Failure(f"{files(run)[0]} names the recipe {name!r}, which regard does not have.")
-    return import_module(f"regard.recipes.{name}")
+    return open_recipe(name)
 
 
 def _build_config(run: Path, config: type, fields: Fields) -> Any:

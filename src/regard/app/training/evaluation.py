@@ -4,7 +4,7 @@ A split is evaluated in the same batches, each with the same random numbers, who
 processes: chance is a function of the configuration's seed and the number of the batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from regard.app.training.batches import Batch, evaluation_batches, loaded, mix, random_state_kept, seed_all
 from regard.app.training.run import OpenedRun, open_run
+from regard.recipes.base import Recipe
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -26,12 +27,16 @@ Evaluate = Callable[[dict[str, Tensor]], Values]
 
 
 def evaluate(
-    run: str | Path, split: str = "test", fit: "Fit | None" = None, recipe: ModuleType | None = None, data: str = ""
+    run: str | Path,
+    split: str = "test",
+    fit: "Fit | None" = None,
+    recipe: Recipe | ModuleType | None = None,
+    data: str = "",
 ) -> dict[str, float]:
     """The best model's averages over a split, train, valid or test: {"test_error": 0.05}; of other data than the run's
     own, if they are given.
 
-    The recipe is the one that config.yaml names, unless a module is given. Raises Failure if there is no such run, or
+    The recipe is the one that config.yaml names, unless one is given. Raises Failure if there is no such run, or
     nothing in it to load.
     """
     from regard.app.training.fabric import Fit, Step, launched
@@ -65,7 +70,7 @@ def averages(
                 table[number] = torch.tensor([each.cpu().double().sum(), len(each)])
     if fabric and world > 1:
         sums = {name: _added(fabric, table) for name, table in sums.items()}
-    return concluded(opened.recipe, {name: table.sum(0).tolist() for name, table in sums.items()})
+    return opened.recipe.conclude({name: table.sum(0).tolist() for name, table in sums.items()})
 
 
 def _added(fabric: "Fabric", table: Tensor) -> Tensor:
@@ -102,15 +107,3 @@ def _evaluated(
             seed_all(mix(seed, "model"), device)
             values = evaluate({name: each.to(device) for name, each in batch.items()})
         yield values
-
-
-def concluded(recipe: ModuleType, sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """What the sums over a split and the numbers of what was summed say: means, unless the recipe has a `conclude` of
-    its own, as for a figure that is no mean.
-
-    >>> concluded(ModuleType("recipe"), {"error": (2.0, 8.0)})
-    {'error': 0.25}
-    """
-    if hasattr(recipe, "conclude"):
-        return recipe.conclude(sums)
-    return {name: total / count for name, (total, count) in sums.items()}

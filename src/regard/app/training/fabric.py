@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from regard.app.training.batches import random_state_kept
 from regard.app.training.errors import Failure, blaming_torchvision, reason
 from regard.app.training.progress import Tell
+from regard.recipes.base import Recipe
 
 with blaming_torchvision():
     from lightning.fabric import Fabric
@@ -58,12 +58,12 @@ class Fit:
 class Step(nn.Module):
     """A recipe's model with its `loss` and `evaluate` as one forward pass, which a strategy such as DDP wraps."""
 
-    def __init__(self, recipe: ModuleType, model: nn.Module):
+    def __init__(self, recipe: Recipe, model: nn.Module):
         super().__init__()
         self.recipe, self.model = recipe, model
 
     def forward(self, what: Literal["loss", "evaluate"], batch: dict[str, Tensor]) -> Any:
-        return getattr(self.recipe, what)(self.model, batch)
+        return (self.recipe.loss if what == "loss" else self.recipe.evaluate)(self.model, batch)
 
 
 @contextmanager

@@ -30,15 +30,16 @@ from regard.app.report.glances import Glance, glances, write_learning
 from regard.app.training.batches import Batch, loaded, mix, seed_all, training_batches
 from regard.app.training.beginning import Beginning, begin
 from regard.app.training.checkpoints import LAST, State, read_checkpoint, write_checkpoint
-from regard.app.training.config import files, recipe_name, schedules
+from regard.app.training.config import files, schedules
 from regard.app.training.errors import Failure, Interrupted, reason
 from regard.app.training.evaluation import averages
 from regard.app.training.fabric import Fabric, Fit, Step, first_says, launched
 from regard.app.training.metrics import Row, best_row, finished, write_metrics
 from regard.app.training.monitor import Log, Losses, Stop, logging
 from regard.app.training.progress import Tell, say, telling
-from regard.app.training.run import OpenedRun, fit_splits, locked
+from regard.app.training.run import OpenedRun, locked
 from regard.app.training.weights import filled, read_weights, write_weights
+from regard.recipes.base import Recipe, open_recipe
 
 PATIENCE = {"cpu": 1}
 """Steps from one look at the losses to the next: an accelerator would have to be waited for."""
@@ -47,7 +48,7 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def train(
-    recipe: ModuleType,
+    recipe: Recipe | ModuleType,
     config: Any,
     run: str | Path,
     fit: Fit | None = None,
@@ -62,7 +63,7 @@ def train(
     Raises Failure if the run is of another configuration or in use, the loss is not finite, a file cannot be written,
     or the machine has not what `fit` asks for; Interrupted if Ctrl-C or SIGTERM stopped it, with everything saved.
     """
-    run, fit = Path(run), fit or Fit()
+    recipe, run, fit = open_recipe(recipe), Path(run), fit or Fit()
     with launched(fit) as fabric, ExitStack() as stack:
 
         def claimed() -> Beginning:
@@ -76,16 +77,16 @@ def train(
             rows = Trainer(fabric, fit, run, _opened(recipe, config, beginning, start), beginning).train()
         elif heard:
             say(f"{run} is already finished.")
-        best = best_row(rows, recipe.WATCH)
+        best = best_row(rows, recipe.METRIC)
         if best is None:
-            raise Failure(f"{run} has no best epoch: {recipe.WATCH[0]} was never a number.")
+            raise Failure(f"{run} has no best epoch: {recipe.METRIC.name} was never a number.")
         if heard:
-            chosen = f"epoch {best['epoch']}, the best ({recipe.WATCH[0]} {best[recipe.WATCH[0]]:.4g})"
+            chosen = f"epoch {best['epoch']}, the best ({recipe.METRIC.name} {best[recipe.METRIC.name]:.4g})"
             say(f"evaluate and predict use the weights of {chosen}.")
     return best
 
 
-def _opened(recipe: ModuleType, config: Any, beginning: Beginning, start: str | Path | None) -> OpenedRun:
+def _opened(recipe: Recipe, config: Any, beginning: Beginning, start: str | Path | None) -> OpenedRun:
     """The run as it begins: a model as its seed makes it, or of the weights that it starts from or goes on with."""
     weights, path = None, beginning.checkpoint or (files(Path(start))[1] if start else None)
     if beginning.checkpoint:
@@ -93,7 +94,7 @@ def _opened(recipe: ModuleType, config: Any, beginning: Beginning, start: str | 
         weights = {name.removeprefix("model."): value for name, value in state.items()}
     elif start:
         weights = read_weights(Path(start))
-    splits = fit_splits(recipe, recipe.data(config), weights)
+    splits = recipe.fitted(config, weights) if weights else recipe.data(config)
     seed_all(mix(config.seed, "model"), torch.device("cpu"))
     model = recipe.Model(replace(config, epochs=schedules(beginning.fields)[0]), splits)
     return OpenedRun(recipe, config, splits, filled(model, weights, path) if weights and path else model)
@@ -129,9 +130,9 @@ class Trainer:
             say(self.splits.describe)
             if self.done:
                 say(f"going on from {self.run / LAST}")
-        told = telling(self.fit.progress if heard else "none", f"{recipe_name(self.recipe)} {self.run.name}")
+        told = telling(self.fit.progress if heard else "none", f"{self.recipe.name} {self.run.name}")
         with told as self.tell, logging(self.run if heard else None) as self.log, self.stop.on_signals():
-            while not finished(self.rows, self.config, self.recipe.WATCH):
+            while not finished(self.rows, self.config, self.recipe.METRIC):
                 self._train_epoch()
                 self._end_epoch()
         return self.rows
@@ -167,6 +168,7 @@ class Trainer:
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.scheduler.step()
+            self.recipe.after_step(self.model)
             self.place += 1
             if self.losses.add(loss, logs) or self.place == self.steps:
                 self._look()
@@ -197,7 +199,7 @@ class Trainer:
         self._write()
         self._tell(at_once=True)
         asked = self.fabric.all_reduce(torch.tensor(float(self.stop.asked), device=self.fabric.device), reduce_op="sum")
-        if asked and not finished(self.rows, self.config, self.recipe.WATCH):
+        if asked and not finished(self.rows, self.config, self.recipe.METRIC):
             raise self._interrupted()
 
     def _row(self, means: dict[str, float]) -> Row:
@@ -207,9 +209,9 @@ class Trainer:
         return row | {f"valid_{name}": value for name, value in means.items()}
 
     def _warn(self) -> None:
-        """Says once what the recipe finds wrong with the metrics of the epoch, if it has a function for that."""
-        warning = getattr(self.recipe, "warning", None)
-        if warning and not self.warned and self.fabric.is_global_zero and (sentence := warning(self.rows[-1])):
+        """Says once what the recipe finds wrong with the metrics of the epoch, if anything."""
+        sentence = self.recipe.warning(self.rows[-1])
+        if sentence and not self.warned and self.fabric.is_global_zero:
             self.warned = True
             say(f"warning: epoch {self.epoch}: {sentence}.")
 
@@ -237,7 +239,7 @@ class Trainer:
 
     def _is_best(self) -> bool:
         """Whether the weights are those of the best epoch so far."""
-        return self.place == 0 and best_row(self.rows, self.recipe.WATCH) is self.rows[-1]
+        return self.place == 0 and best_row(self.rows, self.recipe.METRIC) is self.rows[-1]
 
     def _write_weights(self, state: State) -> None:
         weights = {name.removeprefix("model."): value for name, value in state["model"].items()}
@@ -297,7 +299,7 @@ class Trainer:
     def _tell(self, at_once: bool = False) -> None:
         """Tells how far training has come: the fraction done, and the latest numbers; ten times a second."""
         if at_once or time.monotonic() >= self.due:
-            watched = self.recipe.WATCH[0]
+            watched = self.recipe.METRIC.name
             logs: dict[str, int | float] = {
                 "epoch": -(-self.done // self.steps),
                 "train_loss": float(self.losses.latest["loss"]),

@@ -8,6 +8,7 @@ from typing import Any
 
 from regard.app.training.errors import Failure, reason
 from regard.app.training.files import read, write
+from regard.recipes.base import Metric
 
 Row = dict[str, int | float]
 
@@ -51,28 +52,30 @@ def write_metrics(run: Path, rows: list[Row]) -> None:
     write(run / "metrics.csv", text.getvalue().encode())
 
 
-def best_row(rows: list[Row], watch: tuple[str, str]) -> Row | None:
-    """The row with the least or the greatest of what is watched, ("valid_error", "min"); the first of equals.
+def best_row(rows: list[Row], metric: Metric) -> Row | None:
+    """The row with the best value of the metric; the first of equals.
 
     None if it is never a number. Raises Failure if there is no such column.
 
-    >>> best_row([{"epoch": 1, "valid_error": 0.5}, {"epoch": 2, "valid_error": 0.25}], ("valid_error", "min"))
+    >>> rows = [{"epoch": 1, "valid_error": 0.5}, {"epoch": 2, "valid_error": 0.25}]
+    >>> best_row(rows, Metric("valid_error", "min", "share of wrong answers"))
     {'epoch': 2, 'valid_error': 0.25}
     """
-    name, order = watch
+    name = metric.name
     if rows and name not in rows[-1]:
-        raise Failure(f"the recipe watches {name}, but the metrics are {', '.join(rows[-1])}.")
+        raise Failure(f"the recipe's METRIC is {name}, but the metrics are {', '.join(rows[-1])}.")
     known = [row for row in rows if not math.isnan(row[name])]
-    return {"min": min, "max": max}[order](known, key=lambda row: row[name], default=None)
+    return {"min": min, "max": max}[metric.better](known, key=lambda row: row[name], default=None)
 
 
-def finished(rows: list[Row], config: Any, watch: tuple[str, str]) -> bool:
+def finished(rows: list[Row], config: Any, metric: Metric) -> bool:
     """Whether training is: all epochs are there, or as many since the best one as a `patience` allows.
 
     >>> from types import SimpleNamespace as Config
     >>> rows = [{"epoch": 1, "valid_bleu": 30.0}, {"epoch": 2, "valid_bleu": 29.0}]
-    >>> [finished(rows, Config(epochs=8, patience=patience), ("valid_bleu", "max")) for patience in (1, 2)]
+    >>> metric = Metric("valid_bleu", "max", "distance to 100 of BLEU", perfect=100.0)
+    >>> [finished(rows, Config(epochs=8, patience=patience), metric) for patience in (1, 2)]
     [True, False]
     """
-    best, patience = best_row(rows, watch), getattr(config, "patience", config.epochs)
+    best, patience = best_row(rows, metric), getattr(config, "patience", config.epochs)
     return len(rows) >= config.epochs or (best is not None and len(rows) - best["epoch"] >= patience)

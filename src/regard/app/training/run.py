@@ -4,7 +4,7 @@
                         `extended`, the epochs at which it was to end before --epochs was raised, if so
     metrics.csv         one row an epoch: epoch, step, learning_rate, train_*, valid_*
     learning.json       where the model looked on one validation example after each epoch, of recipes with a `glance`
-    model.safetensors   the weights and buffers of the best epoch, by the recipe's WATCH, and a digest of them
+    model.safetensors   the weights and buffers of the best epoch, by the recipe's METRIC, and a digest of them
     last.ckpt           everything that training needs to go on, bit by bit as if it had never stopped
     previous.ckpt       the checkpoint before that, in case the last is damaged
 
@@ -15,18 +15,19 @@ POSIX's.
 import fcntl
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from regard.app.training.config import files, read_config, recipe_name
+from regard.app.training.config import files, read_config
 from regard.app.training.errors import Failure
 from regard.app.training.files import make_folder, open_to_append, write
 from regard.app.training.metrics import Row, best_row, finished, read_metrics, write_metrics
 from regard.app.training.weights import filled, read_weights
+from regard.recipes.base import Recipe
 
 __all__ = [
     "OpenedRun",
@@ -34,13 +35,11 @@ __all__ = [
     "best_row",
     "files",
     "finished",
-    "fit_splits",
     "locked",
     "open_run",
     "read_config",
     "read_metrics",
     "read_weights",
-    "recipe_name",
     "write",
     "write_metrics",
 ]
@@ -83,28 +82,24 @@ def _lock(run: Path, file: io.TextIOWrapper) -> None:
 class OpenedRun(NamedTuple):
     """A run, ready to be evaluated or looked at."""
 
-    recipe: ModuleType
+    recipe: Recipe
     config: Any
     splits: Any
     model: Any
     """With its best weights, in evaluation mode, on the CPU."""
 
 
-def open_run(run: str | Path, data: str | None = None, recipe: ModuleType | None = None) -> OpenedRun:
-    """A run with its splits, or with those of other data: if the recipe has a `fitted`, which makes splits fit the
-    weights, nothing of the run's own data is needed then.
+def open_run(run: str | Path, data: str | None = None, recipe: Recipe | ModuleType | None = None) -> OpenedRun:
+    """A run with its splits, or with those of other data, of which the test split counts: nothing of the run's own
+    data is needed then.
 
     Raises Failure if there is no such run, if it has no weights yet, or if they do not fit the model.
     """
     run = Path(run)
     recipe, config = read_config(run, recipe)
     weights = read_weights(run)
-    shown = replace(config, data=data) if data else config
-    splits = fit_splits(recipe, recipe.data(shown), weights)
-    own = splits if hasattr(recipe, "fitted") or not data else recipe.data(config)
-    return OpenedRun(recipe, shown, splits, filled(recipe.Model(config, own), weights, files(run)[1]))
-
-
-def fit_splits(recipe: ModuleType, splits: Any, weights: Mapping[str, Any] | None) -> Any:
-    """The splits as these weights need them, in their vocabulary, if the recipe has a `fitted` for that."""
-    return recipe.fitted(splits, weights) if weights and hasattr(recipe, "fitted") else splits
+    model = filled(recipe.Model(config, recipe.known(config, weights)), weights, files(run)[1])
+    if data:
+        config = replace(config, data=data)
+        return OpenedRun(recipe, config, recipe.tested(config, weights), model)
+    return OpenedRun(recipe, config, recipe.fitted(config, weights), model)

@@ -35,15 +35,16 @@ def read_results(run: Path) -> dict[str, int | float] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
-def train_all(runs: Mapping[Path, float], processes: int, log: Path) -> None:
-    """Trains every run, a folder that holds its config.yaml, and leaves its test results in it; finished ones stay.
+def train_all(runs: Mapping[Path, float], processes: int, log: Path, recipe: str) -> None:
+    """Trains every run of a recipe, its name or its file, and leaves its test results in its folder, which holds its
+    config.yaml; finished ones stay.
 
     `runs` says how long each will take, in any unit; the longest go first, so that all processes end together. What
     workers complain about goes to the file `log`. Raises Failure if a run fails, and Interrupted on Ctrl-C, both with
     everything saved: the same call then goes on from there.
     """
     waiting = deque(sorted((run for run in runs if read_results(run) is None), key=lambda run: -runs[run]))
-    crew = [Worker(log) for _ in range(min(processes, len(waiting)))]
+    crew = [Worker(log, recipe) for _ in range(min(processes, len(waiting)))]
     try:
         with display(runs) as tell, ThreadPoolExecutor(len(crew) or 1) as threads:
             busy = [threads.submit(_keep_busy, worker, waiting, tell) for worker in crew]
@@ -71,10 +72,10 @@ def _keep_busy(worker: "Worker", waiting: deque[Path], tell: "TellRun") -> None:
 class Worker:
     """A process that trains one run after another."""
 
-    def __init__(self, log: Path):
+    def __init__(self, log: Path, recipe: str):
         self.log = log
         program, environment = (
-            [sys.executable, "-m", "regard.app.training.workers"],
+            [sys.executable, "-m", "regard.app.training.workers", recipe],
             os.environ | {"OMP_NUM_THREADS": "1"},
         )
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -152,19 +153,20 @@ def work() -> None:
 
     for line in sys.stdin:
         try:
-            _train(Path(line.rstrip("\n")), lambda fraction, logs: say("at", fraction, logs))
+            _train(sys.argv[1], Path(line.rstrip("\n")), lambda fraction, logs: say("at", fraction, logs))
             say("done")
         except Failure as failure:
             say("failed", str(failure))
 
 
-def _train(run: Path, tell: Tell) -> None:
+def _train(name: str, run: Path, tell: Tell) -> None:
     from regard.app.training.evaluation import evaluate
     from regard.app.training.fabric import Fit
     from regard.app.training.loop import train
     from regard.app.training.run import read_config, write
+    from regard.recipes.base import open_recipe
 
-    recipe, config = read_config(run)
+    recipe, config = read_config(run, open_recipe(name))
     fit = Fit(accelerator="cpu", threads=1, progress=tell)
     train(recipe, config, run, fit)
     write(run / RESULTS, json.dumps(evaluate(run, fit=fit, recipe=recipe)).encode())
