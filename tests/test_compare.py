@@ -307,3 +307,22 @@ def test_the_table_shows_what_was_measured(capsys):
 def test_the_answer_is_a_sentence():
     rows = [{"model": "soft", "test_bleu": 24.14, "test_error": 0.9}, {"model": "hard", "test_bleu": 5.0}]
     assert answer(rows, translate.METRIC, "sentence") == "BLEU on the test sentences: soft 24.1, hard 5.0."
+
+
+def test_off_a_terminal_a_line_is_said_as_each_run_ends_and_now_and_then(tmp_path: Path, capfd):
+    first, second = tmp_path / "first", tmp_path / "second\x1b[2J"
+    with parallel.display({first: 1.0, second: 3.0}) as tell:
+        tell(first, 0.5, {"epoch": 1, "train_loss": 2.0})
+        tell(first, 1.0, {"epoch": 2, "train_loss": 1.5, "valid_error": 0.25})
+        tell(second, 1.0, {"epoch": 2, "valid_error": 0.5})
+    assert capfd.readouterr().err.splitlines() == [
+        "all 25%  first 100%  epoch 2  valid_error 0.25",
+        "all 100%  second\\x1b[2J 100%  epoch 2  valid_error 0.5",
+    ]
+
+
+def test_the_log_is_no_link(tmp_path: Path):
+    (tmp_path / "log.txt").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"):
+        parallel.Worker(tmp_path / "log.txt", "toy")
+    assert not (tmp_path / "precious").exists()

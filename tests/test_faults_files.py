@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny_recipe
-from tiny_run import copied, whole_run
+from tiny_run import QUIET, copied, whole_run
 
 from regard.app.training.errors import Failure
 from regard.app.training.fabric import Fit
@@ -16,7 +16,6 @@ from regard.app.training.loop import train
 from regard.app.training.run import open_run, read_config, read_metrics
 
 CONFIG = tiny_recipe.Config()
-QUIET = Fit(accelerator="cpu", progress="none")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +112,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("recipe: tiny_recipe\nepochs: 3\nextended: [2, 5]", "should list under extended"),
         ("recipe: tiny_recipe\nepochs: 3\nextended: [true]", "should list under extended"),
         ("recipe: tiny_recipe\n? [a, b]\n: 3", "does not fit its recipe|cannot be read"),
-        ("recipe: tiny_recipe\n7: 3", "does not fit its recipe"),
+        ("recipe: tiny_recipe\n7: 3", "should name a recipe and the fields"),
         ("\xff\xfe", "cannot be read: "),
     ],
 )

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_run import contents, send_at, start
 
 from regard.app.data.splits import Splits
-from regard.app.training import loop, monitor
+from regard.app.training import loop, monitor, progress
 from regard.app.training.batches import evaluation_batches, training_batches
 from regard.app.training.checkpoints import read_checkpoint, write_checkpoint
 from regard.app.training.errors import Failure, Interrupted
@@ -342,6 +342,19 @@ class TestProgress:
         interrupt(monkeypatch, tmp_path / "run", 8)
         train(tiny_recipe, CONFIG, tmp_path / "run", Fit(accelerator="cpu"))
         assert capfd.readouterr().err.splitlines()[1] == f"going on from {tmp_path / 'run' / 'last.ckpt'}"
+
+    def test_off_a_terminal_a_line_is_said_now_and_then(self, tmp_path, capfd, monkeypatch):
+        clock = iter(range(0, 10**6, 2))
+        monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+        train(tiny_recipe, CONFIG, tmp_path / "run", Fit(accelerator="cpu"))
+        _, *lines, _ = capfd.readouterr().err.splitlines()
+        shares = [int(re.search(r"tiny_recipe run +(\d+)%", line)[1]) for line in lines]
+        assert 3 < len(shares) < 12 and shares == sorted(shares) and shares[-1] == 100
+
+    def test_in_a_terminal_it_is_a_bar(self, tmp_path, capfd, monkeypatch):
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+        train(tiny_recipe, CONFIG, tmp_path / "[/nope]", Fit(accelerator="cpu"))
+        assert "━" in capfd.readouterr().err
 
     def test_a_function_is_told(self, tmp_path):
         told = []

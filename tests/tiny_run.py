@@ -24,6 +24,8 @@ from regard.app.training.loop import train
 PATH = os.pathsep.join([str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATH}
 
+QUIET = Fit(accelerator="cpu", progress="none")
+
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen:
     """Starts this file as a program, in a process group of its own."""
@@ -36,7 +38,7 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen:
 def whole_run(folders: pytest.TempPathFactory) -> Path:
     """A run that was never interrupted, in a folder of its own."""
     run = folders.mktemp("runs") / "whole"
-    train(tiny_recipe, tiny_recipe.Config(), run, Fit(accelerator="cpu", progress="none"))
+    train(tiny_recipe, tiny_recipe.Config(), run, QUIET)
     return run
 
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -101,6 +101,7 @@ class NoOptions:
     """Of a recipe whose predictions need none."""
 
 
+@runtime_checkable
 class Recipe(Protocol):
     """The names of a recipe. A batch is the tensors of B examples, by name; a model is what `Model` makes.
 

@@ -17,6 +17,20 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 State = dict[str, Any]
 
+PARTS = {
+    "run": dict,
+    "epoch": int,
+    "place": int,
+    "step": int,
+    "model": dict,
+    "optimizer": dict,
+    "scheduler": dict,
+    "rows": list,
+    "glances": list,
+    "sums": dict,
+}
+"""What a checkpoint holds: the fields of config.yaml, where training stands, and what it needs to go on from there."""
+
 
 class Checkpoint(NamedTuple):
     """A file to go on from, and what it says."""
@@ -44,8 +58,8 @@ def read_checkpoint(path: Path) -> State:
         if hashlib.sha256(data[:-32]).digest() != data[-32:]:
             raise ValueError("its digest is another")
         state = torch.load(io.BytesIO(data[:-32]), map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or "run" not in state:
-            raise ValueError("it is of no run")
+        if not isinstance(state, dict) or {name: type(value) for name, value in state.items()} != PARTS:
+            raise ValueError("it is of something else")
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         what = f"{path} is damaged, or holds what could run code"
         raise Failure(f"{what} ({type(error).__name__}): nothing was loaded from it.") from error

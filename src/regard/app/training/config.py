@@ -77,7 +77,8 @@ def strangeness(found: Fields, ours: Fields) -> str:
     >>> strangeness({"seed": 1, "epochs": 3}, {"seed": 2, "epochs": 9, "extended": [3]})
     'seed is 1 there and 2 here'
     """
-    same = schedules(ours)[: len(schedules(found))] == schedules(found)
+    before = [*found.get("extended", []), found.get("epochs")]
+    same = schedules(ours)[: len(before)] == before
     lengths = {} if not same else {"epochs": None, "extended": None}
     found, ours = {**found, **lengths}, {**ours, **lengths}
     return _in_words(_differing(found, ours), found, ours)
@@ -128,7 +129,7 @@ def _read_fields(run: Path) -> Fields:
         raise Failure(f"{run} is not a run: it has no {config.name}.") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise Failure(f"{config} cannot be read: {reason(error)}.") from error
-    if not isinstance(fields, dict) or "recipe" not in fields:
+    if not isinstance(fields, dict) or "recipe" not in fields or not all(isinstance(name, str) for name in fields):
         raise Failure(f"{config} should name a recipe and the fields of its configuration, but does not.")
     if not _ascending(fields.get("extended", []), fields.get("epochs")):
         raise Failure(f"{config} should list under extended the epochs before the last, but does not.")

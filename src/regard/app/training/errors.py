@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from regard.app.text.reading import printable
+
 
 class Failure(Exception):
     """Something the user must hear in one sentence: the command line prints it and exits with `status`.
@@ -28,15 +30,6 @@ class Interrupted(Failure):
     """
 
     status = 130
-
-
-def printable(text: str) -> str:
-    """The text with all characters spelled out that a terminal would not print but obey.
-
-    >>> print(printable("a\x1b[2Jb\u202ec, d é"))
-    a\x1b[2Jb\u202ec, d é
-    """
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def reason(error: BaseException) -> str:

@@ -94,10 +94,10 @@ def _opened(recipe: Recipe, config: Any, beginning: Beginning, start: str | Path
         weights = {name.removeprefix("model."): value for name, value in state.items()}
     elif start:
         weights = read_weights(Path(start))
-    splits = recipe.fitted(config, weights) if weights else recipe.data(config)
+    splits = recipe.data(config) if weights is None else recipe.fitted(config, weights)
     seed_all(mix(config.seed, "model"), torch.device("cpu"))
     model = recipe.Model(replace(config, epochs=schedules(beginning.fields)[0]), splits)
-    return OpenedRun(recipe, config, splits, filled(model, weights, path) if weights and path else model)
+    return OpenedRun(recipe, config, splits, filled(model, weights, path) if weights is not None and path else model)
 
 
 class Trainer:
@@ -278,7 +278,7 @@ class Trainer:
             set_optimizer_state_dict(self._wrapped, self.optimizer.optimizer, state["optimizer"], options=WHOLE)
             set_model_state_dict(self._wrapped, state["model"], options=WHOLE)
             self.scheduler.load_state_dict(state["scheduler"])
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise Failure(f"{path} cannot be loaded: {reason(error)}.") from error
         self._saved()
         if self.fabric.is_global_zero and self.rows:  # the files may be an epoch behind the checkpoint

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from regard.app.training.errors import printable
+from regard.app.text.reading import printable
 
 Tell = Callable[[float, dict[str, int | float]], object]
 
@@ -56,15 +56,32 @@ def lines(title: str, seconds: float = SECONDS) -> Tell:
     >>> tell = lines("glimpse", seconds=60)
     >>> tell(0.5, {"epoch": 1.0, "train_loss": 2.302585})
     """
-    due = time.monotonic() + seconds
+    due = now_and_then(seconds)
 
     def tell(fraction: float, logs: dict[str, int | float]) -> None:
-        nonlocal due
-        if fraction >= 1 or time.monotonic() >= due:
+        if fraction >= 1 or due():
             say(f"{title}  {fraction:.0%}  {in_words(logs)}")
-            due = time.monotonic() + seconds
 
     return tell
+
+
+def now_and_then(seconds: float = SECONDS) -> Callable[[], bool]:
+    """Says whether so much time has passed since it last said so.
+
+    >>> due = now_and_then(seconds=60)
+    >>> due(), due()
+    (False, False)
+    """
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        if time.monotonic() - last < seconds:
+            return False
+        last = time.monotonic()
+        return True
+
+    return due
 
 
 def in_words(logs: dict[str, int | float]) -> str:
