@@ -15,10 +15,10 @@ from regard.app.training import loop, monitor, progress
 from regard.app.training.batches import evaluation_batches, training_batches
 from regard.app.training.checkpoints import read_checkpoint, write_checkpoint
 from regard.app.training.errors import Failure, Interrupted
-from regard.app.training.evaluation import evaluate
+from regard.app.training.evaluation import averages, evaluate, results
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train
-from regard.app.training.run import open_run, read_metrics
+from regard.app.training.run import best_row, open_run, read_metrics
 from regard.recipes.base import Metric
 
 CONFIG = tiny_recipe.Config()  # three epochs of six steps
@@ -143,6 +143,13 @@ def test_two_processes_end_as_if_they_had_not_been_interrupted(pair):
     assert contents(runs / "stopped") == contents(runs / "whole")
 
 
+def test_two_processes_evaluate_as_one_does(pair):
+    run = pair[0] / "whole"
+    best = best_row(read_metrics(run), tiny_recipe.METRIC)
+    found = evaluate(run, "valid", QUIET, tiny_recipe)
+    assert best and found == {name: best[name] for name in ("valid_error", "valid_loss", "valid_chance")}
+
+
 def test_two_processes_that_lightning_starts_do_the_same(pair):
     runs, _ = pair
     stopped = start(2, f"{runs / 'started'}:8:SIGINT")
@@ -223,7 +230,10 @@ class TestBatches:
 
 def test_metrics_are_one_tidy_row_an_epoch(whole):
     rows = read_metrics(whole)
-    train_names, valid_names = ["train_loss", "train_error", "train_average"], ["valid_error", "valid_loss"]
+    train_names, valid_names = (
+        ["train_loss", "train_error", "train_average"],
+        ["valid_error", "valid_loss", "valid_chance"],
+    )
     assert [list(row) for row in rows] == [["epoch", "step", "learning_rate", *train_names, *valid_names]] * 3
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 6), (2, 12), (3, 18)]
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
@@ -246,7 +256,7 @@ def test_the_best_weights_are_kept_and_evaluated(tmp_path, monkeypatch):
     rows = read_metrics(tmp_path)
     assert best == rows[0] != rows[-1]
     assert evaluate(tmp_path, "valid", QUIET, tiny_recipe) == {
-        name: best[name] for name in ("valid_error", "valid_loss")
+        name: best[name] for name in ("valid_error", "valid_loss", "valid_chance")
     }
     recipe, config, _, model = open_run(tmp_path, recipe=tiny_recipe)
     assert (recipe.name, config, model.training) == ("tiny_recipe", CONFIG, False)
@@ -255,8 +265,29 @@ def test_the_best_weights_are_kept_and_evaluated(tmp_path, monkeypatch):
 
 
 def test_evaluation_is_of_the_test_split_unless_said_otherwise(whole):
-    assert set(evaluate(whole, fit=QUIET, recipe=tiny_recipe)) == {"test_error", "test_loss"}
-    assert set(evaluate(whole, "train", QUIET, tiny_recipe)) == {"train_error", "train_loss"}
+    assert set(evaluate(whole, fit=QUIET, recipe=tiny_recipe)) == {"test_error", "test_loss", "test_chance"}
+    assert set(evaluate(whole, "train", QUIET, tiny_recipe)) == {"train_error", "train_loss", "train_chance"}
+
+
+def test_there_is_one_evaluator(whole):
+    """Whoever asks, and of whichever data, chance is the same: the random numbers are the batch's."""
+    found = evaluate(whole, fit=QUIET, recipe=tiny_recipe)
+    torch.manual_seed(7)
+    assert evaluate(whole, fit=QUIET, recipe=tiny_recipe, data="embedded") == found
+    opened = open_run(whole, recipe=tiny_recipe)
+    assert {f"test_{name}": value for name, value in averages(opened, opened.splits.test).items()} == found
+    parts = [values["chance"] for _, values in results(opened, opened.splits.test)]
+    assert torch.cat(parts).double().mean().item() == pytest.approx(found["test_chance"])
+    assert found["test_chance"] != evaluate(whole, "valid", QUIET, tiny_recipe)["valid_chance"]
+
+
+def test_an_evaluation_leaves_the_random_numbers_of_others_alone(whole):
+    opened = open_run(whole, recipe=tiny_recipe)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    averages(opened, opened.splits.test)
+    assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -44,7 +44,7 @@ def test_a_finished_run_goes_on_and_says_so(whole: Path, longer: Path):
     assert rows[:3] == read_metrics(whole)
     assert (fields(longer)["epochs"], fields(longer)["extended"]) == (5, [3])
     assert read_config(longer, tiny_recipe)[1] == LONGER
-    assert evaluate(longer, fit=QUIET, recipe=tiny_recipe).keys() == {"test_error", "test_loss"}
+    assert evaluate(longer, fit=QUIET, recipe=tiny_recipe).keys() == {"test_error", "test_loss", "test_chance"}
     before = contents(longer)
     train(tiny_recipe, LONGER, longer, QUIET)
     assert contents(longer) == before

@@ -79,7 +79,8 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
 def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     logits = model(batch["points"])
     surprise = nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
-    return {"error": (logits.argmax(-1) != batch["labels"]).float(), "loss": surprise}
+    chance = torch.rand(len(logits), device=logits.device)
+    return {"error": (logits.argmax(-1) != batch["labels"]).float(), "loss": surprise, "chance": chance}
 
 
 def optimiser(model: Model, config: Config, steps: int):

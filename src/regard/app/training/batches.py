@@ -115,7 +115,8 @@ class Built(Dataset):
 def loaded(split: Any, batches: Sequence[Batch], fresh: bool, workers: int = 0) -> DataLoader:
     """A loader of these batches with their seeds, built by so many processes beside this one; what is random in the
     examples is drawn anew if they are `fresh`, as in training."""
-    return DataLoader(Built(split, fresh), None, sampler=batches, num_workers=workers, collate_fn=_as_it_is)  # type: ignore[arg-type]
+    built, own = Built(split, fresh), torch.Generator()  # or the loader draws from the default one
+    return DataLoader(built, None, sampler=batches, num_workers=workers, collate_fn=_as_it_is, generator=own)  # type: ignore[arg-type]
 
 
 def _as_it_is(batch: Any) -> Any:

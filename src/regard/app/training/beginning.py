@@ -1,13 +1,19 @@
 """Where training begins: what a run's folder holds, and what can be made of it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from regard.app.training.checkpoints import LAST, PREVIOUS, State, newest_checkpoint
-from regard.app.training.config import Fields, claim, files
+import torch
+
+from regard.app.training.batches import mix, seed_all
+from regard.app.training.checkpoints import LAST, PREVIOUS, State, newest_checkpoint, read_checkpoint
+from regard.app.training.config import Fields, claim, files, schedules
 from regard.app.training.errors import Failure
 from regard.app.training.metrics import Row, best_row, finished, read_metrics
 from regard.app.training.progress import say
+from regard.app.training.run import OpenedRun
+from regard.app.training.weights import filled, read_weights
 from regard.recipes.base import Metric, Recipe
 
 
@@ -59,3 +65,17 @@ def _holds_best(state: State, metric: Metric) -> bool:
     """Whether the weights of a checkpoint are the best so far, or none could be."""
     rows = state["rows"]
     return not rows or (state["place"] == 0 and best_row(rows, metric) is rows[-1])
+
+
+def opened_at(beginning: Beginning, recipe: Recipe, config: Any, start: str | Path | None) -> OpenedRun:
+    """The run as it begins: a model as its seed makes it, or of the weights that it starts from or goes on with."""
+    weights, path = None, beginning.checkpoint or (files(Path(start))[1] if start else None)
+    if beginning.checkpoint:
+        state = read_checkpoint(beginning.checkpoint)["model"]
+        weights = {name.removeprefix("model."): value for name, value in state.items()}
+    elif start:
+        weights = read_weights(Path(start))
+    splits = recipe.data(config) if weights is None else recipe.fitted(config, weights)
+    seed_all(mix(config.seed, "model"), torch.device("cpu"))
+    model = recipe.Model(replace(config, epochs=schedules(beginning.fields)[0]), splits)
+    return OpenedRun(recipe, config, splits, filled(model, weights, path) if weights is not None and path else model)

@@ -9,7 +9,6 @@ Importing this takes seconds, as it brings Lightning: only commands that train d
 
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -28,9 +27,9 @@ from torch.distributed.checkpoint.state_dict import (
 
 from regard.app.report.glances import Glance, glances, write_learning
 from regard.app.training.batches import Batch, loaded, mix, seed_all, training_batches
-from regard.app.training.beginning import Beginning, begin
+from regard.app.training.beginning import Beginning, begin, opened_at
 from regard.app.training.checkpoints import LAST, State, read_checkpoint, write_checkpoint
-from regard.app.training.config import files, schedules
+from regard.app.training.config import schedules
 from regard.app.training.errors import Failure, Interrupted, reason
 from regard.app.training.evaluation import averages
 from regard.app.training.fabric import Fabric, Fit, Step, first_says, launched
@@ -38,7 +37,7 @@ from regard.app.training.metrics import Row, best_row, finished, write_metrics
 from regard.app.training.monitor import Log, Losses, Stop, logging
 from regard.app.training.progress import Tell, say, telling
 from regard.app.training.run import OpenedRun, locked
-from regard.app.training.weights import filled, read_weights, write_weights
+from regard.app.training.weights import write_weights
 from regard.recipes.base import Recipe, open_recipe
 
 PATIENCE = {"cpu": 1}
@@ -74,7 +73,7 @@ def train(
         beginning = first_says(fabric, claimed)
         rows = beginning.finished
         if rows is None:
-            rows = Trainer(fabric, fit, run, _opened(recipe, config, beginning, start), beginning).train()
+            rows = Trainer(fabric, fit, run, opened_at(beginning, recipe, config, start), beginning).train()
         elif heard:
             say(f"{run} is already finished.")
         best = best_row(rows, recipe.METRIC)
@@ -84,20 +83,6 @@ def train(
             chosen = f"epoch {best['epoch']}, the best ({recipe.METRIC.name} {best[recipe.METRIC.name]:.4g})"
             say(f"evaluate and predict use the weights of {chosen}.")
     return best
-
-
-def _opened(recipe: Recipe, config: Any, beginning: Beginning, start: str | Path | None) -> OpenedRun:
-    """The run as it begins: a model as its seed makes it, or of the weights that it starts from or goes on with."""
-    weights, path = None, beginning.checkpoint or (files(Path(start))[1] if start else None)
-    if beginning.checkpoint:
-        state = read_checkpoint(beginning.checkpoint)["model"]
-        weights = {name.removeprefix("model."): value for name, value in state.items()}
-    elif start:
-        weights = read_weights(Path(start))
-    splits = recipe.data(config) if weights is None else recipe.fitted(config, weights)
-    seed_all(mix(config.seed, "model"), torch.device("cpu"))
-    model = recipe.Model(replace(config, epochs=schedules(beginning.fields)[0]), splits)
-    return OpenedRun(recipe, config, splits, filled(model, weights, path) if weights is not None and path else model)
 
 
 class Trainer:
