@@ -304,8 +304,8 @@ def _find_weights(text: str) -> Path:
         if run.is_file():
             raise Wrong(f"{run} expected its configuration beside it, but there is no {files(run)[0].name}")
     raise Wrong(
-        f"there are no weights {text}: give the path of the file; those that come with regard are in the folder weights "
-        "of its repository, and not installed with it"
+        f"there are no weights {text}: give the path of the file; those that come with regard are in the folder "
+        "weights of its repository, and not installed with it"
     )
 
 

@@ -186,13 +186,14 @@ def add_fields(parser: argparse.ArgumentParser, dataclass: type) -> None:
 
 def _docstrings(dataclass: type) -> dict[str, str]:
     """{field: the text below it}."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(dataclass))).body[0].body  # pyright: ignore
-    pairs = [
-        (each.target.id, after.value.value)
-        for each, after in itertools.pairwise(body)
-        if isinstance(each, ast.AnnAssign) and isinstance(after, ast.Expr)
-    ]  # pyright: ignore
-    return {name: " ".join(text.split()).rstrip(".") for name, text in pairs}
+    tree: Any = ast.parse(textwrap.dedent(inspect.getsource(dataclass)))
+    pairs = itertools.pairwise(tree.body[0].body)
+    said = {field.target.id: text.value.value for field, text in pairs if _explains(field, text)}
+    return {name: " ".join(text.split()).rstrip(".") for name, text in said.items()}
+
+
+def _explains(field: ast.AST, text: ast.AST) -> bool:
+    return isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
 
 
 def parse_known(parser: argparse.ArgumentParser, words: Sequence[str]) -> Any:
