@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from regard.app.data import Question, Stories, babi, questions
+from regard.app.data import Question, Stories, babi, questions, questions_to_test
 from regard.app.data.generators.stories import generated
 
 LINES = """1 Mary moved to the bathroom.
@@ -79,6 +79,66 @@ def test_the_archive_is_read_without_being_unpacked(tmp_path: Path):
 def test_fewer_than_ten_questions(tmp_path: Path):
     with pytest.raises(ValueError, match="has 9 training questions; expected ten, as a tenth is for validation"):
         questions(fill(tmp_path, 3), task=2)
+
+
+def same(text: str) -> bytes:
+    """The text as it looks, otherwise written."""
+    return ("\ufeff" + text.replace(" the ", "\u00a0 the\u2003").replace("Ann ", "A\u200bnn ")).encode()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_stories_are_the_same_however_their_text_is_written(end: str, tmp_path: Path):
+    for folder, text in (("one", LINES.encode()), ("other", same(LINES).replace(b"\n", end.encode()))):
+        for part in ("train", "test"):
+            (fill(tmp_path / folder) / f"qa2_two-supporting-facts_{part}.txt").write_bytes((text + b"\n") * 10)
+    one, other = (questions(tmp_path / folder, task=2) for folder in ("one", "other"))
+    assert one.train.words == other.train.words and one.classes == other.classes
+    assert torch.equal(one.test.facts, other.test.facts) and torch.equal(one.test.questions, other.test.questions)
+
+
+def test_what_is_too_long_is_left_out_and_said(tmp_path: Path):
+    fill(tmp_path)
+    facts = "".join(f"{n} Ann slept.\n" for n in range(1, 30_000))
+    wide = f"1 Ann slept{' and slept' * 20_000}.\n2 Who slept?\tann\t1\n"
+    for part, text in (("train", f"{facts}30000 Who slept?\tann\t1\n"), ("test", wide)):
+        with open(tmp_path / f"qa2_two-supporting-facts_{part}.txt", "a") as file:
+            file.write(text)
+    splits = questions(tmp_path, task=2)
+    assert (len(splits.train), len(splits.valid), len(splits.test)) == (27, 3, 30)
+    remark = "; left out: 1 of the training questions (over 500 facts), 1 of the test questions (over 100 words)"
+    assert splits.describe.endswith(f": 27 training, 3 validation and 30 test questions{remark}")
+    (tmp_path / "qa2_two-supporting-facts_test.txt").write_text(wide)
+    with pytest.raises(
+        ValueError, match=r"test\.txt holds no question about at most 500 facts of at most 100 words each$"
+    ):
+        questions(tmp_path, task=2)
+
+
+def test_the_test_part_alone_needs_no_other(tmp_path: Path):
+    whole = questions(fill(tmp_path), task=2)
+    (tmp_path / "qa2_two-supporting-facts_train.txt").unlink()
+    alone = questions_to_test(tmp_path, 2, whole.train.words, whole.classes)
+    assert alone.describe == f"bAbI, task 2 of {tmp_path}: 30 test questions" and alone.classes == whole.classes
+    assert (len(alone.train), len(alone.valid)) == (0, 0)
+    one, other = (splits.test.batch(torch.arange(30)) for splits in (whole, alone))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    whole = questions("generated", task=1)
+    alone = questions_to_test("generated", 1, whole.train.words, whole.classes)
+    assert torch.equal(alone.test.facts, whole.test.facts)
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive", b"\x1f\x8b\x08", b"\xfd7zXZ\0\0"])
+def test_a_damaged_archive_is_named(data: bytes, tmp_path: Path):
+    (tmp_path / "tasks.tar.gz").write_bytes(data)
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/tasks\.tar\.gz is not a whole tar archive: "):
+        questions(tmp_path, task=2)
+
+
+def test_another_encoding_is_named_with_its_line(tmp_path: Path):
+    file = fill(tmp_path) / "qa2_two-supporting-facts_train.txt"
+    file.write_bytes("1 Ann slept.\n2 Zoë slept.".encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"^{file}, line 2: expected text in UTF-8, but got the byte 0xeb$"):
+        questions(tmp_path, task=2)
 
 
 @pytest.mark.parametrize("folder", [".", "absent"])

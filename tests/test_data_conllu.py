@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from regard.app.data import Sentence, Trees, treebank
+from regard.app.data import Sentence, Trees, treebank, trees_to_test
 from regard.app.data.conllu import annotated, find, read, stream_sentences
 from regard.app.data.generators.grammar import grammar
-from regard.app.data.trees import RELATIONS, TAGS, name
+from regard.app.data.trees import RELATIONS, TAGS, name, unparsed
 
 TEXT = """# sent_id = 1
 # text = Don't go .
@@ -78,6 +78,49 @@ def test_a_folder_becomes_splits(folder: Path):
     assert splits.describe == f"the CoNLL-U files of {folder}: 20 training, 5 validation and 4 test sentences"
     assert splits.classes == RELATIONS
     assert [len(split) for split in splits[:3]] == [20, 5, 4]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_words_are_the_same_however_they_are_written(tmp_path: Path, end: str):
+    text = (
+        TEXT.replace("\tn't", "\tnai\u0308\u200bve\u00a0 't ").replace("2\tn", "\ufeff2\tn").replace("\n\n", "\n \t\n")
+    )
+    (tmp_path / "a.conllu").write_bytes(("\ufeff" + text.replace("\n", end)).encode())
+    first, second = read(tmp_path / "a.conllu")
+    assert first == SENTENCES[0]._replace(words=("Do", "na\u00efve 't", "go", ".")) and second == SENTENCES[1]
+
+
+def test_what_is_too_long_is_left_out_and_said(folder: Path):
+    long = Sentence(("x",) * 20_000, ("X",) * 20_000, (0, *range(1, 20_000)), ("root", *["dep"] * 19_999))
+    wide = Sentence(("x" * 100_000,), ("X",), (0,), ("root",))
+    kept = grammar(3, seed=1)
+    (folder / "xx-ud-dev.conllu").write_text(conllu([wide, *kept, wide]))
+    (folder / "xx-ud-test.conllu").write_text(conllu([*kept, long]))
+    splits = treebank(folder)
+    assert [len(split) for split in splits[:3]] == [20, 3, 3] and splits.valid.forms.shape[1] < 20
+    reason = "over 400 words, or a word of over 1,000 characters"
+    remark = f"; left out: 2 of the validation sentences ({reason}), 1 of the test sentences ({reason})"
+    assert splits.describe.endswith(f": 20 training, 3 validation and 3 test sentences{remark}")
+    (folder / "xx-ud-test.conllu").write_text(conllu([long]))
+    with pytest.raises(ValueError, match=r"test\.conllu holds no sentence of at most 400 words of 1,000 characters$"):
+        treebank(folder)
+
+
+def test_the_test_part_alone_needs_no_other(folder: Path):
+    whole = treebank(folder)
+    for file in [*folder.glob("*train*"), *folder.glob("*dev*")]:
+        file.unlink()
+    alone = trees_to_test(folder)
+    assert alone.describe == f"the CoNLL-U files of {folder}: 4 test sentences" and alone.classes == RELATIONS
+    assert (len(alone.train), len(alone.valid)) == (0, 0)
+    one, other = (splits.test.batch(torch.arange(4)) for splits in (whole, alone))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert torch.equal(trees_to_test("generated").test.words, treebank("generated").test.words)
+
+
+def test_a_sentence_to_be_parsed_is_a_sentence():
+    batch = Trees([unparsed(("Go", "on"))]).batch(torch.tensor([0]))
+    assert batch["heads"].tolist() == [[0, 1]] and (batch["words"] >= 0).all()
 
 
 WORD = "1\tGo\tgo\tVERB\tVB\t_\t0\troot\t_\t_"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from regard.app.data import digits, load, mnist
+from regard.app.data import digits, images_to_test, load, mnist
 from regard.app.data.pack import pack, thin, write_idx
 
 
@@ -210,3 +210,23 @@ def test_the_hub_without_its_extra_says_what_to_install(
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ValueError, match=r"^data 'hub' needs the extra hub: pip install 'regard\[hub\]'$"):
         load("hub")
+
+
+def test_the_test_part_alone_needs_no_other(folder: Path):
+    whole = digits(folder, canvas=60)
+    for file in folder.glob("train*"):
+        file.unlink()
+    alone = images_to_test(folder, tuple("0123456789"), (1, 60, 60))
+    assert (len(alone.train), len(alone.valid)) == (0, 0) and alone.shape == (1, 60, 60)
+    indices = torch.arange(len(whole.test))
+    assert torch.equal(alone.test.batch(indices)["image"], whole.test.batch(indices)["image"])
+    assert alone.describe.startswith(f"MNIST, the idx files of {folder}: {len(indices):,} test images, on 60x60 pixels")
+
+
+def test_digits_that_were_not_learned_are_refused():
+    with pytest.raises(ValueError, match=r"^the test labels of MNIST, .* go up to 9, but there are 2 classes$"):
+        images_to_test("embedded", ("ant", "bee"), (1, 60, 60))
+    with pytest.raises(
+        ValueError, match=r"^digits are grey on a square, but the images that were learned are of \(3, 6"
+    ):
+        images_to_test("embedded", tuple("0123456789"), (3, 60, 60))

@@ -1,5 +1,6 @@
 # The public names, one a line. `__init__.py` reads them from here and loads each when it is first used.
 from . import named as named
+from .app.loading import load as load
 from .attention import Attended as Attended
 from .attention import Attention as Attention
 from .attention import Memory as Memory

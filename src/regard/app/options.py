@@ -2,8 +2,11 @@
 
 import argparse
 import ast
+import inspect
+import itertools
 import math
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -131,6 +134,73 @@ def _check(config: Any, names: Sequence[str], expected: str, suits: Callable[[An
             raise ValueError(f"--{name} expected {expected}, but got {getattr(config, name)}")
 
 
+def check_name(name: str) -> None:
+    """Raises Wrong unless a name, if there is one, is that of a folder in runs/.
+
+    >>> check_name("../evil")
+    Traceback (most recent call last):
+    regard.app.options.Wrong: --name expected the name of a folder in runs/, but got '../evil'
+    """
+    if name and (not name.isprintable() or set(name) & set("/\\") or name.startswith(".")):
+        raise Wrong(f"--name expected the name of a folder in runs/, but got {name!r}")
+
+
+def check_file(path: str) -> None:
+    """Raises Wrong unless a file of options is YAML of names and values, without aliases; a file that is not there is
+    the parser's matter. What stands in another file is not said.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+    ...     print("a secret", file=file, flush=True)
+    ...     check_file(file.name)
+    Traceback (most recent call last):
+    regard.app.options.Wrong: --config expected YAML of names and values, but /....yaml is none
+    """
+    import yaml
+
+    from regard.app.training.config import parse_yaml
+    from regard.app.training.errors import Failure
+    from regard.app.training.files import LARGEST_TEXT
+
+    if not Path(path).is_file():
+        return
+    try:
+        if Path(path).stat().st_size > LARGEST_TEXT:
+            raise ValueError
+        fields = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, Failure, yaml.YAMLError) as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" from line {place.line + 1} on" if place else ""
+        raise Wrong(f"--config expected YAML of names and values, without aliases, but {path} is none{where}") from None
+    if not isinstance(fields, dict):
+        raise Wrong(f"--config expected YAML of names and values, but {path} is none")
+
+
+def add_fields(parser: argparse.ArgumentParser, dataclass: type) -> None:
+    """Adds a flag for each field of a dataclass, with its type and default, explained by the field's docstring."""
+    said = _docstrings(dataclass) if fields(dataclass) else {}
+    for field in fields(dataclass):
+        kind = type(field.default)
+        parser.add_argument(f"--{field.name}", type=kind, default=field.default, help=said.get(field.name, ""))
+
+
+def _docstrings(dataclass: type) -> dict[str, str]:
+    """{field: the text below it}."""
+    tree: Any = ast.parse(textwrap.dedent(inspect.getsource(dataclass)))
+    pairs = itertools.pairwise(tree.body[0].body)
+    said = {field.target.id: text.value.value for field, text in pairs if _explains(field, text)}
+    return {name: " ".join(text.split()).rstrip(".") for name, text in said.items()}
+
+
+def _explains(field: ast.AST, text: ast.AST) -> bool:
+    return isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+
+
+def parse_known(parser: argparse.ArgumentParser, words: Sequence[str]) -> Any:
+    """What the words say to a parser that does not know all of them."""
+    return parser.parse_known_args([word for word in words if word not in ("-h", "--help")])[0]
+
+
 def name_of(config: Any, fields: Sequence[str]) -> str:
     """What a run is called unless the user says so: by these fields, and its seed.
 
@@ -157,6 +227,9 @@ def name_of_comparison(config: Any, usual: Any, quick: bool = False) -> str:
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> Any:
     """What the words say. Raises Wrong, with the nearest flag, for what they may not say."""
     known = list(parser._option_string_actions)
+    for word, after in itertools.pairwise((*words, "")):
+        if word.partition("=")[0] == "--config":
+            check_file(word.partition("=")[2] or after)
     for flag in (word.split("=")[0] for word in words if word.startswith("--")):
         if flag not in known:
             raise Wrong(unknown("flag", flag, known))

@@ -243,6 +243,15 @@ def first_paragraph(text: str) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
 
+def from_files(arguments: Sequence[str], stream: BinaryIO, read: Callable[[Any, str], Iterator[Any]]) -> Iterator[Any]:
+    """What `read(stream, name)` gives of each of some files, or without any of standard input."""
+    if not arguments:
+        yield from read(stream, "standard input")
+    for path in arguments:
+        with open(path, "rb") as file:
+            yield from read(file, path)
+
+
 REQUIRED = ("Config", "Model", "METRIC", "data", "loss", "evaluate")
 NAMES = tuple(name for name in {**vars(Recipe), **Recipe.__annotations__} if not name.startswith("_"))
 

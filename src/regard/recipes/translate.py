@@ -18,15 +18,15 @@ the next step (section 3.3). Any mechanism may do the looking; these are trained
 
     regard train translate                                               dates: a minute on one core
     regard train translate --data DIR/multi30k --config experiments/translate/comparison.yaml
-    regard translate RUN < source.txt > target.txt
+    regard predict RUN < source.txt > target.txt
 
 The number to reach on Multi30k, German to English, lower-cased and tokenised, test of 2016: BLEU 37.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +37,15 @@ from torch.utils.checkpoint import checkpoint
 import regard as rg
 from regard.app import data as datasets
 from regard.app import options as flags
+from regard.app.facts import Facts, read_facts
 from regard.app.report.matrix import Matrix, merged
 from regard.app.report.report import Picture
 from regard.app.report.sentence_figures import png, squares
 from regard.app.text import bleu as scoring
 from regard.app.text import decoding
 from regard.app.text.networks import Recurrent, Seen, State, Transformer, dropped, wide
+from regard.app.text.reading import clean, stream_lines
+from regard.app.text.translating import translated
 from regard.app.text.vocabulary import BEGIN, END, vocabulary, whole_words
 from regard.app.training.errors import Failure
 from regard.app.training.schedules import adam
@@ -125,7 +128,9 @@ def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
     """No sentences, in the vocabulary that the weights come with."""
     if "spelling" not in weights:
         raise Failure("the weights have no vocabulary, which those of a translator come with.")
-    nothing = datasets.Pairs([], [], vocabulary(bytes(weights["spelling"].tolist()).decode(errors="replace")))
+    tokenised = read_facts(weights).get("tokenised", config.data.endswith("tok"))
+    spelling = vocabulary(bytes(weights["spelling"].tolist()).decode(errors="replace"))
+    nothing = datasets.Pairs([], [], spelling, tokenised)
     return datasets.Splits(nothing, nothing, nothing, "")
 
 
@@ -134,6 +139,12 @@ def fitted(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
     spelling, splits = known(config, weights).train.vocabulary, data(config)  # pyright: ignore
     train, valid, test = (split.spelled_by(spelling) for split in splits[:3])  # pyright: ignore
     return splits._replace(train=train, valid=valid, test=test)
+
+
+def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """Sentences in the vocabulary that the weights come with, to test on."""
+    spelling = known(config, weights).train.vocabulary  # pyright: ignore
+    return datasets.pairs_to_test(config.data, config.source, config.target, spelling)
 
 
 class SoftThen(nn.Module):
@@ -171,6 +182,7 @@ class Model(nn.Module):
         self.config, self.vocabulary, self.tokenised = config, train.vocabulary, train.tokenised
         self.register_buffer("spelling", torch.frombuffer(bytearray(train.vocabulary.json.encode()), dtype=torch.uint8))
         self.register_load_state_dict_pre_hook(_check_spelling)
+        self.facts = Facts(tokenised=train.tokenised)
         self.words = nn.Embedding(len(train.vocabulary), config.hidden)
         nn.init.normal_(self.words.weight, std=config.hidden**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(train.vocabulary)))
@@ -241,7 +253,7 @@ def _check_spelling(model: Model, weights: dict[str, Tensor], prefix: str, *_: A
     if found is not None and not torch.equal(found.cpu(), model.spelling.cpu()):
         raise Failure(
             "the vocabulary of the data is not that of the run, which was trained on other sentences or languages: "
-            "`regard translate RUN` needs no data."
+            "`regard predict RUN` needs no data."
         )
 
 
@@ -409,3 +421,37 @@ def _picture(model: Model, aligned: Matrix, read: str, written: str, wanted: str
     bleu = scoring.bleu(scoring.counts(spaced(model, written), spaced(model, wanted)))
     known = ", as in the data" if written == wanted else f", where the data have “{wanted}”: BLEU {bleu:.1f}"
     return Picture(read, f"Translated as “{written}”{known if wanted else ''}.", png(squares(aligned)), aligned)
+
+
+READS = "lines of text"
+
+
+@dataclass
+class Prediction:
+    """How translations are looked for."""
+
+    beam: int = 5
+    """Beginnings that are kept at each word; 1 is greedy."""
+
+    def __post_init__(self) -> None:
+        flags.at_least(1, self, "beam")
+
+
+def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[str]:
+    """The lines."""
+    return iter(arguments) if arguments else stream_lines(stream)
+
+
+def prepare(model: Model, given: str) -> str:
+    """The text as those that were learned from."""
+    return clean(given)
+
+
+def predict(model: Model, prepared: Sequence[str], options: Prediction) -> list[str]:
+    """The translation of each text."""
+    return translated(model, prepared, options.beam)
+
+
+def example(model: Model, text: str) -> datasets.Split:
+    """A sentence without a translation."""
+    return datasets.Pairs([clean(text)], [""], model.vocabulary)

@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from regard.app.data.files import contents
+from regard.app.data.files import contents, left_out
 from regard.app.data.generators.grammar import grammar
 from regard.app.data.splits import Splits
 from regard.app.data.trees import RELATIONS, TAGS, Sentence, Trees
 from regard.app.text.reading import clean, printable, raw_lines
 
-PARTS = ("train", "dev", "test")
+PARTS = {"train": "training", "dev": "validation", "test": "test"}
+COUNTS = {"train": 3000, "dev": 300, "test": 300}  # generated sentences of each part
 COLUMNS = 10
+LONGEST, LETTERS = 400, 1000  # words of a sentence, and characters of a word
 
 Found = TypeVar("Found")
 
@@ -33,7 +35,8 @@ class Word(NamedTuple):
 def treebank(data: str | Path = "generated") -> Splits:
     """Sentences with their dependency trees: "generated" ones of a small grammar, or those of a folder of CoNLL-U.
 
-    The folder holds one file each that ends in train.conllu, dev.conllu and test.conllu, gzipped or not.
+    The folder holds one file each that ends in train.conllu, dev.conllu and test.conllu, gzipped or not. Sentences of
+    more than 400 words, or with a word of more than 1,000 characters, are left out, and `describe` says how many.
 
     Raises ValueError where the folder or a file is missing, a file is damaged or empty, or a sentence has no tree with
     a single root.
@@ -42,16 +45,38 @@ def treebank(data: str | Path = "generated") -> Splits:
     >>> splits.describe
     'sentences of a small grammar inside regard: 3,000 training, 300 validation and 300 test sentences'
     """
-    if data == "generated":
-        parts, source = (
-            [grammar(count, seed) for seed, count in enumerate((3000, 300, 300))],
-            "sentences of a small grammar inside regard",
-        )
-    else:
-        parts, source = [read(find(Path(data), part)) for part in PARTS], f"the CoNLL-U files of {data}"
-    train, valid, test = (Trees(sentences) for sentences in parts)
+    (train, valid, test), source, remark = _parts(data, PARTS)
     counts = f"{len(train):,} training, {len(valid):,} validation and {len(test):,} test sentences"
-    return Splits(train, valid, test, f"{source}: {counts}", RELATIONS)
+    return Splits(train, valid, test, f"{source}: {counts}{remark}", RELATIONS)
+
+
+def trees_to_test(data: str | Path) -> Splits:
+    """The test part of `treebank`; the others are empty. A folder need not have them.
+
+    >>> trees_to_test("generated").describe
+    'sentences of a small grammar inside regard: 300 test sentences'
+    """
+    (test,), source, remark = _parts(data, ("test",))
+    return Splits(Trees([]), Trees([]), test, f"{source}: {len(test):,} test sentences{remark}", RELATIONS)
+
+
+def _parts(data: str | Path, parts: Iterable[str]) -> tuple[list[Trees], str, str]:
+    """The sentences of some parts, where they come from, and what is left out of them."""
+    if data == "generated":
+        found = [Trees(grammar(COUNTS[part], seed=list(PARTS).index(part))) for part in parts]
+        return found, "sentences of a small grammar inside regard", ""
+    kept, counts = {}, {}
+    for part in parts:
+        file = find(Path(data), part)
+        sentences = read(file)
+        kept[part] = [each for each in sentences if len(each.words) <= LONGEST and max(map(len, each.words)) <= LETTERS]
+        if not kept[part]:
+            raise ValueError(
+                f"{printable(file)} holds no sentence of at most {LONGEST} words of {LETTERS:,} characters"
+            )
+        reason = f"over {LONGEST} words, or a word of over {LETTERS:,} characters"
+        counts[f"{PARTS[part]} sentences ({reason})"] = len(sentences) - len(kept[part])
+    return [Trees(sentences) for sentences in kept.values()], f"the CoNLL-U files of {data}", left_out(counts)
 
 
 def find(folder: Path, part: str) -> Path:
@@ -192,10 +217,9 @@ def _sentence(words: Sequence[Word], place: str) -> Sentence:
         raise ValueError(f"{place}: expected heads among the {len(heads)} words before, but got {max(heads)}")
     if heads.count(0) != 1:
         raise ValueError(f"{place}: expected a sentence with a single root to end here, but it has {heads.count(0)}")
-    reached = set(range(len(heads) + 1))
     above = [0, *heads]
-    for _ in heads:
-        reached = {above[word] for word in reached}
-    if reached != {0}:
+    for _ in range(len(heads).bit_length()):
+        above = [above[word] for word in above]  # twice as far up
+    if any(above):
         raise ValueError(f"{place}: expected a sentence whose heads form a tree to end here, but they form a cycle")
     return Sentence(forms, tags, heads, relations)

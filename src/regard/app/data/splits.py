@@ -1,10 +1,12 @@
 """What a recipe learns from: a split of examples for training, one for choosing, one for the final figure."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int, Integer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 @runtime_checkable
@@ -22,7 +24,7 @@ class Splits(NamedTuple):
     """The splits of one data set, the sentence that says which data they are, and what a model must fit.
 
     `classes` are the names that the labels 0, 1, ... stand for; `shape` is (C, Y, X) of every image. Both are empty
-    where the data are no labelled images.
+    where the data are no labelled images. A split that was not asked for is empty.
 
     >>> from regard.app.data import load
     >>> splits = load("embedded", canvas=60, clutter=4)
@@ -36,6 +38,18 @@ class Splits(NamedTuple):
     describe: str
     classes: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
+
+
+def padded(rows: Sequence[Tensor], value: int = 0) -> Int[Tensor, "N K"]:
+    """Rows of numbers below each other, the shorter ones followed by `value`; there may be none.
+
+    >>> padded([torch.tensor([3, 4]), torch.tensor([5])])
+    tensor([[3, 4],
+            [5, 0]])
+    """
+    if not rows:
+        return torch.zeros(0, 0, dtype=torch.long)
+    return pad_sequence(list(rows), batch_first=True, padding_value=value)
 
 
 def hold_out(labels: Integer[Tensor, " N"], seed: int = 0) -> tuple[Int[Tensor, " kept"], Int[Tensor, " held"]]:

@@ -8,6 +8,8 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from regard.app.data.splits import padded
+
 
 class Question(NamedTuple):
     """A question about the facts of a story so far, the oldest first.
@@ -32,14 +34,14 @@ class Stories:
         numbers = {word: number for number, word in enumerate(words, 1)}
         known = {answer: number for number, answer in enumerate(answers)}
         stories = [[_numbered(fact, numbers) for fact in each.facts] for each in questions]
-        widest = max(len(fact) for facts in stories for fact in facts)
-        self.facts = torch.zeros(len(questions), max(map(len, stories)), widest, dtype=torch.long)
+        widest = max((len(fact) for facts in stories for fact in facts), default=0)
+        self.facts = torch.zeros(len(questions), max(map(len, stories), default=0), widest, dtype=torch.long)
         for facts, row in zip(stories, self.facts, strict=True):
             row[len(row) - len(facts) :, : max(map(len, facts))] = pad_sequence(facts, batch_first=True)
-        self.questions = pad_sequence([_numbered(each.text, numbers) for each in questions], batch_first=True)
+        self.questions = padded([_numbered(each.text, numbers) for each in questions])
         supporting = [torch.tensor(each.supporting, dtype=torch.long) for each in questions]
-        self.supporting = pad_sequence(supporting, batch_first=True, padding_value=-1)
-        self.labels = torch.tensor([known.get(each.answer, -1) for each in questions])
+        self.supporting = padded(supporting, -1)
+        self.labels = torch.tensor([known.get(each.answer, -1) for each in questions], dtype=torch.long)
 
     def __len__(self) -> int:
         return len(self.labels)

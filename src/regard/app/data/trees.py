@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+
+from regard.app.data.splits import padded
 
 RELATIONS = (
     "acl", "advcl", "advmod", "amod", "appos", "aux", "case", "cc", "ccomp", "clf", "compound", "conj", "cop",
@@ -32,6 +33,16 @@ class Sentence(NamedTuple):
     relations: tuple[str, ...]
 
 
+def unparsed(words: Sequence[str]) -> Sentence:
+    """A sentence of which nothing is known but its words, for a model to parse.
+
+    >>> unparsed(("Time", "flies")).heads
+    (0, 0)
+    """
+    count = len(words)
+    return Sentence(tuple(words), ("_",) * count, (0,) * count, ("root",) * count)
+
+
 class Trees:
     """A split of sentences; a batch holds nothing that depends on other sentences, no vocabulary.
 
@@ -50,11 +61,11 @@ class Trees:
     """
 
     def __init__(self, sentences: Sequence[Sentence]):
-        self.lengths = torch.tensor([len(sentence.words) for sentence in sentences])
+        self.lengths = _flat([len(sentence.words)] for sentence in sentences)
         self.starts = self.lengths.cumsum(0) - self.lengths
         forms = {form: n for n, form in enumerate(dict.fromkeys(word for each in sentences for word in each.words))}
-        self.forms = pad_sequence([torch.tensor([ord(letter) for letter in form]) for form in forms], batch_first=True)
-        self.names = torch.tensor([name(form) for form in forms])
+        self.forms = padded([torch.tensor([ord(letter) for letter in form]) for form in forms])
+        self.names = _flat([name(form)] for form in forms)
         self.words = _flat([forms[word] for word in each.words] for each in sentences)
         self.heads = _flat([head - 1 if head else n for n, head in enumerate(each.heads)] for each in sentences)
         self.relations = _flat(map(RELATIONS.index, each.relations) for each in sentences)
@@ -78,7 +89,7 @@ class Trees:
 
 def _flat(rows: Iterable[Iterable[int]]) -> Int[Tensor, " N"]:
     """The numbers of all sentences, one after another."""
-    return torch.tensor([number for row in rows for number in row])
+    return torch.tensor([number for row in rows for number in row], dtype=torch.long)
 
 
 def name(form: str) -> int:

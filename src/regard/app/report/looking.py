@@ -1,6 +1,7 @@
 """Where a trained model looked and where it failed: pictures and a page for one run, and the parts for a comparison."""
 
 import io
+import shlex
 from collections.abc import Iterator, Mapping
 from heapq import nlargest
 from itertools import islice
@@ -11,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regard.app.prediction import load
 from regard.app.report.glances import read_learning
 from regard.app.report.matrix import Matrix
 from regard.app.report.report import Look, Picture, Report, write_report
 from regard.app.training import evaluation
 from regard.app.training import run as runs
+from regard.app.training.errors import Failure
 from regard.app.training.run import OpenedRun
-from regard.recipes.base import Recipe
+from regard.recipes.base import Recipe, first_paragraph
 
 SHOWN = 12  # images or sentences on a page
 WORST = 10  # of those that were answered worst
@@ -50,10 +53,32 @@ def _wrong(opened: OpenedRun, split: Any) -> Iterator[tuple[Any, int]]:
         yield from ((badness[i], int(indices[i])) for i in values["error"].nonzero().flatten().tolist())
 
 
-def show(run: Path, folder: Path, data: str = "") -> list[Path]:
+def show_text(run: Path, folder: Path, text: str, recipe: Recipe | None = None) -> list[Path]:
+    """Writes where a run looked in a text of the user's, as pictures and as a page, to folder/text; returns them.
+
+    Raises Failure if the recipe reads no texts, or the run cannot be opened.
+    """
+    trained = load(run, recipe)
+    recipe = trained.recipe
+    split = recipe.example(trained.network, text)
+    if split is None:
+        raise Failure(f"the recipe {recipe.name} reads no texts: --text is for others.")
+    seen = look(recipe, trained.network, split, torch.tensor([0]))
+    page = Report(
+        title=f"Where {run.name} looked",
+        question=first_paragraph(recipe.about),
+        data="a text of the command line",
+        pictures={"Where it looked": seen},
+        command=f"regard look {run} --text {shlex.quote(text)}",
+        config=runs.files(run)[0].read_text(encoding="utf-8"),
+    )
+    return [*draw(folder / "text", seen, run.name), write_report(folder / "text" / "report.html", page)]
+
+
+def show(run: Path, folder: Path, data: str = "", recipe: Recipe | None = None) -> list[Path]:
     """Writes the pictures of a run and its report.html to a folder, on the first of the test split; returns what it
     wrote."""
-    opened = runs.open_run(run, data)
+    opened = runs.open_run(run, data, recipe)
     recipe, _, splits, model = opened
     seen = look(recipe, model, splits.test, torch.arange(min(SHOWN, len(splits.test))))
     failed = failures(opened, splits.test)

@@ -105,6 +105,11 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def parse_yaml(text: str) -> Any:
+    """What YAML says. Raises yaml.YAMLError where it is none, or has aliases."""
+    return yaml.load(text, _Loader)
+
+
 def _as_yaml(fields: Fields) -> str:
     return yaml.dump(fields, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
@@ -124,7 +129,7 @@ def _read_fields(run: Path) -> Fields:
     """The contents of config.yaml."""
     config, _ = files(run)
     try:
-        fields = yaml.load(read(config, LARGEST_TEXT).decode(), _Loader)
+        fields = parse_yaml(read(config, LARGEST_TEXT).decode())
     except FileNotFoundError as error:
         raise Failure(f"{run} is not a run: it has no {config.name}.") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
