@@ -19,8 +19,8 @@ def read_metrics(run: str | Path) -> list[Row]:
     try:
         table = csv.DictReader(io.StringIO(read(path).decode("ascii"), newline=""), strict=True)
         rows = [{name: _number(value) for name, value in row.items() if value != ""} for row in table]
-        if list(table.fieldnames or [])[:2] not in ([], ["epoch", "step"]):
-            raise ValueError("its first columns should be epoch and step")
+        if list(table.fieldnames or [])[:1] not in ([], ["epoch"]):
+            raise ValueError("its first column should be epoch")
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
