@@ -17,6 +17,7 @@ from typing import Any
 
 from regard.app.compare import results as table
 from regard.app.results import mean_and_spread
+from regard.recipes.base import open_recipe
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results", ROOT / "experiments" / "results"
@@ -39,11 +40,12 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def compare(results: Mapping[str, Any]) -> str:
     """The five models side by side."""
-    rows, spread = results["rows"], results["error_spread"]
-    columns = table.columns(rows, spread)
+    rows = results["rows"]
+    measures = table.measured(open_recipe(results["recipe"]).COLUMNS, rows)
+    columns = table.columns(measures, results["error_spread"], results["example"])
     lines = [
         [", ".join(filter(None, (column.name, column.unit))), *map(table.text, cells)]
-        for column, *cells in zip(columns, *(table.cells(row, rows) for row in rows), strict=True)
+        for column, *cells in zip(columns, *(table.cells(measures, row) for row in rows), strict=True)
     ]
     meanings = " ".join(f"*{column.name}*: {column.meaning}" for column in columns)
     return markdown(["", *(row["model"] for row in rows)], lines) + f"\n{meanings}\n"

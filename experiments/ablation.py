@@ -21,7 +21,7 @@ from rich.table import Table
 from regard.app import experiments
 from regard.app.results import give, machine, mean_and_spread, save_json
 from regard.app.training import run as runs
-from regard.app.training.loop import Fit
+from regard.app.training.fabric import Fit
 from regard.recipes import glimpse
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"

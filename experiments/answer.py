@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from regard.app import experiments
-from regard.app.report import looking
 from regard.app.results import give, machine, mean_and_spread, save_json
 from regard.app.training import run as runs
-from regard.app.training.loop import Fit
+from regard.app.training.evaluation import averages
+from regard.app.training.fabric import Fit
 from regard.recipes import answer
 
 RESULTS = Path(__file__).parent / "results" / "answer.json"
@@ -86,8 +86,8 @@ def do(job: Job, data: str, folder: Path, fit: Fit) -> None:
 
 def test(run: Path) -> dict[str, float]:
     """What the test questions say of a run, in percent."""
-    recipe, config, splits, model = runs.open_run(run)
-    means = looking.averages(recipe, model, splits.test, config.batch)
+    opened = runs.open_run(run)
+    means = averages(opened, opened.splits.test)
     return {name: 100 * value for name, value in {"accuracy": 1 - means.pop("error"), **means}.items()}
 
 

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from regard.app.report import looking
 from regard.app.results import add_rounds, give, machine, parser, save_figure
 from regard.app.timing import interleave
+from regard.app.training.run import open_run
 from regard.recipes import glimpse
 
 HERE = Path(__file__).parent
@@ -63,7 +63,7 @@ class Fixed:
 def measure(weights: Path, data: str, rounds: int) -> tuple[list[Row], list[Fixed]]:
     """The rows of one model, and what fixed numbers of glimpses give."""
     model: Any
-    _, _, model, splits = looking.open_run(weights, data)
+    _, _, splits, model = open_run(weights, data)
     case = weights.stem.removeprefix("ram-")
     parts = [splits.test.batch(indices, None) for indices in torch.arange(len(splits.test)).split(BATCH)]
     labels = torch.cat([part["label"] for part in parts])

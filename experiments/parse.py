@@ -28,7 +28,8 @@ from rich.table import Table
 from regard.app import experiments
 from regard.app.results import give, machine, mean_and_spread, save_json
 from regard.app.training import run as runs
-from regard.app.training.loop import Fit, evaluate
+from regard.app.training.evaluation import evaluate
+from regard.app.training.fabric import Fit
 from regard.recipes import parse
 
 HERE = Path(__file__).parent

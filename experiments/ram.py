@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from regard.app import experiments
-from regard.app.report import looking
 from regard.app.results import give, machine, mean_and_spread, save_json
 from regard.app.training import run as runs
-from regard.app.training.loop import Fit
+from regard.app.training.evaluation import averages
+from regard.app.training.fabric import Fit
 from regard.recipes import glimpse
 
 HERE = Path(__file__).parent
@@ -90,8 +90,9 @@ def do(job: Job, data: str, folder: Path, fit: Fit) -> None:
 
 def test(run: Path) -> dict[str, Any]:
     """What the test images say of a run: looking where the policy's mean is, and on average over sampled paths."""
-    recipe, config, splits, model = runs.open_run(run)
-    means = looking.averages(recipe, model, splits.test, config.batch)
+    opened = runs.open_run(run)
+    _, config, splits, model = opened
+    means = averages(opened, splits.test)
     found = {"error_percent": 100 * means["error"], "pixels_read": means["pixels"]}
     if config.attention == "hard":
         found["on_digit"] = means["on_digit"]
@@ -163,7 +164,7 @@ def keep_weights(folder: Path, rows: list[dict[str, Any]]) -> None:
         run, kept = folder / str(job), WEIGHTS / f"ram-{job.task}-{job.glimpses}"
         if job.model == "hard" and (run / "result.json").exists():
             recipe, config = runs.read_config(run)
-            fields = {"recipe": runs.recipe_name(recipe), **asdict(replace(config, data="embedded"))}
+            fields = {"recipe": recipe.source, **asdict(replace(config, data="embedded"))}
             runs.write(kept.with_suffix(".yaml"), yaml.safe_dump(fields, sort_keys=False).encode())
             runs.write(kept.with_suffix(".safetensors"), (run / "model.safetensors").read_bytes())
 

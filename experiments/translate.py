@@ -42,12 +42,12 @@ from rich.table import Table
 from safetensors.torch import save
 
 from regard.app import experiments
-from regard.app.report import looking
 from regard.app.report.matrix import Matrix
 from regard.app.results import give, machine, mean_and_spread, save_figure, save_json
 from regard.app.text import translating
 from regard.app.training import run as runs
-from regard.app.training.loop import Fit
+from regard.app.training.evaluation import averages
+from regard.app.training.fabric import Fit
 from regard.recipes import translate
 
 HERE = Path(__file__).parent
@@ -127,8 +127,8 @@ def do(job: Job, data: Path, folder: Path, fit: Fit) -> None:
 
 def test(run: Path, job: Job, data: Path) -> dict[str, Any]:
     """What the test sentences say of a run, and of en-fr the links of the Hansards."""
-    recipe, config, splits, model = runs.open_run(run)
-    means = looking.averages(recipe, model, splits.test, config.batch)
+    opened = runs.open_run(run)
+    means, splits, model = averages(opened, opened.splits.test), opened.splits, opened.model
     written = translating.translated(model, splits.test.sources)
     found = {**scoring.bleu(written, splits.test.targets, splits.test.tokenised), "bleu_greedy": means["bleu"]}
     found |= {"bleu_by_length": scoring.by_length(splits.test, written), "perplexity": means["perplexity"]}
@@ -210,7 +210,7 @@ def _copy(run: Path, name: str) -> None:
         }
         data, (recipe, config) = save(weights), runs.read_config(run)
         if len(data) < LARGEST:
-            fields = {"recipe": runs.recipe_name(recipe), **asdict(replace(config, data="multi30k/tok"))}
+            fields = {"recipe": recipe.source, **asdict(replace(config, data="multi30k/tok"))}
             WEIGHTS.mkdir(exist_ok=True)
             runs.write(WEIGHTS / f"{name}.yaml", yaml.safe_dump(fields, sort_keys=False).encode())
             runs.write(WEIGHTS / f"{name}.safetensors", data)

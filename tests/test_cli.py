@@ -19,6 +19,12 @@ More about it.
 from dataclasses import dataclass
 from typing import Literal
 
+from regard.recipes.base import Metric
+
+METRIC = Metric("valid_error", "min", "share of wrong guesses")
+NAMED_BY = ("attention",)
+Model = data = loss = evaluate = None
+
 
 @dataclass
 class Config:

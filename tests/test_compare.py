@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,8 @@ from regard.app.compare import results as table
 from regard.app.compare.comparison import Plan, answer, claim, kinds
 from regard.app.training import workers as parallel
 from regard.app.training.errors import Failure
+from regard.recipes import glimpse, translate
+from regard.recipes.base import open_recipe
 
 TOY = '''"""Tell bright images from dark ones."""
 
@@ -31,8 +32,9 @@ import torch
 from torch import nn
 
 from regard.app.report.report import Look
+from regard.recipes.base import Metric
 
-WATCH = ("valid_error", "min")
+METRIC = Metric("valid_error", "min", "share of the images answered wrongly")
 QUICK = {"epochs": 1}
 KINDS = {"soft": "Sees all.", "hard": "Sees a corner."}
 
@@ -108,23 +110,15 @@ def look(model, batch):
 
 
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The recipe toy, known here and in every process that is started, and an empty current directory."""
-    import regard.recipes
-
-    (tmp_path / "recipes").mkdir()
-    (tmp_path / "recipes" / "toy.py").write_text(TOY)
-    more = "import regard.recipes as known; known.__path__ = [*known.__path__, {!r}]"
-    (tmp_path / "sitecustomize.py").write_text(more.format(str(tmp_path / "recipes")))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(regard.recipes, "__path__", [*regard.recipes.__path__, str(tmp_path / "recipes")])
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current directory with nothing in it but a recipe of the user's own, and where its comparisons will be."""
+    (tmp_path / "toy.py").write_text(TOY)
     monkeypatch.chdir(tmp_path)
-    yield tmp_path / "runs" / "compare" / "toy"
-    sys.modules.pop("regard.recipes.toy", None)
+    return tmp_path / "runs" / "compare" / "toy"
 
 
 def start(*words: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "regard", "compare", "toy", *words]
+    command = [sys.executable, "-m", "regard", "compare", "./toy.py", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -149,7 +143,7 @@ def workers() -> list[int]:
 
 
 def test_compare_trains_measures_and_reports(toy: Path, capsys, monkeypatch):
-    assert cli.main(["compare", "toy", "--seeds", "2", "--json", "--out", "kept.json"]) == 0
+    assert cli.main(["compare", "./toy.py", "--seeds", "2", "--json", "--out", "kept.json"]) == 0
     results = json.loads(capsys.readouterr().out)
     assert json.loads(Path("kept.json").read_text()) == results
     assert json.loads((toy / "default" / "results.json").read_text()) == results
@@ -170,17 +164,17 @@ def test_compare_trains_measures_and_reports(toy: Path, capsys, monkeypatch):
     assert "Sees a corner." in page
     assert workers() == []
     monkeypatch.setattr(parallel, "Worker", None)  # what is finished is not trained again, so none may be started
-    assert cli.main(["compare", "toy", "--seeds", "1"]) == 0
+    assert cli.main(["compare", "./toy.py", "--seeds", "1"]) == 0
     out = capsys.readouterr().out
     assert "± binomial standard error" in out
     assert "runs/compare/toy/default/report.html" in out
 
 
 def test_one_comparison_is_not_mistaken_for_another(toy: Path, capsys):
-    recipe = flags.load_recipe("toy")
+    recipe = flags.find_recipe("./toy.py")
     claim(Plan(recipe, recipe.Config(epochs=1), 1, toy / "mine"))
     (toy / "mine" / "soft-seed0" / "last.ckpt").touch()
-    assert cli.main(["compare", "toy", "--epochs", "3", "--name", "mine"]) == 1
+    assert cli.main(["compare", "./toy.py", "--epochs", "3", "--name", "mine"]) == 1
     assert "exists already, and with another configuration (epochs is 1 there and 3 here)" in capsys.readouterr().err
 
 
@@ -220,14 +214,14 @@ def test_no_worker_outlives_a_killed_comparison(toy: Path):
 
 
 def test_a_run_that_fails_is_named_and_stops_the_others(toy: Path, capsys):
-    assert cli.main(["compare", "toy", "--poison", "true"]) == 1
+    assert cli.main(["compare", "./toy.py", "--poison", "true"]) == 1
     error = capsys.readouterr().err
     assert "regard: the loss became nan at step 1 of 8" in error
     assert workers() == []
 
 
 def test_a_worker_that_dies_is_reported_with_its_log(tmp_path: Path):
-    dead = parallel.Worker(tmp_path / "log.txt")
+    dead = parallel.Worker(tmp_path / "log.txt", "glimpse")
     dead.process.kill()
     try:
         with pytest.raises(
@@ -242,7 +236,7 @@ def test_the_longest_run_is_trained_first(tmp_path: Path, monkeypatch):
     asked = []
 
     class Recorder:
-        def __init__(self, log: Path):
+        def __init__(self, log: Path, recipe: str):
             pass
 
         def train(self, run: Path, tell: object) -> None:
@@ -254,7 +248,8 @@ def test_the_longest_run_is_trained_first(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(parallel, "Worker", Recorder)
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / parallel.RESULTS).write_text("{}")
-    parallel.train_all({tmp_path / "short": 1.0, tmp_path / "long": 3.0, tmp_path / "done": 9.0}, 1, tmp_path / "log")
+    runs = {tmp_path / "short": 1.0, tmp_path / "long": 3.0, tmp_path / "done": 9.0}
+    parallel.train_all(runs, 1, tmp_path / "log", "glimpse")
     assert asked == ["long", "short"]
 
 
@@ -262,12 +257,12 @@ def test_a_recipe_without_kinds_of_attention_cannot_be_compared():
     import tiny_recipe
 
     with pytest.raises(Failure, match="the recipe tiny_recipe has no kinds of attention to compare"):
-        kinds(tiny_recipe)
+        kinds(open_recipe(tiny_recipe))
 
 
 @pytest.mark.parametrize("words", [["--seeds", "0"], ["--attention", "soft"], ["--seed", "1"]])
 def test_a_wrong_comparison_is_refused(words: list[str], toy: Path, capsys):
-    assert cli.main(["compare", "toy", *words]) == 2
+    assert cli.main(["compare", "./toy.py", *words]) == 2
     assert re.match(r"regard: (--seeds expected at least 1, but got 0|unknown flag '--\w+')", capsys.readouterr().err)
 
 
@@ -290,7 +285,7 @@ def test_measuring_trains_a_copy():
     splits = tiny_recipe.data(config)
     model = tiny_recipe.Model(config, splits)
     before = model.linear.weight.clone()
-    step = costs.training(tiny_recipe, config, model, splits.train.batch(torch.arange(8), None))
+    step = costs.training(open_recipe(tiny_recipe), config, model, splits.train.batch(torch.arange(8), None))
     step()
     assert torch.equal(model.linear.weight, before)
 
@@ -300,14 +295,34 @@ def test_the_table_shows_what_was_measured(capsys):
         {"model": "soft", "test_error": 0.05, "error_spread": 0.004, "test_pixels": 4800.0, "test_entropy": 0.5},
         {"model": "cnn", "test_error": 0.021, "error_spread": 0.003},
     ]
-    assert [column.name for column in table.columns(rows, "")] == ["test error", "pixels read", "entropy"]
-    assert table.columns(rows, "a standard error")[0].meaning.endswith("± a standard error.")
-    assert table.cells(rows[1], rows) == ["2.1 ± 0.3", None, None]
-    table.show(rows, "digits", "a standard error")
+    found = table.measured(glimpse.COLUMNS, rows)
+    assert [measure.name for measure in found] == ["test error", "pixels read", "entropy"]
+    assert table.columns(found, "a standard error", "image")[0].meaning.endswith("± a standard error.")
+    assert table.cells(found, rows[1]) == ["2.1 ± 0.3", None, None]
+    table.show(glimpse.COLUMNS, rows, "digits", "a standard error", "image")
     out = capsys.readouterr().out
     assert all(word in out for word in ("digits", "5.0 ± 0.4", "4,800", "± a standard error"))
 
 
 def test_the_answer_is_a_sentence():
-    rows = [{"model": "soft", "test_error": 0.05}, {"model": "hard", "test_error": 0.1, "test_pixels": 900.0}]
-    assert answer(rows) == "Wrong on the test images: soft 5.0 %, hard 10.0 % (900 pixels read)."
+    rows = [{"model": "soft", "test_bleu": 24.14, "test_error": 0.9}, {"model": "hard", "test_bleu": 5.0}]
+    assert answer(rows, translate.METRIC, "sentence") == "BLEU on the test sentences: soft 24.1, hard 5.0."
+
+
+def test_off_a_terminal_a_line_is_said_as_each_run_ends_and_now_and_then(tmp_path: Path, capfd):
+    first, second = tmp_path / "first", tmp_path / "second\x1b[2J"
+    with parallel.display({first: 1.0, second: 3.0}) as tell:
+        tell(first, 0.5, {"epoch": 1, "train_loss": 2.0})
+        tell(first, 1.0, {"epoch": 2, "train_loss": 1.5, "valid_error": 0.25})
+        tell(second, 1.0, {"epoch": 2, "valid_error": 0.5})
+    assert capfd.readouterr().err.splitlines() == [
+        "all 25%  first 100%  epoch 2  valid_error 0.25",
+        "all 100%  second\\x1b[2J 100%  epoch 2  valid_error 0.5",
+    ]
+
+
+def test_the_log_is_no_link(tmp_path: Path):
+    (tmp_path / "log.txt").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"):
+        parallel.Worker(tmp_path / "log.txt", "toy")
+    assert not (tmp_path / "precious").exists()

@@ -10,7 +10,7 @@ import yaml
 from test_data_conllu import conllu
 
 from regard.app.data.generators.grammar import grammar
-from regard.app.training import loop as training
+from regard.app.training.evaluation import evaluate
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 FLOAT32 = ["--precision", "32-true"]
@@ -56,7 +56,7 @@ def test_rows_say_what_runs_did_and_runs_that_are_kept_are_not_done_again(
     assert "softmax" in capsys.readouterr().out
     rows = json.loads(experiment.RESULTS.read_text())["rows"]
     assert [(row["over"], row["seed"]) for row in rows] == [("softmax", 0), ("softmax", 1)]
-    again = training.evaluate(tmp_path / "runs" / "xx-small-softmax-seed1")
+    again = evaluate(tmp_path / "runs" / "xx-small-softmax-seed1")
     assert rows[1]["las"] == pytest.approx(100 * again["test_las"], abs=1e-3)
     assert rows[0]["las"] != rows[1]["las"]
     monkeypatch.setattr(experiment.experiments, "train", None)

@@ -17,11 +17,17 @@ import torch
 import yaml
 from tiny_run import ENVIRONMENT, contents, send_at
 
-from regard.app.training import callbacks as keeping
+from regard.app.training import loop
 from regard.app.training import run as runs
+from regard.app.training.checkpoints import read_checkpoint, write_checkpoint
+from regard.app.training.config import claim
 from regard.app.training.errors import Failure
-from regard.app.training.loop import Fit, evaluate, load, train
-from regard.app.training.run import best_row, claim, locked, read_config, read_metrics, write, write_metrics
+from regard.app.training.evaluation import evaluate
+from regard.app.training.fabric import Fit
+from regard.app.training.loop import train
+from regard.app.training.run import best_row, locked, open_run, read_config, read_metrics, write, write_metrics
+from regard.app.training.weights import digest, read_weights
+from regard.recipes.base import Metric
 
 CONFIG = tiny_recipe.Config()
 QUIET = Fit(accelerator="cpu", progress="none")
@@ -44,6 +50,12 @@ def fails(run: Path, config: tiny_recipe.Config = CONFIG, fit: Fit = QUIET, reci
     return str(caught.value)
 
 
+def used(best: runs.Row) -> str:
+    """What is said of the best epoch."""
+    chosen = f"epoch {best['epoch']}, the best (valid_error {best['valid_error']:.4g})"
+    return f"evaluate and predict use the weights of {chosen}.\n"
+
+
 def after_fsyncs(monkeypatch: pytest.MonkeyPatch, count: int, happen) -> None:
     """Has something happen when a file is to be brought to the disk, after it has been `count` times."""
     sync = os.fsync
@@ -59,16 +71,16 @@ class TestLossThatIsNotFinite:
             said
             == f"the loss became nan at step 15 of 18 (epoch 3 of 3): the last good checkpoint is {last} (step 12)."
         )
-        checkpoint = torch.load(last, weights_only=True)
-        assert checkpoint["state_dict"]["model.steps"] == 12
-        assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+        checkpoint = read_checkpoint(last)
+        assert checkpoint["model"]["model.steps"] == 12
+        assert all(value.isfinite().all() for value in checkpoint["model"].values())
         assert len(read_metrics(tmp_path)) == 2
 
     def test_an_accelerator_is_looked_at_less_often_and_the_step_is_named_all_the_same(self, tmp_path, monkeypatch):
-        monkeypatch.setitem(keeping.PATIENCE, "cpu", 4)
+        monkeypatch.setitem(loop.PATIENCE, "cpu", 4)
         said = fails(tmp_path, replace(CONFIG, poison=13))
         assert said.startswith("the loss became nan at step 14 of 18 (epoch 3 of 3): the last good")
-        assert torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]["model.steps"] == 12
+        assert read_checkpoint(tmp_path / "last.ckpt")["model"]["model.steps"] == 12
 
     def test_before_the_first_checkpoint(self, tmp_path):
         said = fails(tmp_path, replace(CONFIG, poison=0))
@@ -91,8 +103,8 @@ class TestLossThatIsNotFinite:
         monkeypatch.setattr(tiny_recipe, "loss", spoil)
         said = fails(tmp_path)
         assert said.startswith("a weight became infinite or nan by step 12 of 18 (epoch 2 of 3): the last good")
-        assert torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]["model.steps"] == 6
-        assert load(tmp_path, tiny_recipe)[2].linear.bias.isfinite().all()
+        assert read_checkpoint(tmp_path / "last.ckpt")["model"]["model.steps"] == 6
+        assert open_run(tmp_path, recipe=tiny_recipe).model.linear.bias.isfinite().all()
 
     def test_a_metric_that_is_never_a_number(self, tmp_path, monkeypatch):
         nowhere = {"error": torch.tensor([torch.nan])}
@@ -100,17 +112,21 @@ class TestLossThatIsNotFinite:
         assert fails(tmp_path) == f"{tmp_path} has no best epoch: valid_error was never a number."
 
     def test_a_metric_that_is_not_there(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(tiny_recipe, "WATCH", ("valid_bleu", "max"))
+        monkeypatch.setattr(tiny_recipe, "METRIC", Metric("valid_bleu", "max", "BLEU", 100.0))
         assert fails(tmp_path).startswith(
-            "the recipe watches valid_bleu, but the metrics are epoch, step, learning_rate,"
+            "the recipe's METRIC is valid_bleu, but the metrics are epoch, step, learning_rate,"
         )
 
 
+def full():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 class TestFullDisk:
-    def test_a_file_is_written_whole_or_not_at_all(self, tmp_path):
+    def test_a_file_is_written_whole_or_not_at_all(self, tmp_path, monkeypatch):
         path = tmp_path / "last.ckpt"
         write(path, b"old")
-        (tmp_path / ".last.ckpt.draft").symlink_to("/dev/full")  # a device on which every write finds no space
+        after_fsyncs(monkeypatch, 0, full)
         with pytest.raises(Failure) as caught:
             write(path, b"new" * 10_000)
         assert str(caught.value) == (
@@ -121,9 +137,6 @@ class TestFullDisk:
 
     @pytest.mark.parametrize("count", [9, 11, 13])  # the weights, the checkpoint, the metrics of the second epoch
     def test_training_stops_and_goes_on_once_there_is_space(self, whole, tmp_path, monkeypatch, count):
-        def full():
-            raise OSError(errno.ENOSPC, "No space left on device")
-
         run = tmp_path / "run"
         with monkeypatch.context() as patch:
             after_fsyncs(patch, count, full)
@@ -148,9 +161,8 @@ class TestFullDisk:
 def test_kill_9_in_the_middle_of_a_save_loses_no_more_than_that_epoch(whole, tmp_path):
     program = f"""if True:
         import os, signal, tiny_recipe
-        from regard.app.training import callbacks as keeping
-        from regard.app.training import run as runs
-        from regard.app.training.loop import Fit, train
+        from regard.app.training.fabric import Fit
+        from regard.app.training.loop import train
         replace = os.replace
         def die(draft, path):
             if path.name == "last.ckpt" and path.exists():
@@ -163,7 +175,7 @@ def test_kill_9_in_the_middle_of_a_save_loses_no_more_than_that_epoch(whole, tmp
     killed = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, timeout=100)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "run" / ".last.ckpt.draft").stat().st_size == 1000
-    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 6
+    assert read_checkpoint(tmp_path / "run" / "last.ckpt")["step"] == 6
     train(tiny_recipe, CONFIG, tmp_path / "run", QUIET)
     assert contents(tmp_path / "run") == contents(whole)
     assert not list((tmp_path / "run").glob(".*.draft"))
@@ -174,8 +186,8 @@ class TestExistingRun:
         before = {path: path.stat().st_mtime_ns for path in whole.iterdir()}
         del before[whole / ".lock"]
         best = train(tiny_recipe, CONFIG, whole, Fit(accelerator="cpu"))
-        assert capfd.readouterr().err == f"{whole} is already finished.\n"
-        assert best == best_row(read_metrics(whole), tiny_recipe.WATCH)
+        assert capfd.readouterr().err == f"{whole} is already finished.\n" + used(best)
+        assert best == best_row(read_metrics(whole), tiny_recipe.METRIC)
         assert before == {path: path.stat().st_mtime_ns for path in whole.iterdir() if path.name != ".lock"}
 
     def test_another_configuration_is_refused(self, whole):
@@ -204,7 +216,7 @@ class TestExistingRun:
 
     def test_a_file_in_the_place_of_the_folder(self, tmp_path):
         (tmp_path / "run").write_text("")
-        assert fails(tmp_path / "run") == f"{tmp_path / 'run'} cannot be used as the folder of a run (File exists)."
+        assert fails(tmp_path / "run") == f"{tmp_path / 'run'} cannot be used as a folder (File exists)."
 
     def test_metrics_that_lag_behind_the_checkpoint_are_made_good(self, whole, tmp_path, monkeypatch):
         run = tmp_path / "run"
@@ -260,28 +272,96 @@ class TestDamagedRun:
         return tmp_path / "run"
 
     def test_a_checkpoint_cannot_run_code(self, run, tmp_path):
-        torch.save({"state_dict": Bomb(tmp_path / "hit")}, run / "last.ckpt")
-        assert fails(run).startswith(f"{run / 'last.ckpt'} is damaged, or holds what could run code (")
+        for path in (run / "last.ckpt", run / "previous.ckpt"):  # the second would be gone on from, without its digest
+            torch.save({"run": {}, "model": Bomb(tmp_path / "hit")}, path)
+        assert fails(run).startswith(f"{run / 'last.ckpt'} is damaged, or holds what could run code (ValueError)")
+        for _ in range(2):
+            write_checkpoint(run, {"run": {}, "model": Bomb(tmp_path / "hit")})
+        assert fails(run).startswith(f"{run / 'last.ckpt'} is damaged, or holds what could run code (UnpicklingError)")
         assert not (tmp_path / "hit").exists()
-        torch.load(run / "last.ckpt", weights_only=False)["state_dict"].close()
+        torch.load(run / "last.ckpt", weights_only=False)["model"].close()
         assert (tmp_path / "hit").exists()  # it would have gone off
 
-    @pytest.mark.parametrize("size", [0, 1000])
-    def test_a_truncated_checkpoint(self, run, size):
+    @pytest.mark.parametrize("size", [0, 20, 1000])
+    def test_after_a_truncated_checkpoint_the_one_before_goes_on(self, whole, run, size, capfd):
         os.truncate(run / "last.ckpt", size)
+        train(tiny_recipe, CONFIG, run, QUIET)
+        assert contents(run) == contents(whole)
+        damaged = (
+            f"{run / 'last.ckpt'} is damaged, or holds what could run code (ValueError): nothing was loaded from it."
+        )
+        assert capfd.readouterr().err == (
+            f"warning: {damaged} Training goes on from previous.ckpt, which was saved before it.\n"
+        )
+
+    @pytest.mark.parametrize("size", [0, 1000])
+    def test_two_truncated_checkpoints(self, run, size):
+        for name in ("last.ckpt", "previous.ckpt"):
+            os.truncate(run / name, size)
         assert fails(run).startswith(f"{run / 'last.ckpt'} is damaged, or holds what could run code (")
+
+    def test_no_bit_of_a_checkpoint_can_rot_unseen(self, run):
+        path = run / "last.ckpt"
+        data = path.read_bytes()
+        for place in range(0, len(data), len(data) // 97):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+            with pytest.raises(Failure, match="is damaged"):
+                read_checkpoint(path)
+        path.write_bytes(data)
+        assert read_checkpoint(path)["step"] == 9
+
+    def test_no_bit_of_the_weights_can_rot_unseen(self, run):
+        path = run / "model.safetensors"
+        data, true, refused = path.read_bytes(), digest(read_weights(run)), 0
+        for place in range(0, len(data), 3):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+            try:
+                assert digest(read_weights(run)) == true, "a bit of what says the digest"
+            except Failure as failure:
+                refused += 1
+                assert f"{path} cannot be loaded: " in str(failure)  # noqa: PT017
+        assert refused > len(data) // 3 - 20
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "epoch,step,valid_error\n2,6,0.5\n",
+            "epoch,step,valid_error\n1,6,half\n",
+            "epoch,step,valid_error\n1,6\n",
+            "epoch,step,valid_error\n1,6,0.5,0.5\n",
+            "epoch,step,valid_error\n1,6,0.5\n2,12\n",
+            'epoch,step,valid_error\n1,6,"0.5\n',
+            "precious\n",
+            "\n\n1,2\n",
+            "epoch,step,valid_error\n1,6,0.5\x00\n",
+            "epoch,step,valid_error\n1,6,0.\xff5\n",
+        ],
+    )
+    def test_damaged_metrics(self, whole, run, text, capfd):
+        path = run / "metrics.csv"
+        path.write_bytes(text.encode("latin-1"))
+        with pytest.raises(Failure, match=r"metrics\.csv is damaged: "):
+            read_metrics(run)
+        train(tiny_recipe, CONFIG, run, QUIET)
+        said = capfd.readouterr().err
+        assert said.startswith(f"warning: {path} is damaged: ") and said.endswith("as last.ckpt has its rows.\n")
+        assert contents(run) == contents(whole)
+        path.write_bytes(text.encode("latin-1"))
+        for name in ("last.ckpt", "previous.ckpt"):
+            (run / name).unlink()
+        assert fails(run).startswith(f"{path} is damaged: ")
 
     @pytest.mark.parametrize("name", ["os", "regard.app.cli", "../glimpse", 7])
     def test_a_configuration_cannot_choose_what_is_imported(self, run, name):
         (run / "config.yaml").write_text(yaml.safe_dump({"recipe": name, "seed": 0}))
-        with pytest.raises(Failure, match=r"config.yaml names the recipe .*, which regard does not have\."):
-            load(run)
+        with pytest.raises(Failure, match=r"names the recipe .*, which regard does not have|is of a recipe in a file"):
+            open_run(run)
 
     def test_a_configuration_cannot_run_code(self, run, tmp_path):
         hit = tmp_path / "hit"
         (run / "config.yaml").write_text(f"recipe: !!python/object/apply:pathlib.Path.touch [{hit}]")
         with pytest.raises(Failure, match=r"config.yaml cannot be read: could not determine a constructor"):
-            load(run, tiny_recipe)
+            open_run(run, recipe=tiny_recipe)
         assert not hit.exists()
 
     @pytest.mark.parametrize(
@@ -296,7 +376,7 @@ class TestDamagedRun:
     def test_a_configuration_that_does_not_fit(self, run, text, why):
         (run / "config.yaml").write_text(text)
         with pytest.raises(Failure, match=f"config.yaml {why}"):
-            load(run, tiny_recipe)
+            open_run(run, recipe=tiny_recipe)
 
     def test_weights_of_another_model(self, run):
         tiny = ModuleType("tiny_recipe")
@@ -309,14 +389,22 @@ class TestDamagedRun:
         with pytest.raises(Failure, match=r"model.safetensors cannot be loaded: "):
             evaluate(run, fit=QUIET, recipe=tiny_recipe)
 
+    def test_lost_weights(self, run):
+        (run / "model.safetensors").unlink()
+        with pytest.raises(Failure, match=r"has lost model.safetensors: the command that trained it makes it anew\."):
+            open_run(run, recipe=tiny_recipe)
+
     def test_no_weights_yet(self, run):
         (run / "model.safetensors").unlink()
+        (run / "metrics.csv").unlink()
         with pytest.raises(Failure, match=r"has no model.safetensors yet: its first epoch has not ended\."):
-            load(run, tiny_recipe)
+            open_run(run, recipe=tiny_recipe)
 
     def test_a_run_of_another_recipe(self, run):
-        with pytest.raises(Failure, match=r"is a run of the recipe tiny_recipe, not of runs\."):
-            load(run, runs)
+        other = ModuleType("other")
+        vars(other).update(vars(tiny_recipe) | {"__name__": "other"})
+        with pytest.raises(Failure, match=r"is a run of the recipe 'tiny_recipe', not of other\."):
+            open_run(run, recipe=other)
 
     def test_no_run(self, tmp_path):
         with pytest.raises(Failure, match=r"nowhere is not a run: it has no config.yaml\."):
@@ -326,7 +414,7 @@ class TestDamagedRun:
 def test_a_configuration_is_read_as_it_was_written(tmp_path):
     config = tiny_recipe.Config(seed=3, data="bücher", learning_rate=1e-5, dropout=0.0)
     claim(tmp_path, tiny_recipe, config)
-    assert read_config(tmp_path, tiny_recipe) == (tiny_recipe, config)
+    assert read_config(tmp_path, tiny_recipe)[1] == config
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ from torch import Tensor
 
 import regard as rg
 from regard.app.data import Splits
+from regard.app.training.checkpoints import read_checkpoint
 from regard.app.training.errors import Failure
-from regard.app.training.loop import Fit, train
+from regard.app.training.fabric import Fit
+from regard.app.training.loop import train
 from regard.recipes import glimpse
 
 SMALL = glimpse.Config(
@@ -132,9 +134,9 @@ def test_kill_9_in_a_save_goes_on_from_the_last_good_checkpoint_to_the_last_bit(
     """
     killed = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, timeout=100)
     assert killed.returncode == -signal.SIGKILL
-    saved = torch.load(tmp_path / "killed" / "last.ckpt", weights_only=True)
-    width = saved["state_dict"]["model.attention.policy.width"].item()
-    assert saved["global_step"] == 3 and SMALL.final_width < width < SMALL.width
+    saved = read_checkpoint(tmp_path / "killed" / "last.ckpt")
+    width = saved["model"]["model.attention.policy.width"].item()
+    assert saved["step"] == 3 and SMALL.final_width < width < SMALL.width
     for name in ("killed", "whole"):
         train(glimpse, SMALL, tmp_path / name, QUIET)
     ends = [contents(tmp_path / name) for name in ("killed", "whole")]

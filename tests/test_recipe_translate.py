@@ -12,11 +12,12 @@ import regard as rg
 from regard.app.data import Pairs, Splits
 from regard.app.data.generators.dates import dates
 from regard.app.report import looking
-from regard.app.report.looking import averages
 from regard.app.text.bleu import bleu, counts
 from regard.app.text.networks import Seen, State
 from regard.app.text.translating import translated
 from regard.app.text.vocabulary import END, subwords
+from regard.app.training.evaluation import averages
+from regard.app.training.run import OpenedRun
 from regard.recipes import translate
 from regard.recipes.translate import Config, Model
 
@@ -240,13 +241,13 @@ def test_the_worst_translations_are_those_of_the_least_bleu_and_then_of_the_high
         cost = model.cost(seen, seen.features, alone["target"]).mean().item()
         order.append((bleu(counts(written, target)), -cost, source))
     assert len({each for each, *_ in order}) < 20, "there are ties"
-    found = looking.failures(translate, model, split, 9)
+    found = looking.failures(OpenedRun(translate, replace(SMALL, batch=9), SPLITS, model), split)
     assert [picture.title for picture in found] == [source for *_, source in sorted(order)[:10]]
     assert [picture.text.rpartition("BLEU ")[2] for picture in found] == [
         f"{each:.1f}." for each, *_ in sorted(order)[:10]
     ]
     monkeypatch.delattr(translate, "badness")
-    first = looking.failures(translate, model, split, 9)
+    first = looking.failures(OpenedRun(translate, replace(SMALL, batch=9), SPLITS, model), split)
     assert [picture.title for picture in first] == sources[:12], "all are wrong, and none is worse"
 
 
@@ -265,9 +266,9 @@ def test_what_is_right_is_not_among_the_worst(monkeypatch):
     monkeypatch.setattr(translate, "evaluate", lambda model, batch: values)
     monkeypatch.setattr(looking, "look", lambda recipe, model, split, indices: indices.tolist())
     split = made_of(16).test
-    assert looking.failures(translate, model, split, 16) == [15, 14, 13, 12, 11, 10, 9, 8, 6, 4]
+    assert looking.failures(OpenedRun(translate, SMALL, SPLITS, model), split) == [15, 14, 13, 12, 11, 10, 9, 8, 6, 4]
     values["error"][:] = 0
-    assert looking.failures(translate, model, split, 16) is None
+    assert looking.failures(OpenedRun(translate, SMALL, SPLITS, model), split) is None
 
 
 @attentions
@@ -298,7 +299,7 @@ def final_error(attention: str, steps: int, shuffled: bool = False) -> float:
         translate.loss(model, pairs)[0].backward()
         optimizer.step()
         scheduler.step()
-    return averages(translate, model, other, 100)["error"]
+    return averages(OpenedRun(translate, SMALL, SPLITS, model), other)["error"]
 
 
 def test_it_learns():

@@ -19,7 +19,8 @@ from regard.app.report.matrix import Matrix
 from regard.app.report.report import Report
 from regard.app.report.sentence_figures import learned, png
 from regard.app.training.errors import Failure, Interrupted
-from regard.app.training.loop import Fit, train
+from regard.app.training.fabric import Fit
+from regard.app.training.loop import train
 from regard.app.training.run import read_metrics
 
 CONFIG = tiny_recipe.Config()  # three epochs of six steps

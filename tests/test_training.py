@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -10,12 +11,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_run import contents, send_at, start
 
 from regard.app.data.splits import Splits
-from regard.app.training import callbacks as keeping
-from regard.app.training import loop as training
-from regard.app.training.batches import Order
+from regard.app.training import loop, monitor, progress
+from regard.app.training.batches import evaluation_batches, training_batches
+from regard.app.training.checkpoints import read_checkpoint, write_checkpoint
 from regard.app.training.errors import Failure, Interrupted
-from regard.app.training.loop import Batches, Fit, evaluate, load, train
-from regard.app.training.run import read_metrics
+from regard.app.training.evaluation import averages, evaluate, results
+from regard.app.training.fabric import Fit
+from regard.app.training.loop import train
+from regard.app.training.run import best_row, open_run, read_metrics
+from regard.recipes.base import Metric
 
 CONFIG = tiny_recipe.Config()  # three epochs of six steps
 QUIET = Fit(accelerator="cpu", progress="none")
@@ -52,7 +56,7 @@ def test_a_signal_lets_the_step_end_and_saves(tmp_path, monkeypatch, send):
     message = interrupt(monkeypatch, tmp_path / "run", 8, send=send)
     checkpoint = tmp_path / "run" / "last.ckpt"
     assert message == f"stopped at step 9 of 18 (epoch 2 of 3), as asked: the same command goes on from {checkpoint}."
-    assert torch.load(checkpoint, weights_only=True)["state_dict"]["model.steps"] == 9
+    assert read_checkpoint(checkpoint)["model"]["model.steps"] == 9
     assert Interrupted.status == 130
 
 
@@ -88,29 +92,30 @@ class TestTheComparisonSees:
         assert contents(tmp_path / "run") != contents(whole)
 
     def test_the_seed_of_a_step(self, monkeypatch):
-        monkeypatch.setattr(training, "sow", lambda seed, device: None)
+        monkeypatch.setattr(loop, "seed_all", lambda seed, device: None)
 
-    def test_the_place_in_the_epoch(self, monkeypatch):
-        monkeypatch.setattr(Batches, "load_state_dict", lambda self, state: None)
+    def test_the_place_in_the_epoch(self, tmp_path):
+        self.change(tmp_path, lambda checkpoint: checkpoint.update(place=4))
 
     @pytest.mark.parametrize("name", ["model.average", "model.linear.bias"])
     def test_weights_and_buffers(self, tmp_path, name):
-        self.change(tmp_path, lambda checkpoint: checkpoint["state_dict"][name].add_(1e-6))
+        self.change(tmp_path, lambda checkpoint: checkpoint["model"][name].add_(1e-6))
 
     def test_the_optimizer(self, tmp_path):
-        self.change(tmp_path, lambda checkpoint: checkpoint["optimizer_states"][0]["state"][0]["exp_avg"].add_(1e-6))
+        self.change(
+            tmp_path, lambda checkpoint: checkpoint["optimizer"]["state"]["model.linear.weight"]["exp_avg"].add_(1e-6)
+        )
 
     def test_the_scheduler(self, tmp_path):
-        self.change(tmp_path, lambda checkpoint: checkpoint["lr_schedulers"][0].update(last_epoch=7))
+        self.change(tmp_path, lambda checkpoint: checkpoint["scheduler"].update(last_epoch=7))
 
     def test_the_averages_of_the_epoch(self, tmp_path):
-        self.change(tmp_path, lambda checkpoint: checkpoint["keeper"]["sums"].update(loss=0.0))
+        self.change(tmp_path, lambda checkpoint: checkpoint["sums"].update(loss=0.0))
 
     def change(self, tmp_path, edit):
-        path = tmp_path / "run" / "last.ckpt"
-        checkpoint = torch.load(path, weights_only=True)
+        checkpoint = read_checkpoint(tmp_path / "run" / "last.ckpt")
         edit(checkpoint)
-        torch.save(checkpoint, path)
+        write_checkpoint(tmp_path / "run", checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +143,13 @@ def test_two_processes_end_as_if_they_had_not_been_interrupted(pair):
     assert contents(runs / "stopped") == contents(runs / "whole")
 
 
+def test_two_processes_evaluate_as_one_does(pair):
+    run = pair[0] / "whole"
+    best = best_row(read_metrics(run), tiny_recipe.METRIC)
+    found = evaluate(run, "valid", QUIET, tiny_recipe)
+    assert best and found == {name: best[name] for name in ("valid_error", "valid_loss", "valid_chance")}
+
+
 def test_two_processes_that_lightning_starts_do_the_same(pair):
     runs, _ = pair
     stopped = start(2, f"{runs / 'started'}:8:SIGINT")
@@ -155,83 +167,73 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-class TestOrder:
+class TestBatches:
     @pytest.mark.parametrize("world", [1, 2, 4])
     def test_processes_share_the_same_batches(self, world):
-        alone = [sorted(indices.tolist()) for indices, _ in Order(51, 8, seed=0, shuffled=True)]
-        shares = zip(*(Order(51, 8, 0, True, rank, world) for rank in range(world)), strict=True)
+        alone = [sorted(indices.tolist()) for indices, _ in training_batches(51, 8, seed=0, epoch=0)]
+        shares = zip(*(training_batches(51, 8, 0, 0, None, rank, world) for rank in range(world)), strict=True)
         together = [torch.cat([indices for indices, _ in step]).sort().values.tolist() for step in shares]
         assert together == alone
         assert len({index for batch in alone for index in batch}) == 48
 
     def test_every_epoch_seed_and_process_has_random_numbers_of_its_own(self):
-        orders = [Order(51, 8, seed, True, rank, 2) for seed in (0, 1) for rank in (0, 1)]
-        seeds = []
-        for epoch in range(3):
-            for order in orders:
-                order.set_epoch(epoch)
-                seeds += [seed for _, seed in order]
+        cases = [(seed, epoch, rank) for seed in (0, 1) for epoch in range(3) for rank in (0, 1)]
+        batches = [training_batches(51, 8, seed, epoch, None, rank, 2) for seed, epoch, rank in cases]
+        seeds = [seed for each in batches for _, seed in each]
         assert len(set(seeds)) == len(seeds) == 3 * 4 * 6
 
     def test_epochs_differ_and_repeat(self):
-        order = Order(51, 8, seed=0, shuffled=True)
-        first, again = (torch.cat([indices for indices, _ in order]) for _ in range(2))
-        order.set_epoch(1)
+        first, again, other = (
+            torch.cat([indices for indices, _ in training_batches(51, 8, seed=0, epoch=epoch)]) for epoch in (0, 0, 1)
+        )
         assert torch.equal(first, again)
-        assert not torch.equal(first, torch.cat([indices for indices, _ in order]))
+        assert not torch.equal(first, other)
 
-    def test_a_start_skips_steps_once(self):
-        order = Order(51, 8, seed=0, shuffled=True)
-        whole = list(order)
-        order.start = 4
-        rest = list(order)
-        assert [seed for _, seed in rest] == [seed for _, seed in whole[4:]]
-        assert len(list(order)) == len(order) == 6
-
-    def test_evaluation_sees_every_example_once_and_the_same_in_every_epoch(self):
-        order = Order(21, 8, seed=0, shuffled=False)
-        before = list(order)
-        order.set_epoch(5)
-        assert [seed for _, seed in order] == [seed for _, seed in before]
-        assert torch.equal(torch.cat([indices for indices, _ in before]), torch.arange(21))
-        shares = [indices for rank in range(2) for indices, _ in Order(21, 8, 0, False, rank, 2)]
-        assert torch.cat(shares).sort().values.tolist() == list(range(21))
+    def test_evaluation_sees_every_example_once(self):
+        batches = evaluation_batches(21, 8, seed=0)
+        assert torch.equal(torch.cat([indices for indices, _ in batches]), torch.arange(21))
+        assert len({seed for _, seed in batches}) == 3
+        assert [seed for _, seed in batches] != [seed for _, seed in evaluation_batches(21, 8, seed=1)]
 
     def test_a_batch_larger_than_the_split_is_the_split(self):
-        assert [len(indices) for indices, _ in Order(5, 8, seed=0, shuffled=True)] == [5]
+        assert [len(indices) for indices, _ in training_batches(5, 8, seed=0, epoch=0)] == [5]
+        assert [len(indices) for indices, _ in evaluation_batches(5, 8, seed=0)] == [5]
 
     def test_a_batch_is_of_examples_about_as_long_as_each_other(self):
         lengths = torch.randint(1, 100, (501,))
-        order, plain = Order(501, 8, seed=0, shuffled=True, lengths=lengths), Order(501, 8, seed=0, shuffled=True)
-        batches, again = ([indices for indices, _ in order] for _ in range(2))
+        batches, again, other, plain = (
+            [indices for indices, _ in training_batches(501, 8, 0, epoch, each)]
+            for epoch, each in ((0, lengths), (0, lengths), (1, lengths), (0, None))
+        )
         assert len(batches) == len(plain) == 62
         assert all(map(torch.equal, batches, again))
-        assert torch.cat(batches).unique().tolist() == torch.cat([indices for indices, _ in plain]).unique().tolist()
+        assert torch.cat(batches).unique().tolist() == torch.cat(plain).unique().tolist()
 
-        def padded(orders) -> float:
-            return sum(8 * int(lengths[indices].max()) for indices in orders) / int(lengths[torch.cat(batches)].sum())
+        def padded(batches) -> float:
+            return sum(8 * int(lengths[indices].max()) for indices in batches) / int(lengths[torch.cat(batches)].sum())
 
-        assert padded(batches) < 1.2 < 1.5 < padded(indices for indices, _ in plain)
+        assert padded(batches) < 1.2 < 1.5 < padded(plain)
         means = torch.tensor([lengths[indices].double().mean() for indices in batches])
         assert (means.diff() > 0).sum() < 45, "and short batches do not come before long ones"
-        order.set_epoch(1)
         together = {frozenset(indices.tolist()) for indices in batches}
-        assert not together & {frozenset(indices.tolist()) for indices, _ in order}
+        assert not together & {frozenset(indices.tolist()) for indices in other}
 
     def test_evaluation_goes_by_length(self):
-        lengths = torch.tensor([3, 1, 2, 1, 9])
-        order = Order(5, 2, seed=0, shuffled=False, lengths=lengths)
-        assert [indices.tolist() for indices, _ in order] == [[1, 3], [2, 0], [4]]
+        batches = evaluation_batches(5, 2, seed=0, lengths=torch.tensor([3, 1, 2, 1, 9]))
+        assert [indices.tolist() for indices, _ in batches] == [[1, 3], [2, 0], [4]]
 
     @pytest.mark.parametrize(("count", "batch"), [(51, 7), (1, 8)])
     def test_a_batch_that_cannot_be_shared_is_refused(self, count, batch):
         with pytest.raises(Failure, match=r"2 processes cannot share batches of \d examples equally"):
-            Order(count, batch, seed=0, shuffled=True, world=2)
+            training_batches(count, batch, seed=0, epoch=0, world=2)
 
 
 def test_metrics_are_one_tidy_row_an_epoch(whole):
     rows = read_metrics(whole)
-    train_names, valid_names = ["train_loss", "train_error", "train_average"], ["valid_error", "valid_loss"]
+    train_names, valid_names = (
+        ["train_loss", "train_error", "train_average"],
+        ["valid_error", "valid_loss", "valid_chance"],
+    )
     assert [list(row) for row in rows] == [["epoch", "step", "learning_rate", *train_names, *valid_names]] * 3
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 6), (2, 12), (3, 18)]
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
@@ -248,22 +250,44 @@ def test_training_learns_and_from_shuffled_labels_it_does_not(tmp_path, monkeypa
 
 
 def test_the_best_weights_are_kept_and_evaluated(tmp_path, monkeypatch):
-    monkeypatch.setattr(tiny_recipe, "WATCH", ("train_average", "min"))  # which grows: the first epoch is the best
+    metric = Metric("train_average", "min", "an average")  # which grows: the first epoch is the best
+    monkeypatch.setattr(tiny_recipe, "METRIC", metric)
     best = train(tiny_recipe, CONFIG, tmp_path, QUIET)
     rows = read_metrics(tmp_path)
     assert best == rows[0] != rows[-1]
     assert evaluate(tmp_path, "valid", QUIET, tiny_recipe) == {
-        name: best[name] for name in ("valid_error", "valid_loss")
+        name: best[name] for name in ("valid_error", "valid_loss", "valid_chance")
     }
-    recipe, config, model = load(tmp_path, tiny_recipe)
-    assert (recipe, config, model.training) == (tiny_recipe, CONFIG, False)
+    recipe, config, _, model = open_run(tmp_path, recipe=tiny_recipe)
+    assert (recipe.name, config, model.training) == ("tiny_recipe", CONFIG, False)
     assert model.steps == 6  # a buffer of the first epoch
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]["model.steps"] == 18
+    assert read_checkpoint(tmp_path / "last.ckpt")["model"]["model.steps"] == 18
 
 
 def test_evaluation_is_of_the_test_split_unless_said_otherwise(whole):
-    assert set(evaluate(whole, fit=QUIET, recipe=tiny_recipe)) == {"test_error", "test_loss"}
-    assert set(evaluate(whole, "train", QUIET, tiny_recipe)) == {"train_error", "train_loss"}
+    assert set(evaluate(whole, fit=QUIET, recipe=tiny_recipe)) == {"test_error", "test_loss", "test_chance"}
+    assert set(evaluate(whole, "train", QUIET, tiny_recipe)) == {"train_error", "train_loss", "train_chance"}
+
+
+def test_there_is_one_evaluator(whole):
+    """Whoever asks, and of whichever data, chance is the same: the random numbers are the batch's."""
+    found = evaluate(whole, fit=QUIET, recipe=tiny_recipe)
+    torch.manual_seed(7)
+    assert evaluate(whole, fit=QUIET, recipe=tiny_recipe, data="embedded") == found
+    opened = open_run(whole, recipe=tiny_recipe)
+    assert {f"test_{name}": value for name, value in averages(opened, opened.splits.test).items()} == found
+    parts = [values["chance"] for _, values in results(opened, opened.splits.test)]
+    assert torch.cat(parts).double().mean().item() == pytest.approx(found["test_chance"])
+    assert found["test_chance"] != evaluate(whole, "valid", QUIET, tiny_recipe)["valid_chance"]
+
+
+def test_an_evaluation_leaves_the_random_numbers_of_others_alone(whole):
+    opened = open_run(whole, recipe=tiny_recipe)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    averages(opened, opened.splits.test)
+    assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -275,7 +299,7 @@ def test_batches_can_be_prepared_by_other_processes(whole, tmp_path, monkeypatch
 
 
 def test_an_accelerator_is_looked_at_less_often(whole, tmp_path, monkeypatch):
-    monkeypatch.setitem(keeping.PATIENCE, "cpu", 4)
+    monkeypatch.setitem(loop.PATIENCE, "cpu", 4)
     assert "stopped at step 10 of 18" in interrupt(monkeypatch, tmp_path / "run", 7)
     train(tiny_recipe, CONFIG, tmp_path / "run", QUIET)
     assert contents(tmp_path / "run") == contents(whole)
@@ -310,7 +334,7 @@ def test_bfloat16_on_the_cpu(tmp_path, monkeypatch):
     best = train(tiny_recipe, tiny_recipe.Config(epochs=8), tmp_path, fit)
     assert seen == {torch.bfloat16}
     assert best["valid_loss"] < 0.8
-    assert load(tmp_path, tiny_recipe)[2].linear.weight.dtype == torch.float32
+    assert open_run(tmp_path, recipe=tiny_recipe).model.linear.weight.dtype == torch.float32
 
 
 def test_nothing_global_changes(tmp_path):
@@ -337,15 +361,31 @@ class TestProgress:
     def test_the_bar_says_the_data_and_the_numbers_and_lightning_nothing(self, tmp_path, capfd):
         train(tiny_recipe, CONFIG, tmp_path / "first", Fit(accelerator="cpu"))
         out, err = capfd.readouterr()
-        first, *bars = err.splitlines()
+        first, *bars, last = err.splitlines()
         assert (out, first) == ("", "82 points of three classes")
         assert all("tiny_recipe first" in bar for bar in bars)
         assert "100%" in bars[-1]
+        assert re.fullmatch(
+            r"evaluate and predict use the weights of epoch \d, the best \(valid_error 0\.\d+\)\.", last
+        )
 
     def test_the_bar_says_that_a_run_goes_on(self, tmp_path, capfd, monkeypatch):
         interrupt(monkeypatch, tmp_path / "run", 8)
         train(tiny_recipe, CONFIG, tmp_path / "run", Fit(accelerator="cpu"))
         assert capfd.readouterr().err.splitlines()[1] == f"going on from {tmp_path / 'run' / 'last.ckpt'}"
+
+    def test_off_a_terminal_a_line_is_said_now_and_then(self, tmp_path, capfd, monkeypatch):
+        clock = iter(range(0, 10**6, 2))
+        monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+        train(tiny_recipe, CONFIG, tmp_path / "run", Fit(accelerator="cpu"))
+        _, *lines, _ = capfd.readouterr().err.splitlines()
+        shares = [int(re.search(r"tiny_recipe run +(\d+)%", line)[1]) for line in lines]
+        assert 3 < len(shares) < 12 and shares == sorted(shares) and shares[-1] == 100
+
+    def test_in_a_terminal_it_is_a_bar(self, tmp_path, capfd, monkeypatch):
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+        train(tiny_recipe, CONFIG, tmp_path / "[/nope]", Fit(accelerator="cpu"))
+        assert "━" in capfd.readouterr().err
 
     def test_a_function_is_told(self, tmp_path):
         told = []
@@ -363,6 +403,6 @@ class TestTensorBoard:
         assert [event.step for event in log.Scalars("valid_error")] == [6, 12, 18]
 
     def test_it_is_not_missed_elsewhere(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(training, "find_spec", lambda name: None)
+        monkeypatch.setattr(monitor, "find_spec", lambda name: None)
         train(tiny_recipe, CONFIG, tmp_path, QUIET)
         assert not (tmp_path / "tensorboard").exists()

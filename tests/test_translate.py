@@ -20,13 +20,13 @@ from regard.app import cli
 from regard.app.data.generators.dates import dates
 from regard.app.report import looking
 from regard.app.report.glances import read_learning
-from regard.app.report.looking import averages
 from regard.app.text import networks as seq2seq
 from regard.app.text.translating import restored, translated
 from regard.app.training import loop as training
 from regard.app.training import run as runs
 from regard.app.training import workers as parallel
 from regard.app.training.errors import Interrupted
+from regard.app.training.evaluation import averages, evaluate
 from regard.recipes import translate
 from regard.recipes.translate import Config, Model
 
@@ -250,23 +250,23 @@ class TestRefused:
 
 
 def test_other_sentences_are_evaluated_in_the_vocabulary_of_the_run(files: Path, run: Path, tmp_path: Path):
-    from regard.app.report import looking
 
     for file in files.iterdir():
         text = file.read_text() if file.name.startswith("test") else "ganz andere Worte\n" * 9
         (tmp_path / file.name).write_text(text)
-    ours, same = (looking.evaluate(run, str(folder)) for folder in (tmp_path, files))
+    ours, same = (evaluate(run, data=str(folder)) for folder in (tmp_path, files))
     assert ours == pytest.approx(same)
 
 
 def test_bleu_of_a_split_is_that_of_its_greedy_translations(run: Path, monkeypatch: pytest.MonkeyPatch):
     from sacrebleu.metrics.bleu import BLEU
 
-    recipe, _, splits, model = runs.open_run(run)
+    opened = runs.open_run(run)
+    _, _, splits, model = opened
     nearly = [numbers[1:-1] if n % 3 else numbers[:-1] for n, numbers in enumerate(splits.train.target)]
     words = iter(nearly)
     monkeypatch.setattr(Model, "greedy", lambda model, source: [next(words) for _ in source])
-    means = averages(recipe, model, splits.train, 16)
+    means = averages(opened, splits.train)
     found = [model.vocabulary.decode(numbers.tolist()) for numbers in nearly]
     theirs = BLEU(tokenize="13a").corpus_score(found, [splits.train.targets])
     assert means["bleu"] == pytest.approx(theirs.score, abs=1e-9) and 0 < theirs.score < 100

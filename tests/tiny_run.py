@@ -5,6 +5,7 @@ to all processes during that step.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +16,15 @@ import pytest
 import tiny_recipe
 import torch
 
+from regard.app.training.checkpoints import read_checkpoint
 from regard.app.training.errors import Failure
-from regard.app.training.loop import Fit, train
+from regard.app.training.fabric import Fit
+from regard.app.training.loop import train
 
 PATH = os.pathsep.join([str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATH}
+
+QUIET = Fit(accelerator="cpu", progress="none")
 
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen:
@@ -30,10 +35,21 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen:
     )
 
 
+def whole_run(folders: pytest.TempPathFactory) -> Path:
+    """A run that was never interrupted, in a folder of its own."""
+    run = folders.mktemp("runs") / "whole"
+    train(tiny_recipe, tiny_recipe.Config(), run, QUIET)
+    return run
+
+
+def copied(run: Path, target: Path) -> Path:
+    """A copy of a run."""
+    return Path(shutil.copytree(run, target))
+
+
 def contents(run: Path) -> dict[str, Any]:
     """Everything that a run has left, to the last bit: weights, optimizer, scheduler, rows, sums, files."""
-    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
-    del checkpoint["loops"]  # Lightning's counters of what it has called
+    checkpoint = read_checkpoint(run / "last.ckpt")
     files = {name: (run / name).read_bytes() for name in ("config.yaml", "metrics.csv", "model.safetensors")}
     return dict(_leaves("", checkpoint)) | files
 

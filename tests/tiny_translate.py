@@ -12,12 +12,13 @@ from regard.app.data import Pairs, Splits
 from regard.app.data.generators.dates import dates
 from regard.app.text.vocabulary import Characters
 from regard.app.training import loop as training
+from regard.app.training.fabric import Fit
 from regard.recipes import translate
 from regard.recipes.translate import Config, Model
 
 ATTENTIONS = get_args(Config.__annotations__["attention"])
 SMALL = Config(hidden=16, batch=16, layers=2, heads=2, epochs=2)
-QUIET = training.Fit(accelerator="cpu", progress="none")
+QUIET = Fit(accelerator="cpu", progress="none")
 attentions = pytest.mark.parametrize("attention", ATTENTIONS)
 
 

@@ -13,6 +13,7 @@ from . import protocol as protocol
 from . import reads as reads
 from . import scores as scores
 from . import summary as summary
+from .app.loading import load as load
 from .attention import Attended as Attended
 from .attention import Attention as Attention
 from .attention import Memory as Memory

@@ -9,7 +9,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from regard import __version__
 from regard.app import options as flags
 from regard.app.options import Wrong
+from regard.app.text.reading import printable
 from regard.app.training.errors import Failure
 from regard.app.training.progress import in_words
 from regard.checks import unknown
@@ -24,6 +26,7 @@ from regard.checks import unknown
 RUNS = Path("runs")
 SCRIPTS = {"bench": Path("benchmarks"), "experiment": Path("experiments")}
 """What `regard bench NAME` and `regard experiment NAME` run: a file NAME.py of these folders."""
+NO_OPTIONS = dataclass(type("NoOptions", (), {}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(what: object, status: int) -> int:
-    print(f"regard: {' '.join(str(what).split())}", file=sys.stderr)
+    print(f"regard: {printable(' '.join(str(what).split()))}", file=sys.stderr)
     return status
 
 
@@ -79,7 +82,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {f'{verb} {what}':18}{does}" for verb, (_, what, does) in VERBS.items())
+    verbs = "\n".join(f"  {f'{verb} {what}':25}{does}" for verb, (_, what, does) in VERBS.items())
     return f"""usage: regard VERB ...
 
 Soft and hard attention: where to look is a probability distribution.
@@ -130,59 +133,56 @@ def _columns(rows: Sequence[Sequence[str]]) -> str:
 def train(words: list[str]) -> None:
     """`regard train RECIPE`."""
     name, rest = flags.recipe_of("train", words)
-    recipe = flags.load_recipe(name)
+    recipe = flags.find_recipe(name)
+    from regard.app.training import fabric
     from regard.app.training import loop as training
 
-    parser = flags.typed_parser("train", name, recipe.Config, training.Fit, skip=("progress",))
+    parser = flags.typed_parser("train", recipe, recipe.Config, fabric.Fit, skip=("progress",))
     parser.add_argument("--progress", choices=("bar", "none"), default="bar", help="What is shown of it.")
-    parser.add_argument("--name", type=str, default="", help="Of the run; by default its attention and seed.")
+    parser.add_argument("--name", type=str, default="", help="Of the run; by default its kind and seed.")
+    parser.add_argument("--from", type=str, default="", metavar="RUN", help="Whose weights the model has at first.")
     options = flags.parse(parser, rest)
-    config, fit = flags.build(recipe.Config, options), flags.build(training.Fit, options)
-    run = RUNS / name / (options.name or flags.name_of(config))
-    best = training.train(recipe, config, run, fit)
-    if training.rank_zero_only.rank == 0:
+    flags.check_name(options.name)
+    config, fit = flags.build(recipe.Config, options), flags.build(fabric.Fit, options)
+    run = RUNS / recipe.name / (options.name or flags.name_of(config, recipe.NAMED_BY))
+    start = _find_run(options["from"]) if options["from"] else None
+    best = training.train(recipe, config, run, fit, start)
+    if fabric.is_first():
         print(f"{run}  {in_words(best)}")
 
 
 def evaluate(words: list[str]) -> None:
     """`regard evaluate RUN`."""
-    parser = _parser(
-        "evaluate",
-        run="a folder such as runs/glimpse/hard-seed0, or a file of weights such as weights/ram-28-6.safetensors",
-    )
+    parser = _run_parser("evaluate")
     parser.add_argument("--data", default="", metavar="DIR", help="other data than it was trained on")
     parser.add_argument("--json", action="store_true", help="as JSON")
     options = flags.parse(parser, words)
-    run = _find_run(options.run)
-    if options.data:
-        from regard.app.report import looking
+    run, recipe = _find_run(options.run), _given_recipe(options)
+    from regard.app.training.config import read_config
+    from regard.app.training.evaluation import evaluate as average
 
-        metrics = looking.evaluate(run, options.data)
-    else:
-        from regard.app.training import loop as training
-
-        metrics = training.evaluate(run)
-    if "test_error" in metrics:
-        metrics = {"error_percent": round(100 * metrics["test_error"], 4), **metrics}
+    metrics = average(run, recipe=recipe, data=options.data)
+    metrics = read_config(run, recipe)[0].METRIC.headline(metrics) | metrics
     print(json.dumps(metrics) if options.json else _columns([(key, f"{value:.4g}") for key, value in metrics.items()]))
 
 
 def compare(words: list[str]) -> None:
     """`regard compare [RECIPE]`."""
     name, rest = flags.recipe_of("compare", words, default="glimpse")
-    recipe = flags.load_recipe(name)
-    shorter = getattr(recipe, "QUICK", {}) if "--quick" in rest else {}
-    options = flags.parse(_compare_parser(name, recipe.Config, shorter), rest)
+    recipe = flags.find_recipe(name)
+    shorter = recipe.QUICK if "--quick" in rest else {}
+    options = flags.parse(_compare_parser(recipe, shorter), rest)
     if options.seeds < 1:
         raise Wrong(f"--seeds expected at least 1, but got {options.seeds}")
     config = flags.build(recipe.Config, options)
+    flags.check_name(options.name)
     folder = options.name or flags.name_of_comparison(config, recipe.Config(**shorter), options.quick)
     from regard.app.compare import comparison as comparison
     from regard.app.compare import results as table
     from regard.app.training.run import write
 
     only = _chosen(options.attentions, comparison.kinds(recipe))
-    plan = comparison.Plan(recipe, config, options.seeds, RUNS / "compare" / name / folder, only)
+    plan = comparison.Plan(recipe, config, options.seeds, RUNS / "compare" / recipe.name / folder, only)
     results = comparison.compare(plan, " ".join(["regard compare", *words]))
     as_json = json.dumps(results, indent=2)
     if options.out:
@@ -190,7 +190,7 @@ def compare(words: list[str]) -> None:
     if options.json:
         print(as_json)
     else:
-        table.show(results["rows"], results["data"], results["error_spread"], results["example"])
+        table.show(recipe.COLUMNS, results["rows"], results["data"], results["error_spread"], results["example"])
         print(results["report"])
 
 
@@ -203,8 +203,8 @@ def _chosen(text: str, kinds: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def _compare_parser(name: str, config: type, shorter: dict[str, Any]) -> argparse.ArgumentParser:
-    parser = flags.typed_parser("compare", name, config, skip=("attention", "seed"))
+def _compare_parser(recipe: Any, shorter: Mapping[str, Any]) -> argparse.ArgumentParser:
+    parser = flags.typed_parser("compare", recipe, recipe.Config, skip=("attention", "seed"))
     parser.add_argument("--seeds", type=int, default=1, help="How many of each are trained; three show the spread.")
     parser.add_argument("--attentions", type=str, default="", metavar="KINDS", help="Some of them, such as none,hard.")
     parser.add_argument("--quick", action="store_true", help="In a minute: large errors, but all else holds.")
@@ -217,45 +217,99 @@ def _compare_parser(name: str, config: type, shorter: dict[str, Any]) -> argpars
 
 def look(words: list[str]) -> None:
     """`regard look RUN`."""
-    parser = _parser("look", run="a folder such as runs/glimpse/hard-seed0, or a file of weights, shown in runs/look")
+    parser = _run_parser("look")
     parser.add_argument("--data", default="", metavar="DIR", help="other data than it was trained on")
-    parser.add_argument("--text", metavar="SENTENCE", help="translate this, and show where each word looked")
+    parser.add_argument("--text", metavar="TEXT", help="show where it looks in this, of recipes that read text")
     options = flags.parse(parser, words)
     if options.text is not None and (options.data or not options.text.strip()):
         raise Wrong(f"--text expected a sentence and no --data beside it, but got {options.text!r}")
-    run = _find_run(options.run)
+    run, recipe = _find_run(options.run), _given_recipe(options)
     from regard.app.report import looking
-    from regard.app.text import translating
 
     folder = run if run.is_dir() else RUNS / "look" / run.stem
-    shown = translating.look(run, folder, options.text) if options.text else looking.show(run, folder, options.data)
-    print("\n".join(map(str, shown)))
+    if options.text:
+        shown = looking.show_text(run, folder, options.text, recipe)
+    else:
+        shown = looking.show(run, folder, options.data, recipe)
+    print("\n".join(map(printable, shown)))
 
 
-def translate(words: list[str]) -> None:
-    """`regard translate RUN`: standard input, line by line, to standard output."""
-    parser = _parser("translate", run="a folder such as runs/translate/additive-seed0, or a file of weights")
-    parser.add_argument("--beam", type=int, default=5, help="beginnings that are kept at each word; 1 is greedy")
-    options = flags.parse(parser, words)
-    if options.beam < 1:
-        raise Wrong(f"--beam expected at least 1, but got {options.beam}")
-    run = _find_run(options.run)
-    from regard.app.text import translating
-    from regard.app.text.reading import lines
+def predict(words: list[str]) -> int:
+    """`regard predict RUN [INPUT...]`: answers to what a recipe reads, as it comes; the status is 1 if any was bad."""
+    if not words or words[0].startswith("-"):
+        flags.parse(_predict_parser(NO_OPTIONS), words)
+        raise Wrong("regard predict expected a run first, then inputs and flags")
+    recipe = _given_recipe(flags.parse_known(_run_parser("predict"), words))
+    from regard.app import prediction as predicting
 
-    model = translating.restored(run)
-    for line in translating.translated(model, lines(sys.stdin.buffer.read(), "standard input"), options.beam):
-        print(line)
+    trained = predicting.load(_find_run(words[0]), recipe)
+    options = flags.parse(_predict_parser(trained.recipe.Prediction, trained.recipe.READS), words)
+    chosen, bad = flags.build(trained.recipe.Prediction, options), []
+    if options.batch < 1:
+        raise Wrong(f"--batch expected at least 1, but got {options.batch}")
+
+    def complain(given: object, error: Exception) -> None:
+        bad.append(given)
+        _say(error, 1)
+
+    inputs = trained.recipe.inputs(options.input, sys.stdin.buffer)
+    for number, given, answer in predicting.answers(trained, inputs, chosen, options.batch, complain):
+        as_json = options.json and json.dumps(predicting.as_json(number, given, answer), ensure_ascii=False)
+        print(as_json or trained.recipe.written(given, answer), flush=True)
+    return 1 if bad else 0
+
+
+def _predict_parser(options: Any, reads: str = "") -> argparse.ArgumentParser:
+    """A parser of what is common to all predictions, and of a recipe's own options, a dataclass."""
+    what = f"{reads}; standard input if none is given" if reads else "what the recipe reads; or by standard input"
+    parser = _run_parser("predict")
+    parser.add_argument("input", metavar="INPUT", nargs="*", help=what)
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each answer")
+    parser.add_argument("--batch", type=int, default=64, help="inputs that are answered together, once they are there")
+    flags.add_fields(parser, options)
+    return parser
+
+
+def _run_parser(verb: str) -> argparse.ArgumentParser:
+    """A parser for a verb that opens a run."""
+    parser = _parser(
+        verb, run="a folder such as runs/glimpse/hard-seed0, or a file such as weights/ram-28-6.safetensors"
+    )
+    parser.add_argument("--recipe", default="", metavar="FILE", help="the file of a recipe of your own")
+    return parser
+
+
+def _given_recipe(options: Any) -> Any:
+    """The recipe that is named on the command line, if one is."""
+    return flags.find_recipe(options.recipe) if options.recipe else None
 
 
 def _find_run(text: str) -> Path:
-    """The folder of a run, a path or its name below runs/; or a file of weights with its configuration beside it."""
-    from regard.app.training.run import files
+    """The folder of a run, a path or its name below runs/; or a file of weights with its configuration beside it, also
+    one that comes with regard."""
+    from regard.app.training.config import files
 
+    if text.endswith(".safetensors"):
+        return _find_weights(text)
     for run in (Path(text), RUNS / text):
         if files(run)[0].is_file():
             return run
     raise Wrong(unknown("run", text, [str(file.parent) for file in RUNS.rglob("config.yaml")]))
+
+
+def _find_weights(text: str) -> Path:
+    """A file of weights: a path, or one of those in regard's own repository, if it is used from there."""
+    from regard.app.training.config import files
+
+    for run in (Path(text), Path(__file__).parents[3] / text):
+        if run.is_file() and files(run)[0].is_file():
+            return run
+        if run.is_file():
+            raise Wrong(f"{run} expected its configuration beside it, but there is no {files(run)[0].name}")
+    raise Wrong(
+        f"there are no weights {text}: give the path of the file; those that come with regard are in the folder "
+        "weights of its repository, and not installed with it"
+    )
 
 
 def script(verb: str, words: list[str]) -> int:
@@ -291,7 +345,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int | None], str, str]] = {
     "evaluate": (evaluate, "RUN", "the test error of a run"),
     "compare": (compare, "[RECIPE]", "soft and hard attention side by side, with a report"),
     "look": (look, "RUN", "pictures of where a run looked"),
-    "translate": (translate, "RUN", "standard input to standard output, line by line"),
+    "predict": (predict, "RUN [INPUT ...]", "the answers of a run to what you give it"),
     "experiment": (partial(script, "experiment"), "NAME", "train what a table is made of, or print it"),
     "bench": (partial(script, "bench"), "NAME", "how fast, beside a plain implementation"),
     "cite": (cite, "NAME", "the BibTeX of a mechanism"),

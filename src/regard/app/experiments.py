@@ -14,7 +14,8 @@ from typing import Any
 from regard.app import results
 from regard.app.training import run as runs
 from regard.app.training.errors import Failure, Interrupted
-from regard.app.training.loop import Fit, train
+from regard.app.training.fabric import Fit
+from regard.app.training.loop import train
 
 
 def parser(name: str, about: str, data: str, figure: bool = False) -> argparse.ArgumentParser:

@@ -2,17 +2,18 @@
 
 import argparse
 import ast
+import inspect
+import itertools
 import math
-import pkgutil
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, NoReturn
 
 from regard.checks import unknown
+from regard.recipes import own_recipes
 
 
 class Wrong(Exception):
@@ -32,16 +33,11 @@ def recipes() -> dict[str, str]:
     >>> "glimpse" in recipes()
     True
     """
-    folder = import_module("regard.recipes").__path__
-    return {module.name: _first_sentence(module) for module in pkgutil.iter_modules(folder)}
+    return {name: _first_sentence(file) for name, file in own_recipes().items()}
 
 
-def _first_sentence(module: pkgutil.ModuleInfo) -> str:
-    spec = module.module_finder.find_spec(module.name, None)
-    if spec is None or spec.origin is None:
-        return ""
-    with open(spec.origin, encoding="utf-8") as file:
-        text = ast.get_docstring(ast.parse(file.read())) or ""
+def _first_sentence(file: Path) -> str:
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     return re.split(r"(?<=[.:])\s|\n\n", text)[0].rstrip(".:")
 
 
@@ -52,20 +48,24 @@ def recipe_of(verb: str, words: Sequence[str], default: str = "") -> tuple[str, 
     if words and words[0] in ("-h", "--help"):
         print(f"usage: regard {verb} RECIPE ...\n\n`regard {verb} RECIPE --help` names its options. Recipes:\n")
         print("\n".join(f"  {name}  {what}" for name, what in recipes().items()))
+        print("\nor a file of your own, such as ./mine.py")
         raise SystemExit(0)
     if not words or words[0].startswith("-"):
         raise Wrong(f"expected the name of a recipe after regard {verb}: there are {', '.join(recipes())}")
-    if words[0] not in recipes():
-        raise Wrong(unknown("recipe", words[0], recipes()))
     return words[0], list(words[1:])
 
 
-def load_recipe(name: str) -> ModuleType:
-    """The module of a recipe."""
-    return import_module(f"regard.recipes.{name}")
+def find_recipe(name: str) -> Any:
+    """The recipe of that name, or in that file. Raises Wrong where there is none."""
+    from regard.recipes.base import open_recipe
+
+    try:
+        return open_recipe(name)
+    except ValueError as error:
+        raise Wrong(str(error)) from None
 
 
-def typed_parser(verb: str, name: str, *classes: type, skip: Sequence[str] = ()) -> argparse.ArgumentParser:
+def typed_parser(verb: str, recipe: Any, *classes: type, skip: Sequence[str] = ()) -> argparse.ArgumentParser:
     """A parser with a flag for every field of these dataclasses, typed, explained by the field's docstring.
 
     The config.yaml of a run may be given as --config, so the name of the recipe is an option too.
@@ -73,7 +73,7 @@ def typed_parser(verb: str, name: str, *classes: type, skip: Sequence[str] = ())
     from jsonargparse import SUPPRESS, ArgumentParser, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    about = (load_recipe(name).__doc__ or "").split("\n\n")[0]
+    name, about = recipe.source, recipe.about.split("\n\n")[0]
     parser = ArgumentParser(prog=f"regard {verb} {name}", description=about, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", metavar="FILE", help="Options from a YAML file.")
     parser.add_argument("--recipe", type=Literal[name], default=name, help=SUPPRESS)
@@ -134,17 +134,82 @@ def _check(config: Any, names: Sequence[str], expected: str, suits: Callable[[An
             raise ValueError(f"--{name} expected {expected}, but got {getattr(config, name)}")
 
 
-def name_of(config: Any) -> str:
-    """What a run is called unless the user says so: its task, its attention or what it is over, as far as it has them,
-    and its seed.
+def check_name(name: str) -> None:
+    """Raises Wrong unless a name, if there is one, is that of a folder in runs/.
+
+    >>> check_name("../evil")
+    Traceback (most recent call last):
+    regard.app.options.Wrong: --name expected the name of a folder in runs/, but got '../evil'
+    """
+    if name and (not name.isprintable() or set(name) & set("/\\") or name.startswith(".")):
+        raise Wrong(f"--name expected the name of a folder in runs/, but got {name!r}")
+
+
+def check_file(path: str) -> None:
+    """Raises Wrong unless a file of options is YAML of names and values, without aliases; a file that is not there is
+    the parser's matter. What stands in another file is not said.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+    ...     print("a secret", file=file, flush=True)
+    ...     check_file(file.name)
+    Traceback (most recent call last):
+    regard.app.options.Wrong: --config expected YAML of names and values, but /....yaml is none
+    """
+    import yaml
+
+    from regard.app.training.config import parse_yaml
+    from regard.app.training.errors import Failure
+    from regard.app.training.files import LARGEST_TEXT
+
+    if not Path(path).is_file():
+        return
+    try:
+        if Path(path).stat().st_size > LARGEST_TEXT:
+            raise ValueError
+        fields = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, Failure, yaml.YAMLError) as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" from line {place.line + 1} on" if place else ""
+        raise Wrong(f"--config expected YAML of names and values, without aliases, but {path} is none{where}") from None
+    if not isinstance(fields, dict):
+        raise Wrong(f"--config expected YAML of names and values, but {path} is none")
+
+
+def add_fields(parser: argparse.ArgumentParser, dataclass: type) -> None:
+    """Adds a flag for each field of a dataclass, with its type and default, explained by the field's docstring."""
+    said = _docstrings(dataclass) if fields(dataclass) else {}
+    for field in fields(dataclass):
+        kind = type(field.default)
+        parser.add_argument(f"--{field.name}", type=kind, default=field.default, help=said.get(field.name, ""))
+
+
+def _docstrings(dataclass: type) -> dict[str, str]:
+    """{field: the text below it}."""
+    tree: Any = ast.parse(textwrap.dedent(inspect.getsource(dataclass)))
+    pairs = itertools.pairwise(tree.body[0].body)
+    said = {field.target.id: text.value.value for field, text in pairs if _explains(field, text)}
+    return {name: " ".join(text.split()).rstrip(".") for name, text in said.items()}
+
+
+def _explains(field: ast.AST, text: ast.AST) -> bool:
+    return isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+
+
+def parse_known(parser: argparse.ArgumentParser, words: Sequence[str]) -> Any:
+    """What the words say to a parser that does not know all of them."""
+    return parser.parse_known_args([word for word in words if word not in ("-h", "--help")])[0]
+
+
+def name_of(config: Any, fields: Sequence[str]) -> str:
+    """What a run is called unless the user says so: by these fields, and its seed.
 
     >>> from types import SimpleNamespace as Config
-    >>> name_of(Config(task=2, over="softmax", seed=3)), name_of(Config(seed=0))
+    >>> name_of(Config(task=2, over="softmax", seed=3), ["task", "over"]), name_of(Config(seed=0), [])
     ('task2-softmax-seed3', 'seed0')
     """
-    kinds = [getattr(config, name) for name in ("attention", "over") if hasattr(config, name)]
-    task = [f"task{config.task}"] if hasattr(config, "task") else []
-    return "-".join([*task, *kinds, f"seed{config.seed}"])
+    given = [(name, getattr(config, name)) for name in (*fields, "seed")]
+    return "-".join(value if isinstance(value, str) else f"{name}{value}" for name, value in given)
 
 
 def name_of_comparison(config: Any, usual: Any, quick: bool = False) -> str:
@@ -162,6 +227,9 @@ def name_of_comparison(config: Any, usual: Any, quick: bool = False) -> str:
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> Any:
     """What the words say. Raises Wrong, with the nearest flag, for what they may not say."""
     known = list(parser._option_string_actions)
+    for word, after in itertools.pairwise((*words, "")):
+        if word.partition("=")[0] == "--config":
+            check_file(word.partition("=")[2] or after)
     for flag in (word.split("=")[0] for word in words if word.startswith("--")):
         if flag not in known:
             raise Wrong(unknown("flag", flag, known))

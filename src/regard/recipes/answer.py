@@ -17,9 +17,9 @@ questions (table 4).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,16 @@ from torch.nn.functional import cross_entropy
 import regard as rg
 from regard.app import data as datasets
 from regard.app import options as flags
+from regard.app.data.babi import stream_stories
+from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Picture
 from regard.app.report.sentence_figures import choices, png
-from regard.app.training.schedules import warmup_cosine
+from regard.app.text.reading import raw_lines
+from regard.recipes.base import Metric, from_files
 
-WATCH = ("valid_error", "min")
+METRIC = Metric("valid_error", "min", "share of the validation questions answered wrongly")
 
-ERROR = "share of the validation questions answered wrongly"
+NAMED_BY = ("task", "over")
 
 MOST = 3
 """Hops, however many facts support an answer."""
@@ -79,6 +82,50 @@ class Config:
 def data(config: Config) -> datasets.Splits:
     """The questions, their stories and answers, and the supporting facts."""
     return datasets.questions(config.data, config.task)
+
+
+class NoStories(NamedTuple):
+    """What a model asks the questions that it learns from, where there are none."""
+
+    words: tuple[str, ...]
+    questions: Tensor
+    """(0, the most words of a question)."""
+    facts: Tensor
+    """(0, 0, the most words of a fact)."""
+    supporting: Tensor
+    """(0, the most facts that support an answer)."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def facts(splits: datasets.Splits) -> Facts:
+    """What a model must know of its stories: words, answers, and the longest of each kind."""
+    train: Any = splits.train
+    longest = [int(each.shape[-1]) for each in (train.questions, train.facts, train.supporting)]
+    return Facts(words=train.words, answers=splits.classes, longest=longest)
+
+
+def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """No questions, but the words and answers that were learned."""
+    facts = read_facts(weights)
+    if not facts:  # of weights that were saved without
+        return data(config)
+    question, fact, support = facts["longest"]
+    none: Any = NoStories(
+        tuple(facts["words"]), torch.empty(0, question), torch.empty(0, 0, fact), torch.empty(0, support)
+    )
+    return datasets.Splits(none, none, none, "", tuple(facts["answers"]))
+
+
+def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """Questions in the words and answers that were learned, to test on."""
+    facts = read_facts(weights)
+    return (
+        datasets.questions_to_test(config.data, config.task, facts["words"], facts["answers"])
+        if facts
+        else data(config)
+    )
 
 
 class Sentences(nn.Module):
@@ -134,7 +181,7 @@ class Model(nn.Module):
     def __init__(self, config: Config, splits: datasets.Splits):
         super().__init__()
         train: Any = splits.train
-        self.config, self.words, self.classes = config, train.words, splits.classes
+        self.config, self.words, self.classes, self.facts = config, train.words, splits.classes, facts(splits)
         vectors = config.start * config.hidden**-0.5 * torch.randn(1 + len(train.words), config.hidden)
         self.question = Sentences(vectors, train.questions.shape[-1])
         self.key, self.value = (Sentences(vectors, train.facts.shape[-1]) for _ in range(2))
@@ -215,10 +262,9 @@ def supporting(batch: dict[str, Tensor], facts: int) -> Tensor:
     return batch["supporting"].unsqueeze(-1) == after
 
 
-def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-    """Adam, its rate rising over a tenth of the steps and then falling to zero by a cosine."""
-    adam = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
-    return adam, warmup_cosine(adam, steps, warmup=steps // 10)
+def noun(splits: datasets.Splits) -> str:
+    """What is answered."""
+    return "question"
 
 
 def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
@@ -247,3 +293,36 @@ def _picture(model: Model, batch: dict[str, Tensor], n: int, answer: int, weight
 def _spelled(model: Model, sentence: Tensor) -> str:
     """The words of a sentence (W,)."""
     return " ".join(model.words[word - 1] for word in sentence.tolist() if word)
+
+
+READS = "stories with questions, as in bAbI's files"
+
+
+class Answer(NamedTuple):
+    """The answer to a question, and its probability."""
+
+    answer: str
+    probability: float
+
+
+def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[datasets.Question]:
+    """The questions, each with the facts before it."""
+    return from_files(arguments, stream, lambda file, name: stream_stories(raw_lines(file, name), name))
+
+
+def prepare(model: Model, given: datasets.Question | tuple[Sequence[str], str]) -> datasets.Question:
+    """A question, or the facts of a story and what is asked."""
+    return given if isinstance(given, datasets.Question) else datasets.Question(tuple(given[0]), given[1], "", ())
+
+
+def predict(model: Model, prepared: Sequence[datasets.Question], options: Any) -> list[Answer]:
+    """The most probable answer to each question."""
+    stories = datasets.Stories(prepared, model.words, model.classes)
+    best = model(stories.batch(torch.arange(len(stories)))).answers.softmax(-1).max(-1)
+    found = zip(*(each.tolist() for each in best), strict=True)
+    return [Answer(model.classes[answer], probability) for probability, answer in found]
+
+
+def written(given: Any, prediction: Answer) -> str:
+    """The answer alone."""
+    return prediction.answer

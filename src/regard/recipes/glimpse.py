@@ -18,9 +18,10 @@ The paper's error with eight glimpses of three scales, after much longer trainin
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +30,32 @@ from torch.nn.functional import cross_entropy, max_pool2d
 import regard as rg
 from regard.app import data as datasets
 from regard.app import options as flags
+from regard.app.data.folder import Listing, read_picture
+from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Look
-from regard.app.training.schedules import warmup_cosine
+from regard.app.text.reading import raw_lines
+from regard.app.training.schedules import adam
 from regard.images import grid
+from regard.recipes.base import COSTS, ERROR, Measure, Metric, first_paragraph
 
-WATCH = ("valid_error", "min")
+METRIC = Metric("valid_error", "min", "error on the validation images")
 
-QUICK = {"epochs": 1}
+NAMED_BY, QUICK = ("attention",), {"epochs": 1}
+
+COLUMNS = (
+    ERROR,
+    Measure("test_pixels", 1, "pixels read", "", "Of the image and its pooled versions, as the sensor counts."),
+    *COSTS,
+    Measure("test_on_digit", 100, "on the digit", "%", "Share of glimpses in its box, from the third on."),
+    Measure("test_entropy", 1, "entropy", "nats", "Of the weights of a glimpse, over all glimpses."),
+    Measure(
+        "train_signal_to_noise",
+        1,
+        "signal to noise",
+        "",
+        "Of the policy's gradient in the last epoch: its mean over a batch, by the standard error of that mean.",
+    ),
+)
 
 COLLAPSED = 0.005
 
@@ -113,6 +133,31 @@ class Config:
 def data(config: Config) -> datasets.Splits:
     """The images, their labels, and the boxes of the digits."""
     return datasets.load(config.data, config.canvas, config.clutter, config.jitter, config.bend)
+
+
+def facts(splits: datasets.Splits) -> Facts:
+    """What a model must know of its images: their classes, their shape, and the bits of pictures."""
+    bits = splits.train.bits if isinstance(splits.train, datasets.Pictures) else 0
+    return Facts(classes=splits.classes, shape=splits.shape, bits=bits)
+
+
+def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """No images, but their classes and their shape."""
+    facts = read_facts(weights)
+    if not facts:  # of weights that were saved without
+        return data(config)
+    shape = tuple(facts["shape"])
+    none = datasets.Pictures(Listing([], torch.zeros(0, dtype=torch.long)), shape, facts["bits"])
+    return datasets.Splits(none, none, none, "", tuple(facts["classes"]), shape)
+
+
+def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """Images of the classes and the shape that were learned, to test on."""
+    facts = read_facts(weights)
+    if not facts:
+        return data(config)
+    shape, bits = tuple(facts["shape"]), facts["bits"] or None
+    return datasets.images_to_test(config.data, facts["classes"], shape, config.clutter, bits)
 
 
 class Eye(nn.Module):
@@ -288,7 +333,7 @@ class Recurrent(nn.Module):
     def __init__(self, config: Config, splits: datasets.Splits):
         super().__init__()
         channels, height, width = splits.shape
-        self.config, self.classes = config, splits.classes
+        self.config, self.classes, self.facts = config, splits.classes, facts(splits)
         self.size, self.scales = patches(config, min(height, width))
         hidden, classes = config.hidden, len(splits.classes)
         self.draws = config.draws if config.attention in ("hard", "random") else 1
@@ -296,7 +341,7 @@ class Recurrent(nn.Module):
         self.remember, self.take_in = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden)
         self.classify, self.classify_alone = nn.Linear(hidden, classes), nn.Linear(hidden, classes)
         self.baseline = rg.Learned(2 * hidden, 64) if config.attention == "hard" else None
-        steps = config.epochs * math.ceil(len(splits.train) / config.batch)
+        steps = max(1, config.epochs * math.ceil(len(splits.train) / config.batch))
         self.attention: Any = {
             "hard": lambda: Hard(Moves(config, steps), Drawn()),
             "soft": lambda: Soft(hidden, grid(height, width, self.size)),
@@ -404,7 +449,7 @@ class Convolutional(nn.Module):
             layers += [nn.Conv2d(channels, wider, kernel, stride=2, padding=kernel // 2), nn.ReLU()]
             channels = wider
         self.layers = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(channels, 128), nn.ReLU())
-        self.classes = splits.classes
+        self.classes, self.facts = splits.classes, facts(splits)
         self.classify = nn.Linear(128, len(splits.classes))
 
     def forward(self, images: Tensor) -> Seen:
@@ -450,8 +495,6 @@ def _policy_loss(model: Any, seen: Any, answers: Tensor, alone: Tensor) -> tuple
         "signal_to_noise": _signal_to_noise(surrogate, positions.centre, policy.known(state)),
         "policy_entropy": entropy.detach(),
     }
-    if model.training:
-        policy.narrow()
     return surrogate.mean() + (expected - costs).square().mean() - config.entropy * entropy, logs
 
 
@@ -520,13 +563,30 @@ def warning(row: dict[str, int | float]) -> str:
     return ""
 
 
-def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-    """Adam, its rate rising over a tenth of the steps and then falling to zero by a cosine."""
+def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
+    """Adam, with a rate of its own for the policy."""
     policy = [weights for name, weights in model.named_parameters() if name.startswith("attention.policy.")]
     others = [weights for name, weights in model.named_parameters() if not name.startswith("attention.policy.")]
     groups = [{"params": others}, {"params": policy, "lr": config.policy_rate * config.learning_rate}]
-    adam = torch.optim.Adam(groups[: 1 + bool(policy)], config.learning_rate, betas=(0.9, 0.99), fused=True)
-    return adam, warmup_cosine(adam, steps, warmup=steps // 10)
+    return adam(groups[: 1 + bool(policy)], config.learning_rate, steps, betas=(0.9, 0.99))
+
+
+def after_step(model: Any) -> None:
+    """Makes the draws of the next step a little less wide, if a policy is learned."""
+    for policy in (part for part in model.modules() if isinstance(part, Moves)):
+        policy.narrow()
+
+
+def noun(splits: datasets.Splits) -> str:
+    """What is classified."""
+    return "picture" if isinstance(splits.test, datasets.Pictures) else "image"
+
+
+def task(splits: datasets.Splits) -> str:
+    """The task on these images."""
+    if noun(splits) == "picture":
+        return "Classify a picture by a few glimpses of it: recurrent visual attention."
+    return first_paragraph(__doc__ or "")
 
 
 def look(model: Any, batch: dict[str, Tensor]) -> Look:
@@ -542,3 +602,40 @@ def look(model: Any, batch: dict[str, Tensor]) -> Look:
         where = {"locations": locations.transpose(0, 1), "patches": patches.transpose(0, 1)}
     predictions = seen.answers[0, :, -1].argmax(-1)
     return Look(batch["image"], batch["label"], predictions, boxes=batch.get("box"), classes=model.classes, **where)
+
+
+READS = "paths of pictures, one a line"
+
+
+class Answer(NamedTuple):
+    """The class of a picture, and its probability."""
+
+    name: str
+    probability: float
+
+
+def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[str]:
+    """The paths."""
+    return iter(arguments) if arguments else filter(None, raw_lines(stream))
+
+
+def prepare(model: Any, given: str | Path | Tensor) -> Tensor:
+    """The picture in a file as an image (C, Y, X) such as the model knows; an image stays as it is."""
+    if isinstance(given, Tensor):
+        return given
+    facts = model.facts.values
+    return read_picture(given, tuple(facts["shape"]), facts["bits"] or 16)
+
+
+def predict(model: Any, prepared: Sequence[Tensor], options: Any) -> list[Answer]:
+    """The most probable class of each image."""
+    best = model(torch.stack(list(prepared))).answers[0, :, -1].softmax(-1).max(-1)
+    return [
+        Answer(model.classes[label], probability)
+        for probability, label in zip(*(each.tolist() for each in best), strict=True)
+    ]
+
+
+def written(given: Any, prediction: Answer) -> str:
+    """The class, its probability, and the path."""
+    return f"{prediction.name}\t{prediction.probability:.4f}\t{given}"

@@ -19,24 +19,35 @@ colon. The number to reach on UD English EWT: 88 % of the heads (UAS).
 """
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, dropout
+from torch.nn.functional import cross_entropy
 
 import regard as rg
 from regard.app import data as datasets
 from regard.app import options as flags
-from regard.app.data.trees import RELATIONS, TAGS
+from regard.app.data.conllu import Block, annotated, stream_sentences
+from regard.app.data.trees import RELATIONS, TAGS, unparsed
 from regard.app.report.report import Picture
 from regard.app.report.sentence_figures import arcs, png
-from regard.app.training.schedules import warmup_cosine
+from regard.app.text.networks import Dropped
+from regard.app.text.reading import clean, raw_lines
+from regard.app.training.schedules import adam
+from regard.recipes.base import COSTS, Measure, Metric, from_files
 
-WATCH = ("valid_las", "max")
+METRIC = Metric("valid_las", "max", "share of the validation words with a wrong head or relation", 1.0, "LAS")
 
-ERROR = "share of the validation words with a wrong head or relation"
+NAMED_BY = ("over",)
+
+COLUMNS = (
+    Measure("test_uas", 100, "UAS", "%", "Share of the test words with the right head."),
+    Measure("test_las", 100, "LAS", "%", "Share of the test words with the right head and relation."),
+    *COSTS,
+)
 
 LONGEST = 24
 """Characters of a word that are looked at."""
@@ -90,6 +101,29 @@ class Config:
 def data(config: Config) -> datasets.Splits:
     """The sentences, their trees and relations."""
     return datasets.treebank(config.data)
+
+
+class NoTrees(NamedTuple):
+    """What a model asks the sentences that it learns from, where there are none: every known word twice."""
+
+    names: Tensor
+    words: Tensor
+    forms: Tensor
+
+    def __len__(self) -> int:
+        return 0
+
+
+def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """No sentences, but the words and characters that were learned."""
+    names, letters = weights["forms.known.seen"], weights["forms.alphabet.seen"]
+    none: Any = NoTrees(names, torch.arange(len(names)).repeat(2), letters)
+    return datasets.Splits(none, none, none, "")
+
+
+def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """Sentences to test on; a batch of them is the same for every model."""
+    return datasets.trees_to_test(config.data)
 
 
 class Vocabulary(nn.Module):
@@ -158,17 +192,6 @@ class Perceptron(nn.Sequential):
 
     def __init__(self, size: int, hidden: int, share: float):
         super().__init__(nn.Linear(size, hidden), nn.LeakyReLU(0.1), Dropped(share))
-
-
-class Dropped(nn.Module):
-    """Dropout of the same units for all words of a sentence (B, K, D)."""
-
-    def __init__(self, share: float):
-        super().__init__()
-        self.share = share
-
-    def forward(self, words: Tensor) -> Tensor:
-        return words * dropout(torch.ones_like(words[:, :1]), self.share, self.training)
 
 
 class Arcs(nn.Module):
@@ -289,10 +312,14 @@ def _is_tree(heads: Tensor) -> Tensor:
     return (roots.sum(-1) == 1) & (roots.gather(1, reached) | (heads < 0)).all(-1)
 
 
-def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-    """Adam, its rate rising over a twentieth of the steps and then falling to zero by a cosine."""
-    adam = torch.optim.Adam(model.parameters(), config.learning_rate, betas=(0.9, 0.9), fused=True)
-    return adam, warmup_cosine(adam, steps, warmup=steps // 20)
+def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
+    """Adam with a short memory, its rate rising over a twentieth of the steps."""
+    return adam(model.parameters(), config.learning_rate, steps, betas=(0.9, 0.9), rising=20)
+
+
+def noun(splits: datasets.Splits) -> str:
+    """What is parsed."""
+    return "sentence"
 
 
 def look(model: Any, batch: dict[str, Tensor]) -> list[Picture]:
@@ -328,3 +355,48 @@ def _picture(words: list[str], heads: Tensor, gold: Tensor, weights: Tensor, rel
 def _head(words: list[str], i: int, head: int) -> str:
     """What a word is below, by name and number."""
     return "the root" if head == i else f"{words[head]} ({head + 1})"
+
+
+READS = "sentences in CoNLL-U"
+
+
+class Tree(NamedTuple):
+    """The head of each word, counted from 1 on and 0 for the root, and the relation to it."""
+
+    heads: tuple[int, ...]
+    relations: tuple[str, ...]
+
+
+def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[Block]:
+    """The sentences."""
+    return from_files(arguments, stream, lambda file, name: stream_sentences(raw_lines(file, name), name))
+
+
+def prepare(model: Model, given: Block | Sequence[str]) -> Any:
+    """A sentence of CoNLL-U, or of words, without a tree. Raises ValueError where there are none."""
+    words = given.words if isinstance(given, Block) else tuple(map(clean, given))
+    if isinstance(given, str) or not words or not all(words):
+        raise ValueError(f"expected the words of a sentence, but got {given!r}")
+    return unparsed(words)
+
+
+def predict(model: Model, prepared: Sequence[Any], options: Any) -> list[Tree]:
+    """The most probable tree of each sentence."""
+    batch = datasets.Trees(prepared).batch(torch.arange(len(prepared)))
+    parsed = model(batch)
+    heads = parsed.positions.mode
+    relations = model.relate(parsed.words, heads).argmax(-1)
+    return [
+        _tree(*(each[n, : len(sentence.words)].tolist() for each in (heads, relations)))
+        for n, sentence in enumerate(prepared)
+    ]
+
+
+def _tree(heads: list[int], relations: list[int]) -> Tree:
+    counted = (0 if head == n else head + 1 for n, head in enumerate(heads))
+    return Tree(tuple(counted), tuple(RELATIONS[relation] for relation in relations))
+
+
+def written(given: Block, prediction: Tree) -> str:
+    """The sentence in CoNLL-U, all else in it as it was."""
+    return "\n".join([*annotated(given, *prediction), ""])

@@ -18,15 +18,15 @@ the next step (section 3.3). Any mechanism may do the looking; these are trained
 
     regard train translate                                               dates: a minute on one core
     regard train translate --data DIR/multi30k --config experiments/translate/comparison.yaml
-    regard translate RUN < source.txt > target.txt
+    regard predict RUN < source.txt > target.txt
 
 The number to reach on Multi30k, German to English, lower-cased and tokenised, test of 2016: BLEU 37.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,22 +37,31 @@ from torch.utils.checkpoint import checkpoint
 import regard as rg
 from regard.app import data as datasets
 from regard.app import options as flags
+from regard.app.facts import Facts, read_facts
 from regard.app.report.matrix import Matrix, merged
 from regard.app.report.report import Picture
 from regard.app.report.sentence_figures import png, squares
 from regard.app.text import bleu as scoring
 from regard.app.text import decoding
 from regard.app.text.networks import Recurrent, Seen, State, Transformer, dropped, wide
+from regard.app.text.reading import clean, stream_lines
+from regard.app.text.translating import translated
 from regard.app.text.vocabulary import BEGIN, END, vocabulary, whole_words
 from regard.app.training.errors import Failure
-from regard.app.training.schedules import warmup_cosine
+from regard.app.training.schedules import adam
 from regard.protocol import at
+from regard.recipes.base import COSTS, ERROR, Measure, Metric
 
-WATCH = ("valid_bleu", "max")
+METRIC = Metric("valid_bleu", "max", "distance to 100 of BLEU on the validation sentences", 100.0, "BLEU")
 
-BEST, ERROR = 100.0, "distance to 100 of BLEU on the validation sentences"
+NAMED_BY, QUICK = ("attention",), {"epochs": 2}
 
-EXAMPLE, QUICK = "sentence", {"epochs": 2}
+COLUMNS = (
+    ERROR,
+    Measure("test_bleu", 1, "BLEU", "", "Of the greedy translations of the test {noun}s."),
+    Measure("test_perplexity", 1, "perplexity", "", "Of a subword of the test {noun}s."),
+    *COSTS,
+)
 
 
 @dataclass
@@ -115,15 +124,31 @@ def data(config: Config) -> datasets.Splits:
     return datasets.translations(config.data, config.source, config.target, config.subwords)
 
 
-def fitted(splits: datasets.Splits, weights: Mapping[str, Tensor]) -> datasets.Splits:
-    """Other sentences in the vocabulary of a run, which its weights come with."""
+def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """No sentences, in the vocabulary that the weights come with."""
+    if "spelling" not in weights:
+        raise Failure("the weights have no vocabulary, which those of a translator come with.")
+    tokenised = read_facts(weights).get("tokenised", config.data.endswith("tok"))
     spelling = vocabulary(bytes(weights["spelling"].tolist()).decode(errors="replace"))
+    nothing = datasets.Pairs([], [], spelling, tokenised)
+    return datasets.Splits(nothing, nothing, nothing, "")
+
+
+def fitted(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """The sentences in the vocabulary that the weights come with."""
+    spelling, splits = known(config, weights).train.vocabulary, data(config)  # pyright: ignore
     train, valid, test = (split.spelled_by(spelling) for split in splits[:3])  # pyright: ignore
     return splits._replace(train=train, valid=valid, test=test)
 
 
+def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """Sentences in the vocabulary that the weights come with, to test on."""
+    spelling = known(config, weights).train.vocabulary  # pyright: ignore
+    return datasets.pairs_to_test(config.data, config.source, config.target, spelling)
+
+
 class SoftThen(nn.Module):
-    """The mean in the first `steps` of training, then another read."""
+    """The mean in the first `steps` of training, which `after_step` counts, then another read."""
 
     left: Tensor
 
@@ -135,11 +160,6 @@ class SoftThen(nn.Module):
     def at(self, step: Any) -> Any:
         """The plain function that it is at a step."""
         return rg.mean if step.training and self.left > 0 else at(self.read, step)
-
-    def count(self) -> bool:
-        """Notes that a step of training is made; whether it is one of the first."""
-        self.left.sub_(1)
-        return bool(self.left >= 0)
 
 
 def network(config: Config) -> Any:
@@ -162,6 +182,7 @@ class Model(nn.Module):
         self.config, self.vocabulary, self.tokenised = config, train.vocabulary, train.tokenised
         self.register_buffer("spelling", torch.frombuffer(bytearray(train.vocabulary.json.encode()), dtype=torch.uint8))
         self.register_load_state_dict_pre_hook(_check_spelling)
+        self.facts = Facts(tokenised=train.tokenised)
         self.words = nn.Embedding(len(train.vocabulary), config.hidden)
         nn.init.normal_(self.words.weight, std=config.hidden**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(train.vocabulary)))
@@ -232,7 +253,7 @@ def _check_spelling(model: Model, weights: dict[str, Tensor], prefix: str, *_: A
     if found is not None and not torch.equal(found.cpu(), model.spelling.cpu()):
         raise Failure(
             "the vocabulary of the data is not that of the run, which was trained on other sentences or languages: "
-            "`regard translate RUN` needs no data."
+            "`regard predict RUN` needs no data."
         )
 
 
@@ -240,7 +261,7 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
     """The mean cost of a word, with what trains the attention of some: its value is zero."""
     (seen, state), target = model(batch), batch["target"]
     first, later = SOFT_FIRST.get(model.config.attention, (by_mean, None))
-    by = later if later and not model.network.attention.read.count() else first
+    by = first if later is None or model.network.attention.read.left > 0 else later
     return by(model, seen, state, target, model.config.smoothing).sum() / (target > 0).sum(), {}
 
 
@@ -342,10 +363,20 @@ def spaced(model: Model, text: str) -> list[str]:
     return Tokenizer13a()(text).split()
 
 
-def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
     """Adam, its rate rising over a tenth of the steps and then falling to zero by a cosine."""
-    adam = torch.optim.Adam(model.parameters(), config.learning_rate, betas=(0.9, 0.98), fused=True)
-    return adam, warmup_cosine(adam, steps, warmup=steps // 10)
+    return adam(model.parameters(), config.learning_rate, steps, betas=(0.9, 0.98))
+
+
+def after_step(model: Model) -> None:
+    """Notes that a step is made, where the first ones are trained in another way."""
+    if model.config.attention in SOFT_FIRST:
+        model.network.attention.read.left.sub_(1)
+
+
+def noun(splits: datasets.Splits) -> str:
+    """What is translated."""
+    return "sentence"
 
 
 @torch.no_grad()
@@ -390,3 +421,37 @@ def _picture(model: Model, aligned: Matrix, read: str, written: str, wanted: str
     bleu = scoring.bleu(scoring.counts(spaced(model, written), spaced(model, wanted)))
     known = ", as in the data" if written == wanted else f", where the data have “{wanted}”: BLEU {bleu:.1f}"
     return Picture(read, f"Translated as “{written}”{known if wanted else ''}.", png(squares(aligned)), aligned)
+
+
+READS = "lines of text"
+
+
+@dataclass
+class Prediction:
+    """How translations are looked for."""
+
+    beam: int = 5
+    """Beginnings that are kept at each word; 1 is greedy."""
+
+    def __post_init__(self) -> None:
+        flags.at_least(1, self, "beam")
+
+
+def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[str]:
+    """The lines."""
+    return iter(arguments) if arguments else stream_lines(stream)
+
+
+def prepare(model: Model, given: str) -> str:
+    """The text as those that were learned from."""
+    return clean(given)
+
+
+def predict(model: Model, prepared: Sequence[str], options: Prediction) -> list[str]:
+    """The translation of each text."""
+    return translated(model, prepared, options.beam)
+
+
+def example(model: Model, text: str) -> datasets.Split:
+    """A sentence without a translation."""
+    return datasets.Pairs([clean(text)], [""], model.vocabulary)

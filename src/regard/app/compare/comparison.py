@@ -1,8 +1,8 @@
 """`regard compare`: every kind of attention of a recipe trained on the same data, then measured in the same way.
 
-A recipe can be compared if its Config has a field `attention` whose type is a Literal of the kinds; it may say in KINDS
-what each is, in EXAMPLE what each of its data is, if no image, and in QUICK what `--quick` makes of its Config. All
-runs of a comparison share a folder, `runs/compare/RECIPE/NAME`; a run that is finished there is not trained again.
+A recipe can be compared if its Config has a field `attention` whose type is a Literal of the kinds; it says in KINDS
+what each is, in COLUMNS what is in the table, and in QUICK what `--quick` makes of its Config. All runs of a comparison
+share a folder, `runs/compare/RECIPE/NAME`; a run that is finished there is not trained again.
 Everything is done on the CPU.
 """
 
@@ -13,7 +13,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
@@ -27,15 +26,17 @@ from regard.app.report.glances import read_learning
 from regard.app.report.report import Report, write_report
 from regard.app.training import run as runs
 from regard.app.training import workers as parallel
+from regard.app.training.config import claim as claim_run
 from regard.app.training.errors import Failure
 from regard.app.training.progress import say
+from regard.recipes.base import Metric, Recipe
 
 
-def kinds(recipe: ModuleType) -> tuple[str, ...]:
+def kinds(recipe: Recipe) -> tuple[str, ...]:
     """The kinds of attention that a recipe has. Raises Failure if there are none to compare."""
     attention = get_type_hints(recipe.Config).get("attention")
     if get_origin(attention) is not Literal:
-        raise Failure(f"the recipe {runs.recipe_name(recipe)} has no kinds of attention to compare.")
+        raise Failure(f"the recipe {recipe.name} has no kinds of attention to compare.")
     return get_args(attention)
 
 
@@ -43,7 +44,7 @@ def kinds(recipe: ModuleType) -> tuple[str, ...]:
 class Plan:
     """What is compared: a recipe with one configuration but for attention and seed, in a folder."""
 
-    recipe: ModuleType
+    recipe: Recipe
     config: Any
     seeds: int
     folder: Path
@@ -54,11 +55,6 @@ class Plan:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of attention, in the order of the table."""
         return self.only or kinds(self.recipe)
-
-    @property
-    def example(self) -> str:
-        """What each of the data is: an image, unless the recipe says so."""
-        return getattr(self.recipe, "EXAMPLE", "image")
 
     def run(self, kind: str, seed: int = 0) -> Path:
         """The folder of one run."""
@@ -81,12 +77,12 @@ def compare(plan: Plan, command: str = "regard compare") -> dict[str, Any]:
     measured = measure(plan, splits)
     train(plan, {kind: len(splits.train) * config.epochs / each["training"] for kind, each in measured.items()})
     results = {
-        "recipe": runs.recipe_name(recipe),
+        "recipe": recipe.name,
         "data": splits.describe,
         "config": {name: value for name, value in asdict(config).items() if name not in ("attention", "seed")},
         "seeds": plan.seeds,
         "error_spread": "standard deviation over the seeds" if plan.seeds > 1 else "binomial standard error",
-        "example": plan.example,
+        "example": recipe.noun(splits),
         "machine": machine(),
         "rows": [row(plan, kind, len(splits.test), measured[kind]) for kind in plan.kinds],
         "report": str(plan.folder / "report.html"),
@@ -102,7 +98,7 @@ def claim(plan: Plan) -> None:
         for seed in range(plan.seeds):
             run = plan.run(kind, seed)
             run.mkdir(parents=True, exist_ok=True)
-            runs.claim(run, plan.recipe, plan.config_of(kind, seed))
+            claim_run(run, plan.recipe, plan.config_of(kind, seed))
 
 
 def machine() -> dict[str, Any]:
@@ -137,7 +133,7 @@ def measure(plan: Plan, splits: Any, seconds: float = 0.5) -> dict[str, dict[str
 def train(plan: Plan, seconds: Mapping[str, float]) -> None:
     """Trains what is not finished yet, side by side; `seconds` are what each kind will take."""
     expected = {plan.run(kind, seed): seconds[kind] for kind in plan.kinds for seed in range(plan.seeds)}
-    parallel.train_all(expected, parallel.cores(), plan.folder / "log.txt")
+    parallel.train_all(expected, parallel.cores(), plan.folder / "log.txt", plan.recipe.source)
 
 
 def row(plan: Plan, kind: str, examples: int, measured: Mapping[str, float]) -> dict[str, Any]:
@@ -160,22 +156,22 @@ def results_of(run: Path) -> dict[str, int | float]:
 def report(plan: Plan, splits: Any, results: Mapping[str, Any], command: str) -> Report:
     """The page: the table, the curves, where each looked on the same images, and where each failed."""
     recipe, rows = plan.recipe, results["rows"]
-    models = {kind: runs.load(plan.run(kind))[2] for kind in plan.kinds}
+    opened = {kind: runs.open_run(plan.run(kind), recipe=recipe) for kind in plan.kinds}
     first = torch.arange(min(looking.SHOWN, len(splits.test)))
-    batch = plan.config.batch
-    looks = {kind: looking.look(recipe, model, splits.test, first) for kind, model in models.items()}
-    failures = {kind: looking.failures(recipe, model, splits.test, batch) for kind, model in models.items()}
+    looks = {kind: looking.look(recipe, each.model, splits.test, first) for kind, each in opened.items()}
+    failures = {kind: looking.failures(each, splits.test) for kind, each in opened.items()}
+    measures = table.measured(recipe.COLUMNS, rows)
     return Report(
         title="Soft and hard attention, side by side",
-        question=f"{looking.sentence(recipe)} What does it bring to look everywhere, and what does it cost?",
+        question=f"{recipe.task(splits)} What does it bring to look everywhere, and what does it cost?",
         data=splits.describe,
-        answer=answer(rows, plan.example),
-        models=getattr(recipe, "KINDS", {}),
-        columns=table.columns(rows, results["error_spread"], plan.example),
-        rows={row["model"]: table.cells(row, rows) for row in rows},
+        answer=answer(rows, recipe.METRIC, results["example"]),
+        models=recipe.KINDS,
+        columns=table.columns(measures, results["error_spread"], results["example"]),
+        rows={row["model"]: table.cells(measures, row) for row in rows},
         curves={row["model"]: seconds_curve(plan, row, len(splits.train)) for row in rows},
         curves_x="seconds of training on one thread",
-        curves_y=getattr(recipe, "ERROR", Report.curves_y),
+        curves_y=recipe.METRIC.meaning,
         **looking.shown(recipe, looks, failures),
         learning={kind: learned for kind in plan.kinds if (learned := read_learning(plan.run(kind)))},
         command=command,
@@ -189,20 +185,13 @@ def seconds_curve(plan: Plan, row: Mapping[str, Any], examples: int) -> list[tup
     return [(epoch * examples / row["training"], error) for epoch, error in curve]
 
 
-def answer(rows: Sequence[Mapping[str, Any]], example: str = "image") -> str:
+def answer(rows: Sequence[Mapping[str, Any]], metric: Metric, noun: str) -> str:
     """What came out, in a sentence.
 
-    >>> answer([{"model": "soft", "test_error": 0.05, "test_pixels": 7200.0}, {"model": "cnn", "test_error": 0.1}])
-    'Wrong on the test images: soft 5.0 % (7,200 pixels read), cnn 10.0 %.'
-    >>> answer([{"model": "none", "test_error": 0.9, "test_bleu": 24.14}], "sentence")
-    'BLEU on the test sentences: none 24.1.'
+    >>> error = Metric("valid_error", "min", "share of the images answered wrongly")
+    >>> answer([{"model": "soft", "test_error": 0.05}, {"model": "cnn", "test_error": 0.1}], error, "image")
+    'Wrong on the test images: soft 5.0 %, cnn 10.0 %.'
     """
-    measure = "BLEU" if "test_bleu" in rows[0] else "Wrong"
-    return f"{measure} on the test {example}s: {', '.join(_result(row) for row in rows)}."
-
-
-def _result(row: Mapping[str, Any]) -> str:
-    if "test_bleu" in row:
-        return f"{row['model']} {row['test_bleu']:.1f}"
-    read = f" ({row['test_pixels']:,.0f} pixels read)" if "test_pixels" in row else ""
-    return f"{row['model']} {100 * row['test_error']:.1f} %{read}"
+    unit = " %" if metric.is_share else ""
+    found = [f"{row['model']} {(100 if unit else 1) * row[metric.test]:.1f}{unit}" for row in rows]
+    return f"{metric.label} on the test {noun}s: {', '.join(found)}."

@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from regard.recipes.base import Recipe
 
 Step = Callable[[], object]
 
@@ -58,13 +59,13 @@ def _round(steps: Mapping[str, Step]) -> dict[str, float]:
     return {name: end - start for name, start, end in zip(steps, marks, marks[1:], strict=False)}
 
 
-def inference(recipe: ModuleType, model: nn.Module, batch: dict[str, Tensor]) -> Step:
+def inference(recipe: Recipe, model: nn.Module, batch: dict[str, Tensor]) -> Step:
     """A step that answers a batch."""
     model.eval()
     return torch.no_grad()(lambda: recipe.evaluate(model, batch))
 
 
-def training(recipe: ModuleType, config: Any, model: nn.Module, batch: dict[str, Tensor]) -> Step:
+def training(recipe: Recipe, config: Any, model: nn.Module, batch: dict[str, Tensor]) -> Step:
     """A step that learns from a batch, on a copy of the model."""
     model = deepcopy(model).train()
     optimizer, _ = recipe.optimiser(model, config, steps=1000)
@@ -73,6 +74,7 @@ def training(recipe: ModuleType, config: Any, model: nn.Module, batch: dict[str,
         optimizer.zero_grad()
         recipe.loss(model, batch)[0].backward()
         optimizer.step()
+        recipe.after_step(model)
 
     return step
 

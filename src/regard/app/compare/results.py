@@ -1,61 +1,38 @@
 """The results of a comparison as a table, in the terminal and on the page."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from regard.app.report.report import Column
+from regard.recipes.base import Measure
+
+Rows = Sequence[Mapping[str, Any]]
 
 
-class Measure(NamedTuple):
-    """One column: where its value stands in a row of results, by what it is multiplied, and what is said of it."""
+def measured(measures: Sequence[Measure], rows: Rows) -> list[Measure]:
+    """The measures of which any row has a value.
 
-    key: str
-    factor: float
-    column: Column
-
-
-IN_TURN = "Timed in turn with the others, on one thread."
-NOISE = "Of the policy's gradient in the last epoch: its mean over a batch, by the standard error of that mean."
-
-MEASURES = (
-    Measure("test_error", 100, Column("test error", "%", "Share of the test {example}s answered wrongly, ± {spread}.")),
-    Measure("test_bleu", 1, Column("BLEU", "", "Of the greedy translations of the test {example}s.")),
-    Measure("test_perplexity", 1, Column("perplexity", "", "Of a subword of the test {example}s.")),
-    Measure("test_pixels", 1, Column("pixels read", "", "Of the image and its pooled versions, as the sensor counts.")),
-    Measure(
-        "multiply_adds", 1e-6, Column("multiply-adds", "M", "Millions for each {example}, counted as they are done.")
-    ),
-    Measure("inference", 1, Column("answering", "{example}s/s", IN_TURN)),
-    Measure("training", 1, Column("learning", "{example}s/s", IN_TURN)),
-    Measure("test_on_digit", 100, Column("on the digit", "%", "Share of glimpses in its box, from the third on.")),
-    Measure("test_entropy", 1, Column("entropy", "nats", "Of the weights of a glimpse, over all glimpses.")),
-    Measure("train_signal_to_noise", 1, Column("signal to noise", "", NOISE)),
-)
-
-
-def columns(rows: Sequence[Mapping[str, Any]], spread: str, example: str = "image") -> list[Column]:
-    """The columns of which any row has a value; `spread` says what ± stands for, `example` what each is.
-
-    >>> [column.name for column in columns([{"test_error": 0.05}], "standard error")]
+    >>> from regard.recipes.base import ERROR, Measure
+    >>> [measure.name for measure in measured([ERROR, Measure("test_bleu", 1, "BLEU", "", "")], [{"test_error": 0.05}])]
     ['test error']
     """
-    names = {"spread": spread, "example": example}
-    found = [measure.column for measure in _measured(rows)]
-    return [Column(each.name, each.unit.format(**names), each.meaning.format(**names)) for each in found]
+    return [measure for measure in measures if any(measure.key in row for row in rows)]
 
 
-def cells(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str | float | None]:
+def columns(measures: Sequence[Measure], spread: str, noun: str) -> list[Column]:
+    """The measures as columns; `spread` says what ± stands for, `noun` what an example is."""
+    words = {"spread": spread, "noun": noun}
+    return [Column(each.name, each.unit.format(**words), each.meaning.format(**words)) for each in measures]
+
+
+def cells(measures: Sequence[Measure], row: Mapping[str, Any]) -> list[str | float | None]:
     """The cells of a row, in the units of the columns.
 
-    >>> row = {"test_error": 0.05, "error_spread": 0.004, "test_pixels": 864.0}
-    >>> cells(row, [row])
-    ['5.0 ± 0.4', 864.0]
+    >>> from regard.recipes.base import ERROR
+    >>> cells([ERROR], {"test_error": 0.05, "error_spread": 0.004})
+    ['5.0 ± 0.4']
     """
-    return [_cell(row, measure) for measure in _measured(rows)]
-
-
-def _measured(rows: Sequence[Mapping[str, Any]]) -> list[Measure]:
-    return [measure for measure in MEASURES if any(measure.key in row for row in rows)]
+    return [_cell(row, measure) for measure in measures]
 
 
 def _cell(row: Mapping[str, Any], measure: Measure) -> str | float | None:
@@ -64,8 +41,8 @@ def _cell(row: Mapping[str, Any], measure: Measure) -> str | float | None:
     return row[measure.key] * measure.factor if measure.key in row else None
 
 
-def show(rows: Sequence[Mapping[str, Any]], title: str, spread: str, example: str = "image") -> None:
-    """Prints the table, a column for each model; `spread` says what ± stands for, `example` what each is."""
+def show(measures: Sequence[Measure], rows: Rows, title: str, spread: str, noun: str) -> None:
+    """Prints the table, a column for each model; `spread` says what ± stands for, `noun` what an example is."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -74,7 +51,8 @@ def show(rows: Sequence[Mapping[str, Any]], title: str, spread: str, example: st
     table.add_column()
     for row in rows:
         table.add_column(row["model"], justify="right")
-    lines = zip(columns(rows, spread, example), *(cells(row, rows) for row in rows), strict=True)
+    found = measured(measures, rows)
+    lines = zip(columns(found, spread, noun), *(cells(found, row) for row in rows), strict=True)
     for column, *values in lines:
         table.add_row(", ".join(filter(None, (column.name, column.unit))), *map(text, values))
     Console().print(title, "", table, "", f"± {spread}", sep="\n", highlight=False)

@@ -1,13 +1,12 @@
 """How a model learned where to look: its weights on one validation example after each epoch, kept with the run.
 
-They are kept of a recipe that has a `glance(model, batch)`, which gives them of a batch of one example as a `Matrix`,
-or None where there is nothing to see.
+They are what a recipe's `glance(model, batch)` gives of a batch of one example, as a `Matrix`; None where there is
+nothing to see.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -16,16 +15,15 @@ from torch import nn
 from regard.app.report.matrix import Matrix
 from regard.app.training.errors import Failure, reason
 from regard.app.training.run import write
+from regard.recipes.base import Recipe
 
 Glance = dict[str, Any]
 Kept = TypeVar("Kept")
 
 
 @torch.no_grad()
-def glances(recipe: ModuleType, model: nn.Module, split: Any, epoch: int, device: torch.device) -> list[Glance]:
+def glances(recipe: Recipe, model: nn.Module, split: Any, epoch: int, device: torch.device) -> list[Glance]:
     """Where the model looks on the first example of a split, as learning.json has it; nothing if there is none."""
-    if not hasattr(recipe, "glance"):
-        return []
     batch = split.batch(torch.tensor([0]), None)
     found = recipe.glance(model, {name: each.to(device) for name, each in batch.items()})
     return [] if found is None else [{"epoch": epoch, **_plain(found)}]

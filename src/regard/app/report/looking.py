@@ -1,22 +1,26 @@
 """Where a trained model looked and where it failed: pictures and a page for one run, and the parts for a comparison."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+import shlex
+from collections.abc import Iterator, Mapping
 from heapq import nlargest
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from regard.app.prediction import load
 from regard.app.report.glances import read_learning
 from regard.app.report.matrix import Matrix
 from regard.app.report.report import Look, Picture, Report, write_report
+from regard.app.training import evaluation
 from regard.app.training import run as runs
+from regard.app.training.errors import Failure
+from regard.app.training.run import OpenedRun
+from regard.recipes.base import Recipe, first_paragraph
 
 SHOWN = 12  # images or sentences on a page
 WORST = 10  # of those that were answered worst
@@ -24,95 +28,67 @@ WORST = 10  # of those that were answered worst
 Seen = Look | list[Picture]
 
 
-def open_run(run: Path, data: str = "") -> tuple[ModuleType, Any, nn.Module, Any]:
-    """(recipe, config, model, splits) of a run; of other data than it was trained on, if that is given: if the recipe
-    has a `fitted`, which makes splits fit the weights, the run's own data need not be there."""
-    if not data:
-        recipe, config, splits, model = runs.open_run(run)
-        return recipe, config, model, splits
-    recipe, config = runs.read_config(run)
-    config = replace(config, data=data)
-    if not hasattr(recipe, "fitted"):
-        return recipe, config, runs.load(run)[2], recipe.data(config)
-    weights = runs.read_weights(run)
-    splits = recipe.fitted(recipe.data(config), weights)
-    return recipe, config, runs.filled(recipe.Model(config, splits), weights, run), splits
-
-
 @torch.no_grad()
-def results(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Iterator[dict[str, Tensor]]:
-    """What the recipe says of each example of a split, a batch at a time; chance is the same each time."""
-    model.eval()
-    for number, indices in enumerate(torch.arange(len(split)).split(batch)):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(number)
-            values = recipe.evaluate(model, split.batch(indices, None))
-        yield values
-
-
-def evaluate(run: Path, data: str) -> dict[str, float]:
-    """The averages over the test split of other data than a run was trained on: {"test_error": 0.05}."""
-    recipe, config, model, splits = open_run(run, data)
-    means = averages(recipe, model, splits.test, config.batch)
-    return {f"test_{name}": value for name, value in means.items()}
-
-
-def averages(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> dict[str, float]:
-    """The averages over a split of what the recipe says of each example."""
-    parts = list(results(recipe, model, split, batch))
-    values = {name: torch.cat([part[name].double() for part in parts]) for name in parts[0]}
-    return concluded(recipe, {name: (each.sum().item(), float(len(each))) for name, each in values.items()})
-
-
-def concluded(recipe: ModuleType, sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """What the sums over a split and the numbers of what was summed say: means, unless the recipe has a `conclude` of
-    its own, as for a figure that is no mean.
-
-    >>> concluded(ModuleType("recipe"), {"error": (2.0, 8.0)})
-    {'error': 0.25}
-    """
-    if hasattr(recipe, "conclude"):
-        return recipe.conclude(sums)
-    return {name: total / count for name, (total, count) in sums.items()}
-
-
-@torch.no_grad()
-def look(recipe: ModuleType, model: nn.Module, split: Any, indices: Tensor) -> Any:
+def look(recipe: Recipe, model: nn.Module, split: Any, indices: Tensor) -> Any:
     """Where the model looked on these examples."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return recipe.look(model.eval(), split.batch(indices, None))
 
 
-def failures(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Any:
+def failures(opened: OpenedRun, split: Any) -> Any:
     """Where it looked on the first examples that it answered wrongly, or if the recipe says of each its `badness`, on
     the worst of all; None if no answer is wrong."""
-    wrong = _wrong(recipe, model, split, batch)
-    worst = nlargest(WORST, wrong, itemgetter(0)) if hasattr(recipe, "badness") else islice(wrong, SHOWN)
+    recipe, wrong = opened.recipe, _wrong(opened, split)
+    worst = nlargest(WORST, wrong, itemgetter(0)) if recipe.badness else islice(wrong, SHOWN)
     indices = [number for _, number in worst]
-    return look(recipe, model, split, torch.tensor(indices)) if indices else None
+    return look(recipe, opened.model, split, torch.tensor(indices)) if indices else None
 
 
-def _wrong(recipe: ModuleType, model: nn.Module, split: Any, batch: int) -> Iterator[tuple[Any, int]]:
+def _wrong(opened: OpenedRun, split: Any) -> Iterator[tuple[Any, int]]:
     """How bad each wrong answer is, and the number of its example."""
-    for n, values in enumerate(results(recipe, model, split, batch)):
-        badness = recipe.badness(values) if hasattr(recipe, "badness") else values["error"]
-        yield from ((badness[i], n * batch + i) for i in values["error"].nonzero().flatten().tolist())
+    recipe = opened.recipe
+    for indices, values in evaluation.results(opened, split):
+        badness = recipe.badness(values) if recipe.badness else values["error"]
+        yield from ((badness[i], int(indices[i])) for i in values["error"].nonzero().flatten().tolist())
 
 
-def show(run: Path, folder: Path, data: str = "") -> list[Path]:
-    """Writes the pictures of a run and its report.html to a folder, on the first of the test split; returns what it
-    wrote."""
-    recipe, config, model, splits = open_run(run, data)
-    seen = look(recipe, model, splits.test, torch.arange(min(SHOWN, len(splits.test))))
-    failed = failures(recipe, model, splits.test, config.batch)
+def show_text(run: Path, folder: Path, text: str, recipe: Recipe | None = None) -> list[Path]:
+    """Writes where a run looked in a text of the user's, as pictures and as a page, to folder/text; returns them.
+
+    Raises Failure if the recipe reads no texts, or the run cannot be opened.
+    """
+    trained = load(run, recipe)
+    recipe = trained.recipe
+    split = recipe.example(trained.network, text)
+    if split is None:
+        raise Failure(f"the recipe {recipe.name} reads no texts: --text is for others.")
+    seen = look(recipe, trained.network, split, torch.tensor([0]))
     page = Report(
         title=f"Where {run.name} looked",
-        question=sentence(recipe),
+        question=first_paragraph(recipe.about),
+        data="a text of the command line",
+        pictures={"Where it looked": seen},
+        command=f"regard look {run} --text {shlex.quote(text)}",
+        config=runs.files(run)[0].read_text(encoding="utf-8"),
+    )
+    return [*draw(folder / "text", seen, run.name), write_report(folder / "text" / "report.html", page)]
+
+
+def show(run: Path, folder: Path, data: str = "", recipe: Recipe | None = None) -> list[Path]:
+    """Writes the pictures of a run and its report.html to a folder, on the first of the test split; returns what it
+    wrote."""
+    opened = runs.open_run(run, data, recipe)
+    recipe, _, splits, model = opened
+    seen = look(recipe, model, splits.test, torch.arange(min(SHOWN, len(splits.test))))
+    failed = failures(opened, splits.test)
+    page = Report(
+        title=f"Where {run.name} looked",
+        question=recipe.task(splits),
         data=splits.describe,
         curves={run.name: points} if (points := curve(run, recipe)) else {},
         curves_x="epoch",
-        curves_y=getattr(recipe, "ERROR", Report.curves_y),
+        curves_y=recipe.METRIC.meaning,
         **shown(recipe, {run.name: seen}, {run.name: failed}),
         learning={run.name: learned} if (learned := read_learning(run)) else {},
         command=f"regard look {run}",
@@ -122,28 +98,21 @@ def show(run: Path, folder: Path, data: str = "") -> list[Path]:
     return [*drawn, write_report(folder / "report.html", page)]
 
 
-def shown(recipe: ModuleType, seen: Mapping[str, Seen], failed: Mapping[str, Seen | None]) -> dict[str, Any]:
+def shown(recipe: Recipe, seen: Mapping[str, Seen], failed: Mapping[str, Seen | None]) -> dict[str, Any]:
     """Where models looked and where they failed, if they did, as fields of a report."""
     failed = {name: each for name, each in failed.items() if each}
     if all(isinstance(each, Look) for each in seen.values()):
         return {"looks": seen, "failures": failed}
     names = {name: name if len(seen) > 1 else "it" for name in seen}
     looked = {f"Where {names[name]} looked": each for name, each in seen.items()}
-    how = "failed most" if hasattr(recipe, "badness") else "failed"
+    how = "failed most" if recipe.badness else "failed"
     return {"pictures": looked | {f"Where {names[name]} {how}": each for name, each in failed.items()}}
 
 
-def sentence(recipe: ModuleType) -> str:
-    """The first sentence of a recipe's docstring: its task."""
-    return (recipe.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-
-
-def curve(run: Path, recipe: ModuleType) -> list[tuple[float, float]]:
-    """What the recipe watches, after each epoch: an error, or as a share of the recipe's `BEST`, which is one unless it
-    says so, what a share of right answers lacks to that."""
-    (name, order), best = recipe.WATCH, getattr(recipe, "BEST", 1.0)
-    rows = runs.read_metrics(run)
-    return [(float(row["epoch"]), (row[name] if order == "min" else best - row[name]) / best) for row in rows]
+def curve(run: Path, recipe: Recipe) -> list[tuple[float, float]]:
+    """How far the recipe's metric is from perfection after each epoch."""
+    metric, rows = recipe.METRIC, runs.read_metrics(run)
+    return [(float(row["epoch"]), metric.distance(row[metric.name])) for row in rows]
 
 
 def draw(folder: Path, seen: Seen, model: str) -> list[Path]:

@@ -154,6 +154,17 @@ def dropped(vectors: Tensor, share: float, training: bool) -> Tensor:
     return vectors * dropout(torch.ones_like(vectors[..., :1, :]), share, training)
 
 
+class Dropped(nn.Module):
+    """`dropped` as a layer."""
+
+    def __init__(self, share: float):
+        super().__init__()
+        self.share = share
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return dropped(vectors, self.share, self.training)
+
+
 def lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     """The next state and cell of an LSTM (Hochreiter and Schmidhuber 1997, with the gate of Gers et al. 2000)."""
     size = cell.shape[-1]

@@ -1,39 +1,16 @@
-"""A trained translator at work: from a run alone, without the data that it was trained on."""
+"""The translations of any number of texts by a trained translator."""
 
-import shlex
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from regard.app.data import Pairs, Splits
-from regard.app.report import looking
-from regard.app.report.report import Report, write_report
 from regard.app.text import decoding
-from regard.app.text.vocabulary import END, vocabulary
-from regard.app.training import run as runs
-from regard.app.training.errors import Failure
+from regard.app.text.vocabulary import END
 
 SUBWORDS = 10_000
 """Subwords of the sentences that are translated together."""
-
-
-def restored(run: Path) -> Any:
-    """The model of a run of the recipe translate, with its best weights and its own vocabulary, in evaluation mode.
-
-    Raises Failure if it is no such run, or damaged, and ValueError if its vocabulary is, or needs the extra `text`.
-    """
-    recipe, config = runs.read_config(run)
-    if runs.recipe_name(recipe) != "translate":
-        raise Failure(f"{run} is a run of the recipe {runs.recipe_name(recipe)}, which does not translate.")
-    weights = runs.read_weights(run)
-    if "spelling" not in weights:
-        raise Failure(f"{runs.files(run)[1]} has no vocabulary, which the weights of a translator come with.")
-    spelling = vocabulary(bytes(weights["spelling"].tolist()).decode(errors="replace"))
-    nothing = Pairs([], [], spelling)
-    return runs.filled(recipe.Model(config, Splits(nothing, nothing, nothing, "")), weights, run)
 
 
 @torch.no_grad()
@@ -53,26 +30,6 @@ def translated(model: Any, texts: Sequence[str], beam: int = 5, normalise: float
         for n, each in zip(rows, words, strict=True):
             found[n] = model.vocabulary.decode(each.tolist())
     return found
-
-
-def look(run: Path, folder: Path, text: str) -> list[Path]:
-    """Writes how a run translates a text and where each word looked, as a picture and as a page; returns both.
-
-    Raises Failure and ValueError as `restored` does.
-    """
-    recipe, _ = runs.read_config(run)
-    model = restored(run)
-    seen = looking.look(recipe, model, Pairs([text], [""], model.vocabulary), torch.tensor([0]))
-    page = Report(
-        title=f"Where {run.name} looked",
-        question=looking.sentence(recipe),
-        data="a sentence of the command line",
-        pictures={"Where it looked": seen},
-        command=f"regard look {run} --text {shlex.quote(text)}",
-        config=runs.files(run)[0].read_text(encoding="utf-8"),
-    )
-    (drawn,) = looking.draw(folder / "text", seen, run.name)
-    return [drawn, write_report(folder / "text" / "report.html", page)]
 
 
 def _together(lengths: Sequence[int]) -> Iterator[list[int]]:

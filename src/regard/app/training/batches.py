@@ -2,8 +2,9 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ def mix(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest())
 
 
-def sow(seed: int, device: torch.device) -> None:
+def seed_all(seed: int, device: torch.device) -> None:
     """Seeds the default generators of torch, on the CPU and the device, NumPy and Python.
 
     (`torch.manual_seed` takes 70 times as long, as it notes the stack for a CUDA that may come later.)
@@ -37,86 +38,85 @@ def sow(seed: int, device: torch.device) -> None:
     random.seed(seed)
 
 
-class Order:
-    """The batches of an epoch, as (indices, seed): this process's share of each, from step `start` on.
+@contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Has the default generators be afterwards what they were before.
 
-    In training the examples are in a new order each epoch, and those that fill no batch wait for another; else they
-    are in their own order, in batches as equal as can be, the same in every epoch. Where `lengths` (count,) are given,
-    a batch is of examples about as long as each other, so that little of it is padding.
+    >>> with random_state_kept(torch.device("cpu")):
+    ...     seed_all(0, torch.device("cpu"))
+    """
+    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = [] if device.type == "cpu" else [device]
+    try:
+        with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)  # noqa: NPY002
+
+
+class Batch(NamedTuple):
+    """Which examples a batch is of, (B,), and the seed of what is random in building it and in what is done with it."""
+
+    indices: Tensor
+    seed: int
+
+
+def training_batches(
+    count: int, size: int, seed: int, epoch: int, lengths: Tensor | None = None, rank: int = 0, world: int = 1
+) -> list[Batch]:
+    """The batches of an epoch, all of one size: the share that this process has in each.
+
+    The examples are in a new order each epoch, and those that fill no batch wait for another. Where `lengths` (count,)
+    are given, a batch is of examples about as long as each other, so that little of it is padding.
 
     Raises Failure if the processes cannot share a batch equally.
 
-    >>> [indices.tolist() for indices, seed in Order(count=5, batch=2, seed=0, shuffled=False)]
+    >>> [len(batch.indices) for batch in training_batches(count=5, size=2, seed=0, epoch=0)]
+    [2, 2]
+    """
+    size = min(size, count - count % world)
+    if size == 0 or size % world:
+        raise Failure(f"{world} processes cannot share batches of {size} examples equally.")
+    steps = count // size
+    generator = torch.Generator().manual_seed(mix(seed, "order", epoch))
+    examples = torch.randperm(count, generator=generator)[: steps * size]
+    if lengths is not None:
+        about = lengths[examples] * (1 + SPREAD * torch.rand(len(examples), generator=generator))
+        batches = examples[about.argsort()].view(steps, size)
+        examples = batches[torch.randperm(steps, generator=generator)].flatten()
+    seeds = (mix(seed, True, epoch, step, rank) for step in range(steps))
+    return [Batch(*each) for each in zip(examples.view(steps, size)[:, rank::world], seeds, strict=True)]
+
+
+def evaluation_batches(count: int, size: int, seed: int, lengths: Tensor | None = None) -> list[Batch]:
+    """The batches of a split that is evaluated, each example once, as equal in size as can be; by length, if the
+    `lengths` (count,) are given.
+
+    >>> [batch.indices.tolist() for batch in evaluation_batches(count=5, size=2, seed=0)]
     [[0, 1], [2, 3], [4]]
     """
-
-    def __init__(
-        self,
-        count: int,
-        batch: int,
-        seed: int,
-        shuffled: bool,
-        rank: int = 0,
-        world: int = 1,
-        lengths: Tensor | None = None,
-    ):
-        batch = min(batch, count - count % world)
-        if batch == 0 or batch % world:
-            raise Failure(f"{world} processes cannot share batches of {batch} examples equally.")
-        self.count, self.batch, self.seed, self.shuffled = count, batch, seed, shuffled
-        self.rank, self.world, self.lengths = rank, world, lengths
-        self.epoch, self.start = 0, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this when an epoch begins."""
-        self.epoch = epoch if self.shuffled else 0
-
-    def __len__(self) -> int:
-        return self.count // self.batch if self.shuffled else -(-self.count // self.batch)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        start, self.start = self.start, 0
-        batches = torch.tensor_split(self._examples(), len(self))
-        for step in range(start, len(self)):
-            seed = mix(self.seed, self.shuffled, self.epoch, step, self.rank)
-            yield batches[step][self.rank :: self.world], seed
-
-    def _examples(self) -> Tensor:
-        if not self.shuffled:
-            return torch.arange(self.count) if self.lengths is None else self.lengths.argsort(stable=True)
-        generator = torch.Generator().manual_seed(mix(self.seed, "order", self.epoch))
-        examples = torch.randperm(self.count, generator=generator)[: len(self) * self.batch]
-        if self.lengths is None:
-            return examples
-        about = self.lengths[examples] * (1 + SPREAD * torch.rand(len(examples), generator=generator))
-        batches = examples[about.argsort()].view(len(self), self.batch)
-        return batches[torch.randperm(len(self), generator=generator)].flatten()
+    examples = torch.arange(count) if lengths is None else lengths.argsort(stable=True)
+    batches = torch.tensor_split(examples, max(1, -(-count // size)))
+    return [Batch(indices, mix(seed, False, 0, step, 0)) for step, indices in enumerate(batches)]
 
 
 class Built(Dataset):
-    """A split as the loader sees it: an item (indices, seed) of the order is a batch that is built for it."""
+    """A split as a loader sees it: an item is a batch that is built, and its seed."""
 
     def __init__(self, split: Any, fresh: bool):
         self.split, self.fresh = split, fresh
 
-    def __getitem__(self, item: tuple[Tensor, int]) -> tuple[dict[str, Tensor], int]:
-        indices, seed = item
-        generator = torch.Generator().manual_seed(mix(seed, "data")) if self.fresh else None
-        return self.split.batch(indices, generator), seed
+    def __getitem__(self, batch: Batch) -> tuple[dict[str, Tensor], int]:
+        generator = torch.Generator().manual_seed(mix(batch.seed, "data")) if self.fresh else None
+        return self.split.batch(batch.indices, generator), batch.seed
 
 
-class Loader(DataLoader):
-    """A loader that Lightning lets be resumed in the middle of an epoch; where it is, `Batches` knows."""
-
-    def __init__(self, split: Any, order: Order, workers: int):
-        built = Built(split, fresh=order.shuffled)
-        super().__init__(built, None, sampler=order, num_workers=workers, collate_fn=_as_it_is)  # type: ignore[arg-type]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+def loaded(split: Any, batches: Sequence[Batch], fresh: bool, workers: int = 0) -> DataLoader:
+    """A loader of these batches with their seeds, built by so many processes beside this one; what is random in the
+    examples is drawn anew if they are `fresh`, as in training."""
+    built, own = Built(split, fresh), torch.Generator()  # or the loader draws from the default one
+    return DataLoader(built, None, sampler=batches, num_workers=workers, collate_fn=_as_it_is, generator=own)  # type: ignore[arg-type]
 
 
 def _as_it_is(batch: Any) -> Any:

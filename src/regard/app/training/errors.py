@@ -3,9 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from regard.app.text.reading import printable
+
 
 class Failure(Exception):
     """Something the user must hear in one sentence: the command line prints it and exits with `status`.
+
+    What could control a terminal is spelled out, as it may come from a file of someone else's.
 
     >>> raise Failure("runs/glimpse/first is being trained by another process (17).")
     Traceback (most recent call last):
@@ -13,6 +17,9 @@ class Failure(Exception):
     """
 
     status = 1
+
+    def __init__(self, sentence: str):
+        super().__init__(printable(sentence))
 
 
 class Interrupted(Failure):
@@ -31,7 +38,8 @@ def reason(error: BaseException) -> str:
     >>> reason(ValueError("expected\\n  an int"))
     'expected an int'
     """
-    return " ".join(str(error).split()).removesuffix(".")
+    said = (isinstance(error, OSError) and error.strerror) or str(error)
+    return " ".join(said.split()).removesuffix(".")
 
 
 @contextmanager

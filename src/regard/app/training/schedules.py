@@ -1,6 +1,8 @@
 """Learning rates over the steps of a training."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -23,3 +25,21 @@ def warmup_cosine(optimiser: torch.optim.Optimizer, steps: int, warmup: int) -> 
         return (1 + math.cos(math.pi * min(1, (step - warmup) / cooling))) / 2
 
     return torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+
+
+def adam(
+    parameters: Iterable[torch.Tensor] | Iterable[dict[str, Any]],
+    learning_rate: float,
+    steps: int,
+    betas: tuple[float, float] = (0.9, 0.999),
+    rising: int = 10,
+) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.LambdaLR]:
+    """Adam (Kingma and Ba 2015), and its rate: one part in `rising` of the steps it rises, then it falls to zero by a
+    cosine, as in `warmup_cosine`.
+
+    >>> _, rate = adam([torch.zeros(1, requires_grad=True)], learning_rate=0.01, steps=100)
+    >>> rate.get_last_lr()
+    [0.001]
+    """
+    optimiser = torch.optim.Adam(parameters, learning_rate, betas=betas, fused=True)
+    return optimiser, warmup_cosine(optimiser, steps, warmup=steps // rising)

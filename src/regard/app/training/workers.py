@@ -13,13 +13,15 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
+from regard.app.text.reading import printable
 from regard.app.training.errors import Failure, Interrupted
-from regard.app.training.progress import Tell, in_words
+from regard.app.training.files import open_to_append
+from regard.app.training.progress import Tell, in_words, now_and_then, say
 
 RESULTS = "test.json"
 
@@ -35,15 +37,16 @@ def read_results(run: Path) -> dict[str, int | float] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
-def train_all(runs: Mapping[Path, float], processes: int, log: Path) -> None:
-    """Trains every run, a folder that holds its config.yaml, and leaves its test results in it; finished ones stay.
+def train_all(runs: Mapping[Path, float], processes: int, log: Path, recipe: str) -> None:
+    """Trains every run of a recipe, its name or its file, and leaves its test results in its folder, which holds its
+    config.yaml; finished ones stay.
 
     `runs` says how long each will take, in any unit; the longest go first, so that all processes end together. What
     workers complain about goes to the file `log`. Raises Failure if a run fails, and Interrupted on Ctrl-C, both with
     everything saved: the same call then goes on from there.
     """
     waiting = deque(sorted((run for run in runs if read_results(run) is None), key=lambda run: -runs[run]))
-    crew = [Worker(log) for _ in range(min(processes, len(waiting)))]
+    crew = [Worker(log, recipe) for _ in range(min(processes, len(waiting)))]
     try:
         with display(runs) as tell, ThreadPoolExecutor(len(crew) or 1) as threads:
             busy = [threads.submit(_keep_busy, worker, waiting, tell) for worker in crew]
@@ -71,14 +74,14 @@ def _keep_busy(worker: "Worker", waiting: deque[Path], tell: "TellRun") -> None:
 class Worker:
     """A process that trains one run after another."""
 
-    def __init__(self, log: Path):
+    def __init__(self, log: Path, recipe: str):
         self.log = log
         program, environment = (
-            [sys.executable, "-m", "regard.app.training.workers"],
+            [sys.executable, "-m", "regard.app.training.workers", recipe],
             os.environ | {"OMP_NUM_THREADS": "1"},
         )
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        with open(log, "a", encoding="utf-8") as complaints:
+        with open(open_to_append(log), "a", encoding="utf-8") as complaints:
             self.process = subprocess.Popen(program, **pipes, stderr=complaints, env=environment, process_group=0)
         self.orders, self.messages = cast(IO[str], self.process.stdin), cast(IO[str], self.process.stdout)
 
@@ -113,27 +116,51 @@ TellRun = Callable[[Path, float, dict[str, int | float]], object]
 
 @contextmanager
 def display(runs: Mapping[Path, float]) -> Iterator[TellRun]:
-    """A bar for each run that is going or done and one for them all; told with tell(run, fraction, logs)."""
+    """How far each run is, and all together, told with tell(run, fraction, logs): bars in a terminal, and elsewhere a
+    line now and then."""
+    done = {run: 0.0 if read_results(run) is None else cost for run, cost in runs.items()}
+    with _bars(runs, done) if sys.stderr.isatty() else nullcontext(_lines(runs, done)) as show:
+
+        def tell(run: Path, fraction: float, logs: dict[str, int | float]) -> None:
+            done[run] = fraction * runs[run]
+            show(run, fraction, logs)
+
+        yield tell
+
+
+def _lines(runs: Mapping[Path, float], done: Mapping[Path, float]) -> TellRun:
+    """A line now and then, and when a run ends: how far all are, and how far that one is."""
+    due = now_and_then()
+
+    def show(run: Path, fraction: float, logs: dict[str, int | float]) -> None:
+        if fraction >= 1 or due():
+            together = sum(done.values()) / sum(runs.values())
+            say(f"all {together:.0%}  {run.name} {fraction:.0%}  {in_words(_first(logs))}")
+
+    return show
+
+
+@contextmanager
+def _bars(runs: Mapping[Path, float], done: Mapping[Path, float]) -> Iterator[TellRun]:
+    """A bar for each run that is going or done and one for them all."""
     from rich import progress as rich
     from rich.console import Console
 
     left = rich.TimeRemainingColumn(compact=True, elapsed_when_finished=True)
-    columns = ("{task.description}", rich.BarColumn(20), rich.TaskProgressColumn(), left)
-    logs = rich.TextColumn("{task.fields[logs]}", markup=False)
-    with rich.Progress(*columns, logs, console=Console(stderr=True), refresh_per_second=4) as progress:
-        done = {run: 0.0 if read_results(run) is None else cost for run, cost in runs.items()}
+    name, logs = (rich.TextColumn(f"{{task.{text}}}", markup=False) for text in ("description", "fields[logs]"))
+    columns = (name, rich.BarColumn(20), rich.TaskProgressColumn(), left, logs)
+    with rich.Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
         everything = progress.add_task("all", total=sum(runs.values()), logs="")
         progress.update(everything, completed=sum(done.values()))
         bars = {}
 
-        def tell(run: Path, fraction: float, logs: dict[str, int | float]) -> None:
+        def show(run: Path, fraction: float, logs: dict[str, int | float]) -> None:
             if run not in bars:
-                bars[run] = progress.add_task(run.name, total=1.0, logs="")
-            done[run] = fraction * runs[run]
+                bars[run] = progress.add_task(printable(run.name), total=1.0, logs="")
             progress.update(bars[run], completed=fraction, logs=in_words(_first(logs)))
             progress.update(everything, completed=sum(done.values()))
 
-        yield tell
+        yield show
 
 
 def _first(logs: Mapping[str, int | float]) -> dict[str, int | float]:
@@ -147,22 +174,25 @@ def work() -> None:
     messages = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no message
 
-    def say(*message: object) -> None:
+    def send(*message: object) -> None:
         print(json.dumps(message), file=messages, flush=True)
 
     for line in sys.stdin:
         try:
-            _train(Path(line.rstrip("\n")), lambda fraction, logs: say("at", fraction, logs))
-            say("done")
+            _train(sys.argv[1], Path(line.rstrip("\n")), lambda fraction, logs: send("at", fraction, logs))
+            send("done")
         except Failure as failure:
-            say("failed", str(failure))
+            send("failed", str(failure))
 
 
-def _train(run: Path, tell: Tell) -> None:
-    from regard.app.training.loop import Fit, evaluate, train
+def _train(name: str, run: Path, tell: Tell) -> None:
+    from regard.app.training.evaluation import evaluate
+    from regard.app.training.fabric import Fit
+    from regard.app.training.loop import train
     from regard.app.training.run import read_config, write
+    from regard.recipes.base import open_recipe
 
-    recipe, config = read_config(run)
+    recipe, config = read_config(run, open_recipe(name))
     fit = Fit(accelerator="cpu", threads=1, progress=tell)
     train(recipe, config, run, fit)
     write(run / RESULTS, json.dumps(evaluate(run, fit=fit, recipe=recipe)).encode())

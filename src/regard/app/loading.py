@@ -1,0 +1,27 @@
+"""The door to trained models for who imports regard: `regard.load`. It is light; what it opens is not."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from regard.app.prediction import Trained
+
+
+def load(run: str | Path, recipe: str | Path | None = None) -> "Trained":
+    """A trained model that answers: `model = regard.load("runs/translate/additive-seed0")`, then
+    `model.predict(["ein Haus"])`.
+
+    `run` is the folder of a run, or a file of weights with its configuration beside it; nothing of the data is needed.
+    What a model reads and answers is its recipe's: translate reads lines of text, glimpse paths of pictures, parse
+    lists of words or blocks of CoNLL-U, answer pairs of facts and a question. A run of a recipe of your own needs its
+    file as `recipe`, as what a folder says is never run.
+
+    Raises Failure if there is no such run, or it is damaged, and ValueError if it needs what is not installed.
+
+    >>> load("no/such/run")
+    Traceback (most recent call last):
+    regard.app.training.errors.Failure: no/such/run is not a run: it has no config.yaml.
+    """
+    from regard.app import prediction
+
+    return prediction.load(run, recipe)
