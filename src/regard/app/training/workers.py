@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from regard.app.training.errors import Failure, Interrupted
-from regard.app.training.progress import Tell, in_words
+from regard.app.training.progress import Tell, in_words, lines
 
 RESULTS = "test.json"
 
@@ -114,7 +114,12 @@ TellRun = Callable[[Path, float, dict[str, int | float]], object]
 
 @contextmanager
 def display(runs: Mapping[Path, float]) -> Iterator[TellRun]:
-    """A bar for each run that is going or done and one for them all; told with tell(run, fraction, logs)."""
+    """A bar for each run that is going or done and one for them all, or off a terminal a line now and then; told with
+    tell(run, fraction, logs)."""
+    if not sys.stderr.isatty():
+        told = {run: lines(run.name) for run in runs}
+        yield lambda run, fraction, logs: told[run](fraction, _first(logs))
+        return
     from rich import progress as rich
     from rich.console import Console
 
