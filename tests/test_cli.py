@@ -213,7 +213,7 @@ def test_a_wrong_configuration_file_is_refused(toy, here, capsys):
     sentence = refused(capsys, "train", "toy", "--config", "run.yaml")
     assert sentence == "unknown name in the configuration file 'epohcs': did you mean 'epochs'?"
     (here / "run.yaml").write_text("epochs: [3")
-    assert "Problems parsing config" in refused(capsys, "train", "toy", "--config", "run.yaml")
+    assert "YAML of names and values" in refused(capsys, "train", "toy", "--config", "run.yaml")
     assert "File does not exist" in refused(capsys, "train", "toy", "--config", "absent.yaml")
     (here / "run.yaml").write_text("recipe: glimpse")
     assert (
@@ -296,7 +296,7 @@ def test_train_evaluate_and_look_on_the_recipe_itself(here, few_digits, capsys):
     metrics = json.loads(call(capsys, "evaluate", "glimpse/hard-seed0", "--json")[1])
     assert 0 < metrics["test_error"] <= 1
     again = json.loads(call(capsys, "evaluate", "glimpse/hard-seed0", "--json", "--data", str(few_digits))[1])
-    assert again == pytest.approx(metrics, rel=0.01), "the spread over a batch depends on how batches are cut"
+    assert again == metrics
     pictures = call(capsys, "look", "runs/glimpse/hard-seed0")[1].split()
     assert len(pictures) == 14  # a sheet, twelve images, the page
     assert all(Path(picture).stat().st_size > 1000 for picture in pictures)

@@ -304,6 +304,13 @@ def test_the_table_shows_what_was_measured(capsys):
     assert all(word in out for word in ("digits", "5.0 ± 0.4", "4,800", "± a standard error"))
 
 
+def test_names_are_never_taken_for_markup_or_obeyed(capsys):
+    rows = [{"model": "[/nope]", "test_error": 0.05, "error_spread": 0.004}]
+    table.show(glimpse.COLUMNS, rows, "[/red] \x1b[31mof [bold]", "spread", "image")
+    out = capsys.readouterr().out
+    assert "[/nope]" in out and "[/red] \\x1b[31mof [bold]" in out and "\x1b[31m" not in out
+
+
 def test_the_answer_is_a_sentence():
     rows = [{"model": "soft", "test_bleu": 24.14, "test_error": 0.9}, {"model": "hard", "test_bleu": 5.0}]
     assert answer(rows, translate.METRIC, "sentence") == "BLEU on the test sentences: soft 24.1, hard 5.0."

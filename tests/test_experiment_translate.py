@@ -14,6 +14,7 @@ import yaml
 from regard.app.cli import main
 from regard.app.data import Pairs
 from regard.app.data.generators.dates import dates
+from regard.app.prediction import load
 from regard.app.report.matrix import Matrix
 from regard.app.text import translating
 from regard.app.text.vocabulary import Characters, subwords
@@ -85,10 +86,10 @@ def test_a_row_of_three_seeds_and_cased_text_and_its_weights(experiment, monkeyp
     assert row["alignment_error_rate"] == [] and row["bleu_by_length"]
     weights = tmp_path / "weights" / "translate-additive.safetensors"
     best = max(range(3), key=lambda seed: row["valid_bleu"][seed])
-    model = translating.restored(tmp_path / "runs" / f"de-en-full-additive-tok-seed{best}")
-    for name, each in translating.restored(weights).state_dict().items():
+    model = load(tmp_path / "runs" / f"de-en-full-additive-tok-seed{best}").network
+    for name, each in load(weights).network.state_dict().items():
         torch.testing.assert_close(each, model.state_dict()[name], rtol=1e-3, atol=1e-6)
-    assert translating.translated(translating.restored(weights), ["the 5th of December 2050"])[0]
+    assert translating.translated(load(weights).network, ["the 5th of December 2050"])[0]
     assert str(tmp_path) not in weights.with_suffix(".yaml").read_text()
     capsys.readouterr()
     assert main(["evaluate", str(weights), "--data", str(tmp_path / "data" / "multi30k" / "tok"), "--json"]) == 0
@@ -114,7 +115,7 @@ def test_weights_that_are_large_are_not_kept(experiment, monkeypatch, tmp_path: 
 )
 def test_the_weights_that_are_kept_translate(weights: Path):
     assert weights.stat().st_size < 20e6
-    written = translating.translated(translating.restored(weights), ["ein hund springt über einen zaun .", ""])
+    written = translating.translated(load(weights).network, ["ein hund springt über einen zaun .", ""])
     assert written == ["a dog jumps over a fence .", ""]
 
 

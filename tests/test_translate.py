@@ -18,10 +18,11 @@ from torch import Tensor
 
 from regard.app import cli
 from regard.app.data.generators.dates import dates
+from regard.app.prediction import load
 from regard.app.report import looking
 from regard.app.report.glances import read_learning
 from regard.app.text import networks as seq2seq
-from regard.app.text.translating import restored, translated
+from regard.app.text.translating import translated
 from regard.app.training import loop as training
 from regard.app.training import run as runs
 from regard.app.training import workers as parallel
@@ -105,7 +106,7 @@ LINES = ["1 April 2038", "", "Thursday, 日本 1", "on " * 100, "   ", "2nd"]
 @pytest.mark.parametrize("beam", ["1", "3"])
 def test_lines_are_translated_in_their_order_without_the_data(beam: str, run: Path, monkeypatch, capsys):
     monkeypatch.setattr(translate, "data", lambda config: pytest.fail("it needs no data"))
-    words = ["translate", str(run), "--beam", beam]
+    words = ["predict", str(run), "--beam", beam]
     status, out, _ = spoken(monkeypatch, capsys, words, "\n".join(LINES).encode())
     found = out.removesuffix("\n").split("\n")
     assert status == 0 and len(found) == len(LINES)
@@ -116,7 +117,7 @@ def test_lines_are_translated_in_their_order_without_the_data(beam: str, run: Pa
 
 @pytest.mark.unchecked
 def test_nothing_is_translated_as_nothing(run: Path, monkeypatch, capsys):
-    assert spoken(monkeypatch, capsys, ["translate", str(run)], b"") == (0, "", "")
+    assert spoken(monkeypatch, capsys, ["predict", str(run)], b"") == (0, "", "")
 
 
 @pytest.mark.unchecked
@@ -147,28 +148,22 @@ def refused(monkeypatch, capsys, words: list[str], sentence: str, status: int = 
 @pytest.mark.unchecked
 class TestRefused:
     def test_text_in_another_encoding(self, run: Path, monkeypatch, capsys):
-        sentence = "standard input, line 2: expected text in UTF-8, but got the byte 0xfc"
-        refused(monkeypatch, capsys, ["translate", str(run)], sentence, text="ja\nfür".encode("latin-1"))
+        status, out, error = spoken(monkeypatch, capsys, ["predict", str(run)], "ja\nfür".encode("latin-1"))
+        assert error == "regard: standard input, line 2: expected text in UTF-8, but got the byte 0xfc\n"
+        assert status == 1 and out.count("\n") == 1  # the line before is answered
 
     def test_a_beam_of_none(self, run: Path, monkeypatch, capsys):
-        refused(monkeypatch, capsys, ["translate", str(run), "--beam", "0"], "--beam expected at least 1, but got 0", 2)
+        refused(monkeypatch, capsys, ["predict", str(run), "--beam", "0"], "--beam expected at least 1, but got 0", 2)
 
     def test_a_run_that_is_not_there(self, few: Path, monkeypatch, capsys):
-        found, _, error = spoken(monkeypatch, capsys, ["translate", "nowhere"], b"")
+        found, _, error = spoken(monkeypatch, capsys, ["predict", "nowhere"], b"")
         assert found == 2 and error.startswith("regard: unknown run 'nowhere'")
-
-    def test_a_run_of_another_recipe(self, few: Path, monkeypatch, capsys):
-        (few / "run").mkdir()
-        (few / "run" / "config.yaml").write_text("recipe: answer\n")
-        refused(
-            monkeypatch, capsys, ["translate", "run"], "run is a run of the recipe answer, which does not translate."
-        )
 
     def test_a_run_without_weights(self, few: Path, monkeypatch, capsys):
         (few / "run").mkdir()
         (few / "run" / "config.yaml").write_text("recipe: translate\n")
         sentence = "run has no model.safetensors yet: its first epoch has not ended."
-        refused(monkeypatch, capsys, ["translate", "run"], sentence)
+        refused(monkeypatch, capsys, ["predict", "run"], sentence)
 
     def damaged(self, run: Path, folder: Path, **changes: Tensor | None) -> None:
         from safetensors.torch import save_file
@@ -182,18 +177,18 @@ class TestRefused:
 
     def test_weights_without_a_vocabulary(self, run: Path, few: Path, monkeypatch, capsys):
         self.damaged(run, few, spelling=None)
-        sentence = "run/model.safetensors has no vocabulary, which the weights of a translator come with."
-        refused(monkeypatch, capsys, ["translate", "run"], sentence)
+        sentence = "the weights have no vocabulary, which those of a translator come with."
+        refused(monkeypatch, capsys, ["predict", "run"], sentence)
 
     def test_a_damaged_vocabulary(self, run: Path, few: Path, monkeypatch, capsys):
         self.damaged(run, few, spelling=torch.tensor([255, 0], dtype=torch.uint8))
-        found, _, error = spoken(monkeypatch, capsys, ["translate", "run"], b"")
+        found, _, error = spoken(monkeypatch, capsys, ["predict", "run"], b"")
         assert found == 1 and error.startswith("regard: the vocabulary of the run is damaged: ")
         assert error.count("\n") == 1
 
     def test_weights_of_another_size(self, run: Path, few: Path, monkeypatch, capsys):
         self.damaged(run, few, bias=torch.zeros(3))
-        found, _, error = spoken(monkeypatch, capsys, ["translate", "run"], b"")
+        found, _, error = spoken(monkeypatch, capsys, ["predict", "run"], b"")
         assert found == 1 and error.startswith("regard: run/model.safetensors cannot be loaded: ")
         assert error.count("\n") == 1
 
@@ -207,26 +202,6 @@ class TestRefused:
             "here): give another name."
         )
         refused(monkeypatch, capsys, words, sentence)
-        assert contents(run) == before
-
-    @pytest.mark.parametrize("verb", ["evaluate", "train"])
-    def test_a_vocabulary_that_does_not_fit_the_run(self, verb: str, files: Path, few: Path, monkeypatch, capsys):
-        config = replace(SMALL, data=str(few / "data"), subwords=80)
-        (few / "data").mkdir()
-        for file in files.iterdir():
-            (few / "data" / file.name).write_bytes(file.read_bytes())
-        run = few / "runs" / "translate" / "additive-seed0"
-        trained(run, replace(config, epochs=1))
-        text = (run / "config.yaml").read_text().replace("epochs: 1", "epochs: 2")
-        (run / "config.yaml").write_text(text)
-        before = contents(run)
-        (few / "data" / "train.de").write_text("anders\n" * 64)
-        words = ["train", "translate", "--config", str(run / "config.yaml"), "--progress", "none"]
-        sentence = (
-            "the vocabulary of the data is not that of the run, which was trained on other sentences or languages: "
-            "`regard translate RUN` needs no data."
-        )
-        refused(monkeypatch, capsys, words if verb == "train" else ["evaluate", str(run)], sentence)
         assert contents(run) == before
 
     @pytest.mark.parametrize(
@@ -250,7 +225,6 @@ class TestRefused:
 
 
 def test_other_sentences_are_evaluated_in_the_vocabulary_of_the_run(files: Path, run: Path, tmp_path: Path):
-
     for file in files.iterdir():
         text = file.read_text() if file.name.startswith("test") else "ganz andere Worte\n" * 9
         (tmp_path / file.name).write_text(text)
@@ -275,7 +249,7 @@ def test_bleu_of_a_split_is_that_of_its_greedy_translations(run: Path, monkeypat
 
 
 def test_what_bleu_counts(run: Path):
-    model = restored(run)
+    model = load(run).network
     assert translate.spaced(model, "a dog, it's.") == ["a", "dog", ",", "it's", "."]
     model.tokenised = True
     assert translate.spaced(model, "a dog , it 's .") == ["a", "dog", ",", "it", "'s", "."]
@@ -300,7 +274,7 @@ class TestTextOfTheCommandLine:
         drawn, page = map(Path, capsys.readouterr().out.splitlines())
         assert drawn.read_bytes()[1:4] == b"PNG" and {drawn.parent, page.parent} == {run / "text"}
         text = page.read_text()
-        (found,) = translated(restored(run), ["the 5th of May 日"], beam=1)
+        (found,) = translated(load(run).network, ["the 5th of May 日"], beam=1)
         assert f"Translated as “{found}”." in html.unescape(text) and "the data have" not in text
         headings = re.findall(r'<th scope="col"><label><input [^>]*><span>(.*?)</span>', text)
         assert headings == ["the", "5th", "of", "May", "&lt;unknown&gt;", "&lt;end&gt;"]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from regard.app.report.report import Column
+from regard.app.text.reading import printable
 from regard.recipes.base import Measure
 
 Rows = Sequence[Mapping[str, Any]]
@@ -46,16 +47,19 @@ def show(measures: Sequence[Measure], rows: Rows, title: str, spread: str, noun:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column()
     for row in rows:
-        table.add_column(row["model"], justify="right")
+        table.add_column(Text(printable(row["model"])), justify="right")
     found = measured(measures, rows)
     lines = zip(columns(found, spread, noun), *(cells(found, row) for row in rows), strict=True)
     for column, *values in lines:
-        table.add_row(", ".join(filter(None, (column.name, column.unit))), *map(text, values))
-    Console().print(title, "", table, "", f"± {spread}", sep="\n", highlight=False)
+        names = ", ".join(filter(None, (column.name, column.unit))), *map(text, values)
+        table.add_row(*(Text(printable(name)) for name in names))
+    lines = (Text(printable(title)), "", table, "", Text(printable(f"± {spread}")))
+    Console().print(*lines, sep="\n", highlight=False)
 
 
 def text(cell: str | float | None) -> str:

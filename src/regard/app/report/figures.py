@@ -35,7 +35,9 @@ def learning_curves(
     axes = figure.subplots()
     for i, (model, (colour, _)) in enumerate(drawing.colours(curves).items()):
         dash = drawing.DASHES[i % len(drawing.DASHES)]
-        axes.plot(*np.reshape(curves[model], (-1, 2)).T, color=colour, linestyle=(0, dash), label=model)
+        marker = "o" if len(curves[model]) <= 10 else ""  # or the curve of one epoch would not be seen
+        line = {"color": colour, "linestyle": (0, dash), "marker": marker, "label": model}
+        axes.plot(*np.reshape(curves[model], (-1, 2)).T, **line)
     axes.set(xlabel=x, ylabel=y, ylim=(0, None))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.spines[["top", "right"]].set_visible(False)

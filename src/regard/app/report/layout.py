@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from torch import Tensor
 
 from regard.app.report.drawings import (
@@ -29,6 +30,7 @@ from regard.app.report.drawings import (
 from regard.app.report.glances import few
 from regard.app.report.matrix import INK, Matrix
 from regard.app.report.report import Look, Number, Picture, Report
+from regard.app.text.reading import printable
 
 WIDTH = 200.0  # of a picture in the units of its drawing
 MARK = 17.0  # between the middles of two numbers on a picture, in the same units
@@ -47,7 +49,9 @@ def page(report: Report) -> str:
     learned = {model: _last(matrices) for model, matrices in report.learning.items()}
     groups = (*report.pictures.values(), learned.values())
     loader = PackageLoader("regard.app.report")
-    template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_without_controls
+    )
     return template.get_template("report.html.j2").render(
         report=report,
         colours=palette,
@@ -66,6 +70,13 @@ def page(report: Report) -> str:
         width=WIDTH,
         opacity=lambda share: float(opacity(torch.tensor(share))),
     )
+
+
+def _without_controls(value: object) -> object:
+    """Text without what a browser or a terminal would obey: controls are spelled out, but for the ends of lines."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "\n".join(map(printable, value.split("\n")))
 
 
 def _last(matrices: Mapping[int, Matrix]) -> Picture:
