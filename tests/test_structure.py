@@ -61,6 +61,14 @@ def test_what_stands_at_absent_places_is_ignored(over: str, filling: int):
     assert_close(found.log_prob(given.expand(5, B, T)), wanted.expand(5, B))
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32])
+@overs
+def test_labels_of_any_integer_type(over: str, kind: torch.dtype):
+    found = positions(over)
+    z = found.sample()
+    assert_close(found.log_prob(z.to(kind)), found.log_prob(z))
+
+
 @overs
 def test_the_gradient_is_finite_where_padding_holds_zero(over: str):
     present = torch.arange(T) < torch.tensor([4, 2, 3]).unsqueeze(-1)

@@ -93,7 +93,7 @@ class semi_markov(nn.Module):
     masks as `chain` does.
 
     >>> spans = semi_markov(max_width=2, transitions=torch.zeros(2, 2))
-    >>> spans(torch.tensor([[9.0, 0.0], [9.0, 0.0], [8.0, 0.0]])).k_best(2)
+    >>> spans(torch.tensor([[9.5, 0.0], [9.0, 0.0], [8.0, 0.0]])).k_best(2)
     tensor([[0, 0, 1],
             [0, 1, 0]])
     """

@@ -79,8 +79,8 @@ class Structure(Positions):
         Raises ValueError for a label that is out of range at a position that is present (but while compiling and under
         transforms of `torch.func`, where it is impossible), unless it is -1 at all of them.
         """
-        z = self._checked(value)
-        exact = doubled(self)
+        value = value.long()
+        z, exact = self._checked(value), doubled(self)
         log_z = exact.log_z
         possible = log_z > -INFINITY
         valid = self._is_structure(z).where(possible, (z == -1).all(-1)) & (value != NO_EVENT).all(-1)
@@ -100,7 +100,8 @@ class Structure(Positions):
         """Every choice of a label for each position that is present, in lexical order, and last -1 throughout. Where
         an absent position leaves fewer events than that, the others are none and have the probability zero.
 
-        Without `expand` the events of a row that lacks nothing."""
+        Without `expand` the events of a row that lacks nothing.
+        """
         length = self.event_shape[0]
         check_enumerable(self.choices**length + 1)
         places = self.choices ** torch.arange(length - 1, -1, -1, device=self.device)
