@@ -131,7 +131,7 @@ def crf_best(scores: Tensor, transitions: Tensor) -> Tensor:
 
 def plain_marginals(scores: Tensor, transitions: Tensor) -> Tensor:
     chain = ours(scores, transitions)
-    return chain._of_labels(linear_chain.plain_marginals(*chain._parts))
+    return linear_chain.plain_label_means(*chain._parts)
 
 
 def plain_log_z(scores: Tensor, transitions: Tensor) -> Tensor:

@@ -101,9 +101,11 @@ class Attended:
         """
         if self.formed is not None or self.asked is None or self.asked.over is not softmax or 0 in self.context.shape:
             return summary_of(self.positions, top)
-        query, memory, *parts = self.asked
+        query, memory, score, over, training = self.asked
         size = max(1, BLOCK // (math.prod((*query.shape[:-2], memory.keys.shape[-2]))))
-        return joined([summary_of(_positions(*rows, *parts), top) for rows in _queries(query, memory, size)])
+        return joined(
+            [summary_of(_positions(*rows, score, over, training), top) for rows in _queries(query, memory, size)]
+        )
 
     def detach(self) -> "Attended":
         """The same without the graph, and without the query and keys of which weights not yet formed would be made."""

@@ -17,6 +17,12 @@ from torch._C._functorch import maybe_current_level
 from torch.autograd import forward_ad
 
 
+def _constant(function: Callable[..., Any]) -> Any:
+    """What torch.compiler.assume_constant_result does, without loading the compiler, which takes seconds."""
+    function._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+    return function
+
+
 class Road(NamedTuple):
     """A fast road: `run(*parts, *given)` computes what the parts would, and `refuses` of the same says why it would
     not, by metadata only; None if it would.
@@ -129,7 +135,7 @@ def _choose(parts: tuple, given: tuple) -> tuple[Road | None, str | None]:
     return (road, None) if reason is None else (None, reason)
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _load() -> None:
     """Makes all roads known. Not before one is asked for: kernels import the parts, which import this."""
     import regard.kernels.roads  # noqa: F401
@@ -171,7 +177,7 @@ def is_hooked(part: Any) -> bool:
     return any(hooks) or any(name in vars(part) for name in ("forward", "compare", "prepare"))
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def is_transformed() -> bool:
     """Whether one of torch.func's transforms or forward derivatives are at work, for which fused ops have no rule."""
     return maybe_current_level() is not None or forward_ad._current_level >= 0

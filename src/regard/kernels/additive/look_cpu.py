@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from regard.kernels import on_cpu
-from regard.kernels.additive.cpu import is_matrix
+from regard.kernels.additive.cpu import is_matrix, projected
 from regard.kernels.autograd import differentiable
 from regard.kernels.registry import Road, register_road
 from regard.over.mappings import softmax
@@ -42,7 +42,7 @@ def run(
     score: Additive, over: Any, read: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
 ) -> Read:
     """The context (*B, 1, V)."""
-    batch, asked = query.shape[:-2], additive_numba.projected(score, query)
+    batch, asked = query.shape[:-2], projected(score, query)
     rows = math.prod(batch)
     given = (asked.reshape(rows, asked.shape[-1]), keys.reshape(rows, *keys.shape[-2:]), score.energy.weight[0])
     values = values.reshape(rows, *values.shape[-2:])

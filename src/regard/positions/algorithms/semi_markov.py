@@ -78,13 +78,15 @@ def sample(
     return found.movedim(1, 0).reshape(*shape, *present.shape)
 
 
-def flat(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor) -> tuple[Tensor, ...]:
+def flat(
+    nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same with all batch dimensions as one."""
     if nodes.dim() == 3:
         return nodes, transitions, durations, present
     rows = nodes.shape[:-2].numel()
-    tables = (each.reshape(rows, *each.shape[-2:]) for each in (nodes, transitions, durations))
-    return *tables, present.reshape(rows, present.shape[-1])
+    nodes, transitions, durations = (each.reshape(rows, *each.shape[-2:]) for each in (nodes, transitions, durations))
+    return nodes, transitions, durations, present.reshape(rows, present.shape[-1])
 
 
 def plain_log_partition(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor) -> Tensor:
