@@ -246,7 +246,7 @@ def test_the_worst_translations_are_those_of_the_least_bleu_and_then_of_the_high
     assert [picture.text.rpartition("BLEU ")[2] for picture in found] == [
         f"{each:.1f}." for each, *_ in sorted(order)[:10]
     ]
-    monkeypatch.delattr(translate, "badness")
+    monkeypatch.setattr(translate, "badness", None)
     first = looking.failures(OpenedRun(translate, replace(SMALL, batch=9), SPLITS, model), split)
     assert [picture.title for picture in first] == sources[:12], "all are wrong, and none is worse"
 
@@ -263,9 +263,12 @@ def test_what_is_right_is_not_among_the_worst(monkeypatch):
     model, right = made("dot").eval(), [2, 5, 7]
     values = {"error": torch.ones(16), "cost": torch.arange(16.0), **{name: torch.zeros(16) for name in counts("", "")}}
     values["error"][right] = 0
-    monkeypatch.setattr(translate, "evaluate", lambda model, batch: values)
-    monkeypatch.setattr(looking, "look", lambda recipe, model, split, indices: indices.tolist())
     split = made_of(16).test
+    monkeypatch.setattr(split, "batch", lambda indices, generator: {"number": indices})
+    monkeypatch.setattr(
+        translate, "evaluate", lambda model, batch: {name: each[batch["number"]] for name, each in values.items()}
+    )
+    monkeypatch.setattr(looking, "look", lambda recipe, model, split, indices: indices.tolist())
     assert looking.failures(OpenedRun(translate, SMALL, SPLITS, model), split) == [15, 14, 13, 12, 11, 10, 9, 8, 6, 4]
     values["error"][:] = 0
     assert looking.failures(OpenedRun(translate, SMALL, SPLITS, model), split) is None

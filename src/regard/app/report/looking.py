@@ -4,8 +4,6 @@ import io
 import shlex
 from collections.abc import Iterator, Mapping
 from heapq import nlargest
-from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +35,21 @@ def look(recipe: Recipe, model: nn.Module, split: Any, indices: Tensor) -> Any:
 
 
 def failures(opened: OpenedRun, split: Any) -> Any:
-    """Where it looked on the first examples that it answered wrongly, or if the recipe says of each its `badness`, on
-    the worst of all; None if no answer is wrong."""
-    recipe, wrong = opened.recipe, _wrong(opened, split)
-    worst = nlargest(WORST, wrong, itemgetter(0)) if recipe.badness else islice(wrong, SHOWN)
-    indices = [number for _, number in worst]
+    """Where it looked on the first examples of the split that it answered wrongly, or if the recipe says of each its
+    `badness`, on the worst of all; None if no answer is wrong."""
+    recipe = opened.recipe
+    worst = nlargest(WORST if recipe.badness else SHOWN, _wrong(opened, split))
+    indices = [-before for _, before in worst]
     return look(recipe, opened.model, split, torch.tensor(indices)) if indices else None
 
 
 def _wrong(opened: OpenedRun, split: Any) -> Iterator[tuple[Any, int]]:
-    """How bad each wrong answer is, and the number of its example."""
+    """How bad each wrong answer is, 1 if none is worse than another, and minus the number of its example, so that of
+    equals the first counts as the largest: a split is evaluated in an order of its own."""
     recipe = opened.recipe
     for indices, values in evaluation.results(opened, split):
-        badness = recipe.badness(values) if recipe.badness else values["error"]
-        yield from ((badness[i], int(indices[i])) for i in values["error"].nonzero().flatten().tolist())
+        badness = recipe.badness(values) if recipe.badness else values["error"].tolist()
+        yield from ((badness[i], -int(indices[i])) for i in values["error"].nonzero().flatten().tolist())
 
 
 def show_text(run: Path, folder: Path, text: str, recipe: Recipe | None = None) -> list[Path]:
