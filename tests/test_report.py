@@ -13,8 +13,8 @@ import torch
 
 from regard.app.report import drawings as drawing
 from regard.app.report import figures as plots
-from regard.app.report.layout import chart, page
-from regard.app.report.report import Column, Look, Picture, Report, write_report
+from regard.app.report.layout import chart, page, write_report
+from regard.app.report.report import Column, Look, Picture, Report
 from regard.images import Glimpses, grid
 
 IMAGES, STEPS, SCALES, SIZE = 4, 6, 3, 12
@@ -121,6 +121,14 @@ def test_looks_without_boxes_or_patches_or_images():
     assert "No wrong answer to show." in text
 
 
+@pytest.mark.parametrize(("epochs", "points"), [(1, 1), (10, 10), (11, 0)])
+def test_the_points_of_a_short_curve_are_drawn_or_one_epoch_would_not_be_seen(epochs: int, points: int):
+    curves = {"soft": [(float(n), 0.9 / n) for n in range(1, epochs + 1)]}
+    assert page(report(curves=curves)).count('<path class="point"') == points
+    (line,) = plots.learning_curves(curves).axes[0].lines
+    assert line.get_marker() == ("o" if points else "")
+
+
 def test_curves_leave_out_what_is_not_finite():
     drawn = chart({"soft": [(0, float("nan")), (10, 0.5), (20, 0.25)], "hard": [(1, float("inf"))], "cnn": []})
     assert drawn is not None
@@ -200,10 +208,20 @@ def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch, function):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, function, full)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(Failure, match=r"report.html could not be written \(No space left on device\)"):
         write_report(path, Report("New", "?", "."))
     assert "<h1>Old</h1>" in path.read_text(encoding="utf-8")
     assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_nothing_is_written_through_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for put in (lambda: write_report(tmp_path / "link" / "a.html", Report("One", "?", ".")),
+                lambda: looking.draw(tmp_path / "link", [Picture("One", "Two.", b"png")], "hard")):  # fmt: skip
+        with pytest.raises(Failure, match="link is a link, which nothing is written through"):
+            put()
+    assert os.listdir(tmp_path / "elsewhere") == []
 
 
 def test_importing_the_report_draws_nothing_yet():

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -197,8 +198,7 @@ class TestRefused:
         assert error.count("\n") == 1
 
     def test_a_run_trained_with_another_attention(self, run: Path, files: Path, few: Path, monkeypatch, capsys):
-        (few / "runs" / "translate").mkdir(parents=True)
-        (few / "runs" / "translate" / "mine").symlink_to(run)
+        shutil.copytree(run, few / "runs" / "translate" / "mine")
         before = contents(run)
         words = ["train", "translate", "--config", str(run / "config.yaml"), "--attention", "dot", "--name", "mine"]
         sentence = (
@@ -206,7 +206,7 @@ class TestRefused:
             "here): give another name."
         )
         refused(monkeypatch, capsys, words, sentence)
-        assert contents(run) == before
+        assert contents(few / "runs" / "translate" / "mine") == before
 
     @pytest.mark.parametrize(
         ("flags", "sentence", "status"),

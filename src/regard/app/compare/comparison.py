@@ -23,11 +23,13 @@ from regard.app.compare import costs
 from regard.app.compare import results as table
 from regard.app.report import looking
 from regard.app.report.glances import read_learning
-from regard.app.report.report import Report, write_report
+from regard.app.report.layout import write_report
+from regard.app.report.report import Report
 from regard.app.training import run as runs
 from regard.app.training import workers as parallel
 from regard.app.training.config import claim as claim_run
 from regard.app.training.errors import Failure
+from regard.app.training.files import make_folder, write
 from regard.app.training.progress import say
 from regard.recipes.base import Metric, Recipe
 
@@ -87,17 +89,17 @@ def compare(plan: Plan, command: str = "regard compare") -> dict[str, Any]:
         "rows": [row(plan, kind, len(splits.test), measured[kind]) for kind in plan.kinds],
         "report": str(plan.folder / "report.html"),
     }
-    runs.write(plan.folder / "results.json", json.dumps(results, indent=2).encode())
+    write(plan.folder / "results.json", json.dumps(results, indent=2).encode())
     write_report(results["report"], report(plan, splits, results, command))
     return results
 
 
 def claim(plan: Plan) -> None:
     """Makes the folder of each run and writes its configuration. Raises Failure if one is there with another."""
+    make_folder(plan.folder)
     for kind in plan.kinds:
         for seed in range(plan.seeds):
-            run = plan.run(kind, seed)
-            run.mkdir(parents=True, exist_ok=True)
+            run = make_folder(plan.run(kind, seed))
             claim_run(run, plan.recipe, plan.config_of(kind, seed))
 
 

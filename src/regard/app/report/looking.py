@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from regard.app.prediction import load
 from regard.app.report.glances import read_learning
+from regard.app.report.layout import write_report
 from regard.app.report.matrix import Matrix
-from regard.app.report.report import Look, Picture, Report, write_report
+from regard.app.report.report import Look, Picture, Report
 from regard.app.training import evaluation
 from regard.app.training import run as runs
 from regard.app.training.errors import Failure
+from regard.app.training.files import make_folder, write
 from regard.app.training.run import OpenedRun
 from regard.recipes.base import Recipe, first_paragraph
 
@@ -116,12 +118,12 @@ def curve(run: Path, recipe: Recipe) -> list[tuple[float, float]]:
 
 def draw(folder: Path, seen: Seen, model: str) -> list[Path]:
     """Draws all images of a look on one sheet, and each by itself with what was seen there; or writes the pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if isinstance(seen, Look):
         return _draw(folder, seen, model)
     paths = [folder / f"{n}.png" for n in range(1, len(seen) + 1)]
     for path, picture in zip(paths, seen, strict=True):
-        runs.write(path, picture.png)
+        write(path, picture.png)
     return paths
 
 
@@ -149,5 +151,5 @@ def _draw_learned(folder: Path, learned: Mapping[int, Matrix]) -> list[Path]:
 def _save(figure: Any, path: Path) -> Path:
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120)
-    runs.write(path, picture.getvalue())
+    write(path, picture.getvalue())
     return path
