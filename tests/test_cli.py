@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from regard.app import cli
-from regard.app import options as flags
+from regard.app import cli, flags
 
 TOY = '''"""Guesses a number: there is nothing to see.
 

@@ -17,7 +17,7 @@ from regard.app.report.glances import few, read_learning, write_learning
 from regard.app.report.layout import page
 from regard.app.report.matrix import Matrix
 from regard.app.report.report import Report
-from regard.app.report.sentence_figures import learned, png
+from regard.app.report.text_figures import learned, png
 from regard.app.training.errors import Failure, Interrupted
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train

@@ -25,10 +25,12 @@ from regard.app.report.glances import read_learning
 from regard.app.text import networks as seq2seq
 from regard.app.text.translating import translated
 from regard.app.training import loop as training
-from regard.app.training import run as runs
 from regard.app.training import workers
 from regard.app.training.errors import Failure, Interrupted
 from regard.app.training.evaluation import averages, batches_of, evaluate, results
+from regard.app.training.metrics import read_metrics
+from regard.app.training.run import open_run
+from regard.app.training.weights import read_weights
 from regard.recipes import translate
 from regard.recipes.translate import Config, Model
 
@@ -71,7 +73,7 @@ def test_training_stops_when_patience_ends_and_keeps_the_best(few: Path, monkeyp
     scores = iter([10.0, 30.0, 20.0, 25.0, 40.0])
     monkeypatch.setattr(translate, "conclude", lambda sums: {"bleu": next(scores)})
     best = training.train(translate, replace(SMALL, epochs=9, patience=2), few / "run", QUIET)
-    assert best["epoch"] == 2 and len(runs.read_metrics(few / "run")) == 4
+    assert best["epoch"] == 2 and len(read_metrics(few / "run")) == 4
     before = contents(few / "run")
     assert training.train(translate, replace(SMALL, epochs=9, patience=2), few / "run", QUIET) == best
     assert contents(few / "run") == before, "and is over"
@@ -173,7 +175,7 @@ class TestRefused:
     def damaged(self, run: Path, folder: Path, **changes: Tensor | None) -> None:
         from safetensors.torch import save_file
 
-        weights = runs.read_weights(run) | changes
+        weights = read_weights(run) | changes
         (folder / "run").mkdir()
         (folder / "run" / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
         save_file(
@@ -234,15 +236,15 @@ def test_a_run_goes_on_in_its_own_vocabulary_where_the_sentences_have_changed(fi
     for file in files.iterdir():
         (few / "data" / file.name).write_bytes(file.read_bytes())
     config = replace(SMALL, data=str(few / "data"), subwords=80, epochs=1)
-    before = runs.read_weights(trained(few / "run", config))
+    before = read_weights(trained(few / "run", config))
     (few / "data" / "train.de").write_text("anders\n" * 64)
-    after = runs.read_weights(trained(few / "run", replace(config, epochs=3)))
-    assert len(runs.read_metrics(few / "run")) == 3 and torch.equal(before["spelling"], after["spelling"])
+    after = read_weights(trained(few / "run", replace(config, epochs=3)))
+    assert len(read_metrics(few / "run")) == 3 and torch.equal(before["spelling"], after["spelling"])
 
 
 def test_weights_of_a_foreign_vocabulary_are_refused(run: Path):
     with pytest.raises(Failure, match="the vocabulary of the data is not that of the run, which was trained on other"):
-        made("additive").load_state_dict(runs.read_weights(run))
+        made("additive").load_state_dict(read_weights(run))
 
 
 def test_other_sentences_are_evaluated_in_the_vocabulary_of_the_run(files: Path, run: Path, tmp_path: Path):
@@ -256,7 +258,7 @@ def test_other_sentences_are_evaluated_in_the_vocabulary_of_the_run(files: Path,
 def test_bleu_of_a_split_is_that_of_its_greedy_translations(run: Path, monkeypatch: pytest.MonkeyPatch):
     from sacrebleu.metrics.bleu import BLEU
 
-    opened = runs.open_run(run)
+    opened = open_run(run)
     _, _, splits, model = opened
     nearly = [numbers[1:-1] if n % 3 else numbers[:-1] for n, numbers in enumerate(splits.train.target)]
     order = torch.cat([batch.indices for batch in batches_of(opened, splits.train)]).tolist()

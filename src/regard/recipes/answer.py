@@ -27,11 +27,11 @@ from torch.nn.functional import cross_entropy
 
 import regard as rg
 from regard.app import data as datasets
-from regard.app import options as flags
+from regard.app import flags
 from regard.app.data.babi import stream_stories
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Picture
-from regard.app.report.sentence_figures import choices, png
+from regard.app.report.text_figures import choices, png
 from regard.app.text.reading import raw_lines
 from regard.recipes.base import Metric, from_files
 

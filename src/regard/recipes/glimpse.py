@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy, max_pool2d
 
 import regard as rg
 from regard.app import data as datasets
-from regard.app import options as flags
+from regard.app import flags
 from regard.app.data.folder import Listing, read_picture
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Look

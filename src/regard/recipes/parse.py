@@ -29,11 +29,11 @@ from torch.nn.functional import cross_entropy
 
 import regard as rg
 from regard.app import data as datasets
-from regard.app import options as flags
+from regard.app import flags
 from regard.app.data.conllu import Block, annotated, stream_sentences
 from regard.app.data.trees import RELATIONS, TAGS, unparsed
 from regard.app.report.report import Picture
-from regard.app.report.sentence_figures import arcs, png
+from regard.app.report.text_figures import arcs, png
 from regard.app.text.networks import Dropped
 from regard.app.text.reading import clean, raw_lines
 from regard.app.training.schedules import adam

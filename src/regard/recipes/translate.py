@@ -36,13 +36,13 @@ from torch.utils.checkpoint import checkpoint
 
 import regard as rg
 from regard.app import data as datasets
-from regard.app import options as flags
+from regard.app import flags
 from regard.app.facts import Facts, read_facts
 from regard.app.report.matrix import Matrix, merged
 from regard.app.report.report import Picture
-from regard.app.report.sentence_figures import png, squares
-from regard.app.text import bleu as scoring
+from regard.app.report.text_figures import png, squares
 from regard.app.text import decoding
+from regard.app.text.bleu import bleu, counts
 from regard.app.text.networks import Recurrent, Seen, State, Transformer, dropped, wide
 from regard.app.text.reading import clean, stream_lines
 from regard.app.text.translating import translated
@@ -327,13 +327,13 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     cost = (by_all_places if model.latent else by_mean)(model, seen, state, target, 0.0)
     written = [model.vocabulary.decode(words.tolist()) for words in model.greedy(batch["source"])]
     wanted = [bytes(row[row > 0].tolist()).decode() for row in batch["text"]]
-    counts = [scoring.counts(*(spaced(model, text) for text in both)) for both in zip(written, wanted, strict=True)]
+    counted = [counts(*(spaced(model, text) for text in both)) for both in zip(written, wanted, strict=True)]
     wrong = [one != other for one, other in zip(written, wanted, strict=True)]
     return {
         "loss": cost[target > 0],
         "cost": cost.sum(-1) / (target > 0).sum(-1),
         "error": torch.tensor(wrong).float(),
-        **{name: torch.tensor([float(each[name]) for each in counts]) for name in counts[0]},
+        **{name: torch.tensor([float(each[name]) for each in counted]) for name in counted[0]},
     }
 
 
@@ -341,14 +341,14 @@ def badness(values: Mapping[str, Tensor]) -> list[tuple[float, float]]:
     """How bad each translation is: the worse the lower its own BLEU, or if that is the same, the higher its cost."""
     columns = {name: each.tolist() for name, each in values.items() if name != "loss"}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return [(-scoring.bleu(row), row["cost"]) for row in rows]
+    return [(-bleu(row), row["cost"]) for row in rows]
 
 
 def conclude(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """What is to be known of a split, from the sum and the number of each of its values."""
     loss, error = (total / count for total, count in (sums["loss"], sums["error"]))
-    bleu = scoring.bleu({name: total for name, (total, _) in sums.items()})
-    return {"loss": loss, "perplexity": math.exp(min(loss, 80)), "bleu": bleu, "error": error}
+    score = bleu({name: total for name, (total, _) in sums.items()})
+    return {"loss": loss, "perplexity": math.exp(min(loss, 80)), "bleu": score, "error": error}
 
 
 def spaced(model: Model, text: str) -> list[str]:
@@ -418,8 +418,8 @@ def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
 
 def _picture(model: Model, aligned: Matrix, read: str, written: str, wanted: str) -> Picture:
     """A sentence, its translation beside the wanted one if that is known, and where each word looked."""
-    bleu = scoring.bleu(scoring.counts(spaced(model, written), spaced(model, wanted)))
-    known = ", as in the data" if written == wanted else f", where the data have “{wanted}”: BLEU {bleu:.1f}"
+    score = bleu(counts(spaced(model, written), spaced(model, wanted)))
+    known = ", as in the data" if written == wanted else f", where the data have “{wanted}”: BLEU {score:.1f}"
     return Picture(read, f"Translated as “{written}”{known if wanted else ''}.", png(squares(aligned)), aligned)
 
 

@@ -16,10 +16,11 @@ from regard.app.report.layout import write_report
 from regard.app.report.matrix import Matrix
 from regard.app.report.report import Look, Picture, Report
 from regard.app.training import evaluation
-from regard.app.training import run as runs
+from regard.app.training.config import files
 from regard.app.training.errors import Failure
 from regard.app.training.files import make_folder, write
-from regard.app.training.run import OpenedRun
+from regard.app.training.metrics import read_metrics
+from regard.app.training.run import OpenedRun, open_run
 from regard.recipes.base import Recipe, first_paragraph
 
 SHOWN = 12  # images or sentences on a page
@@ -71,7 +72,7 @@ def show_text(run: Path, folder: Path, text: str, recipe: Recipe | None = None) 
         data="a text of the command line",
         pictures={"Where it looked": seen},
         command=f"regard look {run} --text {shlex.quote(text)}",
-        config=runs.files(run)[0].read_text(encoding="utf-8"),
+        config=files(run)[0].read_text(encoding="utf-8"),
     )
     return [*draw(folder / "text", seen, run.name), write_report(folder / "text" / "report.html", page)]
 
@@ -79,7 +80,7 @@ def show_text(run: Path, folder: Path, text: str, recipe: Recipe | None = None) 
 def show(run: Path, folder: Path, data: str = "", recipe: Recipe | None = None) -> list[Path]:
     """Writes the pictures of a run and its report.html to a folder, on the first of the test split; returns what it
     wrote."""
-    opened = runs.open_run(run, data, recipe)
+    opened = open_run(run, data, recipe)
     recipe, _, splits, model = opened
     seen = look(recipe, model, splits.test, torch.arange(min(SHOWN, len(splits.test))))
     failed = failures(opened, splits.test)
@@ -93,7 +94,7 @@ def show(run: Path, folder: Path, data: str = "", recipe: Recipe | None = None) 
         **shown(recipe, {run.name: seen}, {run.name: failed}),
         learning={run.name: learned} if (learned := read_learning(run)) else {},
         command=f"regard look {run}",
-        config=runs.files(run)[0].read_text(encoding="utf-8"),
+        config=files(run)[0].read_text(encoding="utf-8"),
     )
     drawn = [*draw(folder / "pictures", seen, run.name), *_draw_learned(folder / "pictures", learned)]
     return [*drawn, write_report(folder / "report.html", page)]
@@ -112,7 +113,7 @@ def shown(recipe: Recipe, seen: Mapping[str, Seen], failed: Mapping[str, Seen | 
 
 def curve(run: Path, recipe: Recipe) -> list[tuple[float, float]]:
     """How far the recipe's metric is from perfection after each epoch."""
-    metric, rows = recipe.METRIC, runs.read_metrics(run)
+    metric, rows = recipe.METRIC, read_metrics(run)
     return [(float(row["epoch"]), metric.distance(row[metric.name])) for row in rows]
 
 
@@ -128,24 +129,24 @@ def draw(folder: Path, seen: Seen, model: str) -> list[Path]:
 
 
 def _draw(folder: Path, seen: Look, model: str) -> list[Path]:
-    from regard.app.report import figures as plots
+    from regard.app.report import image_figures
 
-    figures = {"gallery": plots.gallery(seen, model)}
+    figures = {"gallery": image_figures.gallery(seen, model)}
     for n, image in enumerate(seen.images):
         box = None if seen.boxes is None else seen.boxes[n]
         if seen.locations is not None:
             patches = None if seen.patches is None else seen.patches[n]
-            figures[f"image-{n + 1}"] = plots.path(image, seen.locations[n], patches, box, model)
+            figures[f"image-{n + 1}"] = image_figures.path(image, seen.locations[n], patches, box, model)
         elif seen.weights is not None and seen.grid is not None:
-            figures[f"image-{n + 1}"] = plots.heat(image, seen.weights[n], seen.grid, box, model)
+            figures[f"image-{n + 1}"] = image_figures.heat(image, seen.weights[n], seen.grid, box, model)
     return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 
 def _draw_learned(folder: Path, learned: Mapping[int, Matrix]) -> list[Path]:
     """Draws how it learned where to look, if that is known."""
-    from regard.app.report import sentence_figures as sentences
+    from regard.app.report import text_figures
 
-    return [_save(sentences.learned(learned), folder / "learning.png")] if learned else []
+    return [_save(text_figures.learned(learned), folder / "learning.png")] if learned else []
 
 
 def _save(figure: Any, path: Path) -> Path:

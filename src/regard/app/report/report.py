@@ -1,8 +1,8 @@
 """Where models looked, what they got right and what it cost: one page of HTML that needs nothing but itself.
 
 A recipe says where its model looked as a `Look`; a `Report` holds what was compared; `layout.write_report` makes the
-page. It has no script, asks for no network, and every picture on it has words beside it. The same looks as files of PNG are
-drawn by `regard.app.report.figures`.
+page. It has no script, asks for no network, and every picture on it has words beside it. The same looks as files of
+PNG are drawn by `regard.app.report.image_figures`.
 """
 
 import base64

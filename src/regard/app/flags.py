@@ -139,7 +139,7 @@ def check_name(name: str) -> None:
 
     >>> check_name("../evil")
     Traceback (most recent call last):
-    regard.app.options.Wrong: --name expected the name of a folder in runs/, but got '../evil'
+    regard.app.flags.Wrong: --name expected the name of a folder in runs/, but got '../evil'
     """
     if name and (not name.isprintable() or set(name) & set("/\\") or name.startswith(".")):
         raise Wrong(f"--name expected the name of a folder in runs/, but got {name!r}")
@@ -154,7 +154,7 @@ def check_file(path: str) -> None:
     ...     print("a secret", file=file, flush=True)
     ...     check_file(file.name)
     Traceback (most recent call last):
-    regard.app.options.Wrong: --config expected YAML of names and values, but /....yaml is none
+    regard.app.flags.Wrong: --config expected YAML of names and values, but /....yaml is none
     """
     import yaml
 
