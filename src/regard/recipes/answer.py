@@ -32,7 +32,7 @@ from regard.app.data.babi import stream_stories
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Picture
 from regard.app.report.text_figures import choices, png
-from regard.app.text.reading import raw_lines
+from regard.app.text.reading import clean, raw_lines
 from regard.recipes.base import Metric, from_files
 
 METRIC = Metric("valid_error", "min", "share of the validation questions answered wrongly")
@@ -305,14 +305,21 @@ class Answer(NamedTuple):
     probability: float
 
 
-def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[datasets.Question]:
+def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[datasets.Question | Exception]:
     """The questions, each with the facts before it."""
     return from_files(arguments, stream, lambda file, name: stream_stories(raw_lines(file, name), name))
 
 
 def prepare(model: Model, given: datasets.Question | tuple[Sequence[str], str]) -> datasets.Question:
-    """A question, or the facts of a story and what is asked."""
-    return given if isinstance(given, datasets.Question) else datasets.Question(tuple(given[0]), given[1], "", ())
+    """A question, or the facts of a story and what is asked. Raises ValueError where either is missing."""
+    if isinstance(given, datasets.Question):
+        return given
+    if isinstance(given, str) or len(given) != 2 or isinstance(given[0], str):
+        raise ValueError(f"expected a list of facts and a question, but got {given!r}")
+    facts, question = tuple(filter(None, map(clean, given[0]))), clean(given[1])
+    if not facts or not question:
+        raise ValueError(f"expected a fact at least and a question, but got {given!r}")
+    return datasets.Question(facts, question, "", ())
 
 
 def predict(model: Model, prepared: Sequence[datasets.Question], options: Any) -> list[Answer]:

@@ -30,7 +30,7 @@ from torch.nn.functional import cross_entropy
 import regard as rg
 from regard.app import data as datasets
 from regard.app import flags
-from regard.app.data.conllu import Block, annotated, stream_sentences
+from regard.app.data.conllu import Block, annotated, only_sentence, stream_sentences
 from regard.app.data.trees import RELATIONS, TAGS, unparsed
 from regard.app.report.report import Picture
 from regard.app.report.text_figures import arcs, png
@@ -367,15 +367,16 @@ class Tree(NamedTuple):
     relations: tuple[str, ...]
 
 
-def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[Block]:
+def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[Block | Exception]:
     """The sentences."""
     return from_files(arguments, stream, lambda file, name: stream_sentences(raw_lines(file, name), name))
 
 
-def prepare(model: Model, given: Block | Sequence[str]) -> Any:
-    """A sentence of CoNLL-U, or of words, without a tree. Raises ValueError where there are none."""
-    words = given.words if isinstance(given, Block) else tuple(map(clean, given))
-    if isinstance(given, str) or not words or not all(words):
+def prepare(model: Model, given: Block | str | Sequence[str]) -> Any:
+    """A sentence, in CoNLL-U or as a list of words, without a tree. Raises ValueError where there are no words."""
+    block = only_sentence(given) if isinstance(given, str) else given
+    words = block.words if isinstance(block, Block) else tuple(map(clean, block))
+    if not words or not all(words):
         raise ValueError(f"expected the words of a sentence, but got {given!r}")
     return unparsed(words)
 
