@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from regard.app.compare import summary
-from regard.app.results import mean_and_spread
+from regard.app.results import mean_and_spread, printed
 from regard.recipes.base import open_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +44,7 @@ def compare(results: Mapping[str, Any]) -> str:
     measures = summary.measured(open_recipe(results["recipe"]).COLUMNS, rows)
     columns = summary.columns(measures, results["error_spread"], results["example"])
     lines = [
-        [", ".join(filter(None, (column.name, column.unit))), *map(summary.text, cells)]
+        [", ".join(filter(None, (column.name, column.unit))), *map(printed, cells)]
         for column, *cells in zip(columns, *(summary.cells(measures, row) for row in rows), strict=True)
     ]
     meanings = " ".join(f"*{column.name}*: {column.meaning}" for column in columns)

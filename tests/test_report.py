@@ -84,7 +84,7 @@ def test_text_is_escaped():
 
 def test_numbers_in_the_table_are_readable():
     cells = re.findall(r"<td>(.*?)</td>", page(report()))
-    assert cells[:8] == ["4.1 ± 0.2", "10,800", "0.500", "−2.25", "–", "71.3", "1,234", "1"]
+    assert cells[:8] == ["4.1 ± 0.2", "10,800", "0.5", "−2.25", "–", "71.3", "1,234", "1"]
 
 
 @pytest.mark.parametrize("missing", ["answer", "models", "rows", "curves", "looks", "failures", "command", "config"])

@@ -95,6 +95,19 @@ def build(dataclass: type, options: Any) -> Any:
         raise Wrong(str(error)) from None
 
 
+def check_training(config: Any, *sizes: str) -> None:
+    """Raises ValueError unless what every recipe's Config has is possible: `epochs`, `batch` and these sizes at least
+    one, or None, and `learning_rate` above zero.
+
+    >>> from types import SimpleNamespace as Config
+    >>> check_training(Config(epochs=3, batch=0, learning_rate=0.1))
+    Traceback (most recent call last):
+    ValueError: --batch expected at least 1, but got 0
+    """
+    at_least(1, config, *sizes, "epochs", "batch")
+    above_zero(config, "learning_rate")
+
+
 def at_least(least: int, config: Any, *names: str) -> None:
     """Raises ValueError unless these fields are so much, or None.
 

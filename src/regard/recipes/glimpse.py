@@ -126,8 +126,8 @@ class Config:
     """The policy's learning rate as a share of that: Adam walks as far on noise as on a signal."""
 
     def __post_init__(self) -> None:
-        flags.at_least(1, self, "glimpses", "draws", "hidden", "epochs", "batch")
-        flags.above_zero(self, "width", "final_width", "learning_rate")
+        flags.check_training(self, "glimpses", "draws", "hidden")
+        flags.above_zero(self, "width", "final_width")
 
 
 def data(config: Config) -> datasets.Splits:
@@ -312,7 +312,7 @@ def _draw(positions: rg.Positions, scene: Scene) -> tuple[Tensor, Tensor, None]:
     return positions.gather(scene, z), z, None
 
 
-class Seen(NamedTuple):
+class Output(NamedTuple):
     """What T glimpses came to."""
 
     answers: Tensor
@@ -349,7 +349,7 @@ class Recurrent(nn.Module):
             "fixed": lambda: Hard(Blind(), rg.mode),
         }[config.attention]()
 
-    def forward(self, images: Tensor) -> Seen:
+    def forward(self, images: Tensor) -> Output:
         images = _as_computed(images)
         scene, states, looks = self.scene(images), [self.start(images)], []
         memory = self.attention.prepare(scene, len(images))
@@ -359,7 +359,7 @@ class Recurrent(nn.Module):
             looks.append(out)
         before, after = (State(*map(_each_step, zip(*part, strict=True))) for part in (states[:-1], states[1:]))
         answers, alone = self.classify(after.memory), self.classify_alone(after.glimpse)
-        return Seen(answers.float(), alone.float(), scene.sensor.pixels, looks, before)
+        return Output(answers.float(), alone.float(), scene.sensor.pixels, looks, before)
 
     def scene(self, images: Tensor) -> Scene:
         """The images, through this model's sensor and eye."""
@@ -425,9 +425,9 @@ def stop_early(model: Recurrent, images: Tensor, threshold: float) -> Stopped:
     answers, glimpses = images.new_zeros(len(images), len(model.classes)), torch.zeros(len(images), dtype=torch.long)
     rows, pixels = torch.arange(len(images), device=images.device), scene.sensor.pixels
     for _ in range(model.config.glimpses):
-        seen = scene.sensor.pixels
+        output = scene.sensor.pixels
         state, _ = model.glimpse(state, scene, memory)
-        pixels += scene.sensor.pixels - seen
+        pixels += scene.sensor.pixels - output
         answers[rows] = model.classify(state.memory[0])
         glimpses[rows.cpu()] += 1
         unsure = answers[rows].softmax(-1).amax(-1) <= threshold
@@ -452,9 +452,9 @@ class Convolutional(nn.Module):
         self.classes, self.facts = splits.classes, facts(splits)
         self.classify = nn.Linear(128, len(splits.classes))
 
-    def forward(self, images: Tensor) -> Seen:
+    def forward(self, images: Tensor) -> Output:
         answers = self.classify(self.layers(images)).float()[None, :, None]  # (1, B, 1, classes)
-        return Seen(answers, answers, images.numel())
+        return Output(answers, answers, images.numel())
 
 
 def Model(config: Config, splits: datasets.Splits) -> Recurrent | Convolutional:
@@ -465,27 +465,27 @@ def Model(config: Config, splits: datasets.Splits) -> Recurrent | Convolutional:
 def loss(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The cross-entropy of every answer, and of every glimpse by itself; for hard attention the policy's surrogate and
     the fit of its baseline as well."""
-    seen = model(batch["image"])
-    answers, alone = (_cross_entropy(logits, batch["label"]) for logits in (seen.answers, seen.alone))  # (S, B, T)
+    output = model(batch["image"])
+    answers, alone = (_cross_entropy(logits, batch["label"]) for logits in (output.answers, output.alone))  # (S, B, T)
     total = answers.mean()
-    logs = {"error": _wrong(seen.answers[:, :, -1], batch["label"]).mean()}
-    if seen.looks:
+    logs = {"error": _wrong(output.answers[:, :, -1], batch["label"]).mean()}
+    if output.looks:
         total = total + model.config.alone * alone.mean()
-    if seen.looks and model.baseline is not None:
-        policy, policy_logs = _policy_loss(model, seen, answers.detach(), alone.detach())
+    if output.looks and model.baseline is not None:
+        policy, policy_logs = _policy_loss(model, output, answers.detach(), alone.detach())
         total, logs = total + policy, logs | policy_logs
     return total, logs
 
 
-def _policy_loss(model: Any, seen: Any, answers: Tensor, alone: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def _policy_loss(model: Any, output: Any, answers: Tensor, alone: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The policy's surrogate, its entropy and the fit of its baseline, from what the glimpses (S, B, T) cost."""
-    config, policy, state = model.config, model.attention.policy, seen.before
+    config, policy, state = model.config, model.attention.policy, output.before
     if config.credit == "last":
         answers = torch.cat((torch.zeros_like(answers[..., :-1]), answers[..., -1:]), -1)
     costs = rg.to_go(answers, config.discount) + config.alone * alone
     expected = model.baseline(torch.cat((state.memory, state.glimpse), -1)).float()
     positions = policy(state)
-    log_prob = positions.log_prob(_each_step([look.z for look in seen.looks]))
+    log_prob = positions.log_prob(_each_step([look.z for look in output.looks]))
     if len(costs) == 1:
         surrogate = rg.reinforce(log_prob, costs, expected)
     else:
@@ -522,18 +522,18 @@ def evaluate(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of each image, (B,): whether the last answer is wrong, the pixels read, the share of glimpses from the third on
     (of all, if there are but two) that are in the digit's box, if there is one, the spread of the n-th glimpses over
     the images, and for soft attention the mean entropy of its weights."""
-    seen, labels = model(batch["image"]), batch["label"]
+    output, labels = model(batch["image"]), batch["label"]
     values = {
-        "error": _wrong(seen.answers[0, :, -1], labels),
-        "pixels": torch.full(labels.shape, seen.pixels / len(labels)),
+        "error": _wrong(output.answers[0, :, -1], labels),
+        "pixels": torch.full(labels.shape, output.pixels / len(labels)),
     }
-    if seen.looks and "box" in batch:
-        inside = [_inside(model.attention.looked(look), batch) for look in seen.looks[2:] or seen.looks]
+    if output.looks and "box" in batch:
+        inside = [_inside(model.attention.looked(look), batch) for look in output.looks[2:] or output.looks]
         values["on_digit"] = torch.stack(inside).mean(0)
-    if seen.looks and seen.looks[0].z is not None:
-        values["spread"] = _spread(seen.looks).expand(len(labels))
-    if seen.looks and seen.looks[0].z is None:
-        values["entropy"] = torch.stack([look.positions.entropy().squeeze(-1) for look in seen.looks]).mean(0)
+    if output.looks and output.looks[0].z is not None:
+        values["spread"] = _spread(output.looks).expand(len(labels))
+    if output.looks and output.looks[0].z is None:
+        values["entropy"] = torch.stack([look.positions.entropy().squeeze(-1) for look in output.looks]).mean(0)
     return values
 
 
@@ -591,16 +591,16 @@ def task(splits: datasets.Splits) -> str:
 
 def look(model: Any, batch: dict[str, Tensor]) -> Look:
     """Where the model looked on these images, and what it answered."""
-    seen = model(batch["image"])
+    output = model(batch["image"])
     where: dict[str, Any] = {}
-    if seen.looks and seen.looks[0].z is None:
-        where["weights"] = torch.stack([look.weights.squeeze(1) for look in seen.looks], 1)  # (B, T, G)
+    if output.looks and output.looks[0].z is None:
+        where["weights"] = torch.stack([look.weights.squeeze(1) for look in output.looks], 1)  # (B, T, G)
         where["grid"] = model.attention.places
-    elif seen.looks:
-        locations = torch.stack([look.z[0] for look in seen.looks])  # (T, B, 2)
+    elif output.looks:
+        locations = torch.stack([look.z[0] for look in output.looks])  # (T, B, 2)
         patches = rg.Glimpses(batch["image"], model.size, model.scales).read(locations)
         where = {"locations": locations.transpose(0, 1), "patches": patches.transpose(0, 1)}
-    predictions = seen.answers[0, :, -1].argmax(-1)
+    predictions = output.answers[0, :, -1].argmax(-1)
     return Look(batch["image"], batch["label"], predictions, boxes=batch.get("box"), classes=model.classes, **where)
 
 

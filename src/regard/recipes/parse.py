@@ -92,10 +92,8 @@ class Config:
     """The highest, after a twentieth of the steps; it then falls to zero by a cosine."""
 
     def __post_init__(self) -> None:
-        sizes = "words", "letters", "filters", "hidden", "layers", "arcs", "relations", "epochs", "batch"
-        flags.at_least(1, self, *sizes)
+        flags.check_training(self, "words", "letters", "filters", "hidden", "layers", "arcs", "relations")
         flags.share(self, "dropout", "word_dropout")
-        flags.above_zero(self, "learning_rate")
 
 
 def data(config: Config) -> datasets.Splits:

@@ -31,6 +31,7 @@ from regard.app.report.drawings import (
 from regard.app.report.glances import few
 from regard.app.report.matrix import INK, Matrix
 from regard.app.report.report import Look, Number, Picture, Report
+from regard.app.results import printed
 from regard.app.text.reading import printable
 from regard.app.training.files import make_folder, write
 
@@ -121,10 +122,10 @@ class _Album:
 
 
 def _cell(value: str | Number | None) -> str:
+    """A cell of the table, with a minus and a dash as they are printed."""
     if value is None or isinstance(value, str):
         return value or "–"
-    whole = isinstance(value, int) or abs(value) >= 999.5
-    return (f"{value:,.0f}" if whole else f"{value:#.3g}".rstrip(".")).replace("-", "−")
+    return printed(value).replace("-", "−")
 
 
 @dataclass

@@ -26,7 +26,7 @@ from regard.recipes.base import Recipe, first_paragraph
 SHOWN = 12  # images or sentences on a page
 WORST = 10  # of those that were answered worst
 
-Seen = Look | list[Picture]
+Looks = Look | list[Picture]
 
 
 @torch.no_grad()
@@ -100,7 +100,7 @@ def show(run: Path, folder: Path, data: str = "", recipe: Recipe | None = None) 
     return [*drawn, write_report(folder / "report.html", page)]
 
 
-def shown(recipe: Recipe, seen: Mapping[str, Seen], failed: Mapping[str, Seen | None]) -> dict[str, Any]:
+def shown(recipe: Recipe, seen: Mapping[str, Looks], failed: Mapping[str, Looks | None]) -> dict[str, Any]:
     """Where models looked and where they failed, if they did, as fields of a report."""
     failed = {name: each for name, each in failed.items() if each}
     if all(isinstance(each, Look) for each in seen.values()):
@@ -117,7 +117,7 @@ def curve(run: Path, recipe: Recipe) -> list[tuple[float, float]]:
     return [(float(row["epoch"]), metric.distance(row[metric.name])) for row in rows]
 
 
-def draw(folder: Path, seen: Seen, model: str) -> list[Path]:
+def draw(folder: Path, seen: Looks, model: str) -> list[Path]:
     """Draws all images of a look on one sheet, and each by itself with what was seen there; or writes the pictures."""
     make_folder(folder)
     if isinstance(seen, Look):
