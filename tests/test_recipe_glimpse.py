@@ -9,6 +9,8 @@ from torch.testing import assert_close
 
 import regard as rg
 from regard.app import data as datasets
+from regard.app.vision.early import stop_early
+from regard.app.vision.networks import spread
 from regard.recipes import glimpse
 from regard.recipes.glimpse import Config
 
@@ -197,7 +199,7 @@ def test_a_scan_begins_as_a_grid_and_is_learned(glimpses: int, splits: datasets.
     torch.nn.init.zeros_(model.attention.policy.move.weight)
     output = model.eval()(batch(splits)["image"])
     locations = torch.stack([look.z[0] for look in output.looks], 1)  # (B, T, 2)
-    assert_close(locations, (0.5 * glimpse.spread(glimpses)).expand(8, -1, -1))
+    assert_close(locations, (0.5 * spread(glimpses)).expand(8, -1, -1))
     assert len(locations[0].unique(dim=0)) == glimpses
     total, _ = glimpse.loss(model.train(), splits.train.batch(torch.arange(16)))
     total.backward()
@@ -230,7 +232,7 @@ class TestStoppingEarly:
         model, images = made(kind, splits).eval(), batch(splits)["image"]
         output = model(images)
         for threshold, last in ((1.0, 4), (0.0, 1)):
-            stopped = glimpse.stop_early(model, images, threshold)
+            stopped = stop_early(model, images, threshold)
             assert (stopped.glimpses == last).all()
             assert_close(stopped.answers, output.answers[0, :, last - 1])
             assert stopped.pixels == (output.pixels if kind == "soft" else output.pixels * last // 4)
@@ -246,7 +248,7 @@ class TestStoppingEarly:
         sure = confidence > threshold
         first = torch.where(sure.any(1), sure.int().argmax(1), 3)
         assert len(first.unique()) > 1, "or nothing is tested"
-        stopped = glimpse.stop_early(model, images, threshold)
+        stopped = stop_early(model, images, threshold)
         assert torch.equal(stopped.glimpses, first + 1)
         assert_close(stopped.answers, answers[torch.arange(64), first], rtol=1e-4, atol=1e-5)
         if kind == "hard":
@@ -254,7 +256,7 @@ class TestStoppingEarly:
 
     def test_a_threshold_that_is_no_probability_is_refused(self, splits: datasets.Splits):
         with pytest.raises(ValueError, match=r"threshold expected a probability from 0 to 1, but got 1\.5"):
-            glimpse.stop_early(made("hard", splits), batch(splits)["image"], 1.5)
+            stop_early(made("hard", splits), batch(splits)["image"], 1.5)
 
 
 @pytest.mark.parametrize(
