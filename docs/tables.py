@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from regard.app.compare import results as table
-from regard.app.results import mean_and_spread
+from regard.app.compare import summary
+from regard.app.results import mean_and_spread, printed
 from regard.recipes.base import open_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -41,11 +41,11 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def compare(results: Mapping[str, Any]) -> str:
     """The five models side by side."""
     rows = results["rows"]
-    measures = table.measured(open_recipe(results["recipe"]).COLUMNS, rows)
-    columns = table.columns(measures, results["error_spread"], results["example"])
+    measures = summary.measured(open_recipe(results["recipe"]).COLUMNS, rows)
+    columns = summary.columns(measures, results["error_spread"], results["example"])
     lines = [
-        [", ".join(filter(None, (column.name, column.unit))), *map(table.text, cells)]
-        for column, *cells in zip(columns, *(table.cells(measures, row) for row in rows), strict=True)
+        [", ".join(filter(None, (column.name, column.unit))), *map(printed, cells)]
+        for column, *cells in zip(columns, *(summary.cells(measures, row) for row in rows), strict=True)
     ]
     meanings = " ".join(f"*{column.name}*: {column.meaning}" for column in columns)
     return markdown(["", *(row["model"] for row in rows)], lines) + f"\n{meanings}\n"

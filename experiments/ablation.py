@@ -20,8 +20,8 @@ from rich.table import Table
 
 from regard.app import experiments
 from regard.app.results import give, machine, mean_and_spread, save_json
-from regard.app.training import run as runs
 from regard.app.training.fabric import Fit
+from regard.app.training.metrics import Row
 from regard.recipes import glimpse
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
@@ -62,7 +62,7 @@ def do(job: Job, data: str, folder: Path, fit: Fit) -> None:
     config = ram.configuration(ram.Job("60-cluttered", 8, "hard", job.seed), data)
     config = replace(config, **SHORT | CHANGES[job.change])
 
-    def said(best: runs.Row) -> dict[str, Any]:
+    def said(best: Row) -> dict[str, Any]:
         return {**asdict(job), "error": best["valid_error"], "on_digit": best["valid_on_digit"]}
 
     experiments.once(glimpse, config, folder / str(job), fit, said, known=False)

@@ -26,9 +26,10 @@ from rich.table import Table
 
 from regard.app import experiments
 from regard.app.results import give, machine, mean_and_spread, save_json
-from regard.app.training import run as runs
 from regard.app.training.evaluation import averages
 from regard.app.training.fabric import Fit
+from regard.app.training.metrics import Row
+from regard.app.training.run import open_run
 from regard.recipes import answer
 
 RESULTS = Path(__file__).parent / "results" / "answer.json"
@@ -76,7 +77,7 @@ def do(job: Job, data: str, folder: Path, fit: Fit) -> None:
     run = folder / str(job)
     known = any(_key(row) == (job.task, job.over) and job.seed in row["seeds"] for row in experiments.kept(RESULTS))
 
-    def said(chosen: runs.Row) -> dict[str, Any]:
+    def said(chosen: Row) -> dict[str, Any]:
         return {**asdict(job), **test(run), "valid_error": chosen["valid_error"]}
 
     result = experiments.once(answer, answer.Config(data=data, **asdict(job)), run, fit, said, known)
@@ -86,7 +87,7 @@ def do(job: Job, data: str, folder: Path, fit: Fit) -> None:
 
 def test(run: Path) -> dict[str, float]:
     """What the test questions say of a run, in percent."""
-    opened = runs.open_run(run)
+    opened = open_run(run)
     means = averages(opened, opened.splits.test)
     return {name: 100 * value for name, value in {"accuracy": 1 - means.pop("error"), **means}.items()}
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from regard.app.results import add_rounds, give, machine, parser, save_figure
 from regard.app.timing import interleave
 from regard.app.training.run import open_run
-from regard.recipes import glimpse
+from regard.app.vision.early import stop_early
 
 HERE = Path(__file__).parent
 WEIGHTS = [
@@ -68,11 +68,11 @@ def measure(weights: Path, data: str, rounds: int) -> tuple[list[Row], list[Fixe
     parts = [splits.test.batch(indices, None) for indices in torch.arange(len(splits.test)).split(BATCH)]
     labels = torch.cat([part["label"] for part in parts])
     images = parts[0]["image"]
-    calls: list[Callable[[], Any]] = [partial(glimpse.stop_early, model, images, each) for each in THRESHOLDS]
+    calls: list[Callable[[], Any]] = [partial(stop_early, model, images, each) for each in THRESHOLDS]
     times = interleave(calls, rounds)
     rows = []
     for threshold, milliseconds in zip(THRESHOLDS, times, strict=True):
-        stopped = [glimpse.stop_early(model, part["image"], threshold) for part in parts]
+        stopped = [stop_early(model, part["image"], threshold) for part in parts]
         answers, glimpses = (torch.cat([getattr(each, name) for each in stopped]) for name in ("answers", "glimpses"))
         rows.append(
             Row(

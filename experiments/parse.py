@@ -27,9 +27,9 @@ from rich.table import Table
 
 from regard.app import experiments
 from regard.app.results import give, machine, mean_and_spread, save_json
-from regard.app.training import run as runs
 from regard.app.training.evaluation import evaluate
 from regard.app.training.fabric import Fit
+from regard.app.training.metrics import Row
 from regard.recipes import parse
 
 HERE = Path(__file__).parent
@@ -71,7 +71,7 @@ def do(job: Job, data: Path, folder: Path, fit: Fit) -> None:
     """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
     run = folder / str(job)
 
-    def test(best: runs.Row) -> dict[str, Any]:
+    def test(best: Row) -> dict[str, Any]:
         tested = evaluate(run)
         shares = {name: round(100 * tested[f"test_{name}"], 3) for name in SHARES}
         return {**asdict(job), **shares, "valid_las": round(100 * best["valid_las"], 3), "threads": fit.threads}

@@ -24,9 +24,12 @@ from rich.table import Table
 
 from regard.app import experiments
 from regard.app.results import give, machine, mean_and_spread, save_json
-from regard.app.training import run as runs
+from regard.app.training.config import read_config
 from regard.app.training.evaluation import averages
 from regard.app.training.fabric import Fit
+from regard.app.training.files import write
+from regard.app.training.metrics import Row
+from regard.app.training.run import open_run
 from regard.recipes import glimpse
 
 HERE = Path(__file__).parent
@@ -80,7 +83,7 @@ def do(job: Job, data: str, folder: Path, fit: Fit) -> None:
     run = folder / str(job)
     known = any(_key(row) == job.row and job.seed in row["seeds"] for row in experiments.kept(RESULTS))
 
-    def said(best: runs.Row) -> dict[str, Any]:
+    def said(best: Row) -> dict[str, Any]:
         return {**asdict(job), **test(run), "valid_error": best["valid_error"]}
 
     result = experiments.once(glimpse, configuration(job, data), run, fit, said, known)
@@ -90,7 +93,7 @@ def do(job: Job, data: str, folder: Path, fit: Fit) -> None:
 
 def test(run: Path) -> dict[str, Any]:
     """What the test images say of a run: looking where the policy's mean is, and on average over sampled paths."""
-    opened = runs.open_run(run)
+    opened = open_run(run)
     _, config, splits, model = opened
     means = averages(opened, splits.test)
     found = {"error_percent": 100 * means["error"], "pixels_read": means["pixels"]}
@@ -163,10 +166,10 @@ def keep_weights(folder: Path, rows: list[dict[str, Any]]) -> None:
         job = Job(row["task"], row["glimpses"], row["model"], row["weights_seed"] or 0)
         run, kept = folder / str(job), WEIGHTS / f"ram-{job.task}-{job.glimpses}"
         if job.model == "hard" and (run / "result.json").exists():
-            recipe, config = runs.read_config(run)
+            recipe, config = read_config(run)
             fields = {"recipe": recipe.source, **asdict(replace(config, data="embedded"))}
-            runs.write(kept.with_suffix(".yaml"), yaml.safe_dump(fields, sort_keys=False).encode())
-            runs.write(kept.with_suffix(".safetensors"), (run / "model.safetensors").read_bytes())
+            write(kept.with_suffix(".yaml"), yaml.safe_dump(fields, sort_keys=False).encode())
+            write(kept.with_suffix(".safetensors"), (run / "model.safetensors").read_bytes())
 
 
 def write_results(folder: Path) -> list[dict[str, Any]]:

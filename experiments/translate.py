@@ -45,9 +45,13 @@ from regard.app import experiments
 from regard.app.report.matrix import Matrix
 from regard.app.results import give, machine, mean_and_spread, save_figure, save_json
 from regard.app.text import translating
-from regard.app.training import run as runs
+from regard.app.training.config import read_config
 from regard.app.training.evaluation import averages
 from regard.app.training.fabric import Fit
+from regard.app.training.files import write
+from regard.app.training.metrics import Row
+from regard.app.training.run import open_run
+from regard.app.training.weights import read_weights
 from regard.recipes import translate
 
 HERE = Path(__file__).parent
@@ -117,7 +121,7 @@ def do(job: Job, data: Path, folder: Path, fit: Fit) -> None:
     torch.set_num_threads(fit.threads or 1)
     run, own = folder / str(job), {**asdict(job), "threads": fit.threads}
 
-    def said(best: runs.Row) -> dict[str, Any]:
+    def said(best: Row) -> dict[str, Any]:
         return {**own, **test(run, job, data), "valid_bleu": best["valid_bleu"]}
 
     result = experiments.once(translate, configuration(job, data), run, fit, said, job in kept())
@@ -127,7 +131,7 @@ def do(job: Job, data: Path, folder: Path, fit: Fit) -> None:
 
 def test(run: Path, job: Job, data: Path) -> dict[str, Any]:
     """What the test sentences say of a run, and of en-fr the links of the Hansards."""
-    opened = runs.open_run(run)
+    opened = open_run(run)
     means, splits, model = averages(opened, opened.splits.test), opened.splits, opened.model
     written = translating.translated(model, splits.test.sources)
     found = {**scoring.bleu(written, splits.test.targets, splits.test.tokenised), "bleu_greedy": means["bleu"]}
@@ -205,15 +209,13 @@ def _copy(run: Path, name: str) -> None:
     """Keeps the weights of a run if it is here and they are small, in half precision, with a configuration that does
     not say where the data lie."""
     if (run / "model.safetensors").exists():
-        weights = {
-            key: each.half() if each.is_floating_point() else each for key, each in runs.read_weights(run).items()
-        }
-        data, (recipe, config) = save(weights), runs.read_config(run)
+        weights = {key: each.half() if each.is_floating_point() else each for key, each in read_weights(run).items()}
+        data, (recipe, config) = save(weights), read_config(run)
         if len(data) < LARGEST:
             fields = {"recipe": recipe.source, **asdict(replace(config, data="multi30k/tok"))}
             WEIGHTS.mkdir(exist_ok=True)
-            runs.write(WEIGHTS / f"{name}.yaml", yaml.safe_dump(fields, sort_keys=False).encode())
-            runs.write(WEIGHTS / f"{name}.safetensors", data)
+            write(WEIGHTS / f"{name}.yaml", yaml.safe_dump(fields, sort_keys=False).encode())
+            write(WEIGHTS / f"{name}.safetensors", data)
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:
@@ -250,7 +252,7 @@ def draw_alignments(folder: Path) -> Figure:
 
 
 def _aligned(run: Path) -> Matrix:
-    _, _, splits, model = runs.open_run(run)
+    _, _, splits, model = open_run(run)
     batch = splits.test.batch(torch.tensor([SENTENCE]))
     return translate.alignments(model, batch["source"], batch["target"])[0]
 

@@ -80,7 +80,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def visit(browser: Browser, tmp_path: Path):
     """Opens a report without a network; fails the test if the page complained or asked for anything else."""
-    from regard.app.report.report import write_report  # not above, or jaxtyping would come too late to check it
+    from regard.app.report.layout import write_report  # not above, or jaxtyping would come too late to check it
 
     complaints, requests, contexts = [], [], []
 

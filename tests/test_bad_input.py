@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels.additive import cpu as additive_numba
+from regard.kernels.additive import cpu as additive_cpu
 from regard.kernels.streamed import cpu_cuda as streamed
 from regard.kernels.window import cpu as window
 from regard.kernels.window import cpu_cuda as banded
@@ -38,7 +38,7 @@ INFINITY = float("inf")
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the fast roads for small sizes too."""
-    for module, name in ((additive_numba, "SMALLEST"), (streamed, "SMALLEST"), (window, "SMALLEST")):
+    for module, name in ((additive_cpu, "SMALLEST"), (streamed, "SMALLEST"), (window, "SMALLEST")):
         monkeypatch.setattr(module, name, 0)
     for name in ("SAVED", "FEW"):
         monkeypatch.setattr(banded, name, -1e9)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from regard.app import cli
-from regard.app import options as flags
+from regard.app import cli, flags
 
 TOY = '''"""Guesses a number: there is nothing to see.
 
@@ -141,10 +140,19 @@ def test_cite_prints_each_paper_once(capsys):
 def test_train_builds_the_typed_config_and_the_run(toy, capsys):
     words = ("--epochs", "2", "--attention=soft", "--seed", "7", "--devices", "2")
     assert call(capsys, "train", "toy", *words)[:2] == (0, "runs/toy/soft-seed7  valid_error 0.25\n")
-    recipe, config, run, fit = toy[0]
+    recipe, config, run, fit, start = toy[0]
     assert config == recipe.Config(seed=7, attention="soft", epochs=2)
     assert run == Path("runs/toy/soft-seed7")
     assert fit.devices == 2
+    assert start is None
+
+
+def test_train_begins_from_the_run_that_is_named(toy, here, capsys):
+    other = here / "runs" / "toy" / "first"
+    other.mkdir(parents=True)
+    (other / "config.yaml").touch()
+    call(capsys, "train", "toy", "--from", "toy/first")
+    assert toy[0][4] == Path("runs/toy/first")
 
 
 def test_train_into_a_named_run(toy, capsys):
@@ -289,7 +297,11 @@ def test_train_evaluate_and_look_on_the_recipe_itself(here, few_digits, capsys):
     assert status == 0
     assert out.startswith("runs/glimpse/hard-seed0  epoch 1  step 10")
     assert "900 training" in error
-    assert call(capsys, "train", "glimpse", *small) == (0, out, "runs/glimpse/hard-seed0 is already finished.\n")
+    status, again, error = call(capsys, "train", "glimpse", *small)
+    assert (status, again) == (0, out)
+    finished, best = error.splitlines()
+    assert finished == "runs/glimpse/hard-seed0 is already finished."
+    assert best.startswith("evaluate and predict use the weights of epoch 1, the best (valid_error ")
     status, _, error = call(capsys, "train", "glimpse", *small, "--hidden", "9")
     assert status == 1
     assert "exists already, and with another configuration (hidden is 8 there and 9 here)" in error

@@ -12,12 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from regard.app import cli
-from regard.app import options as flags
-from regard.app.compare import costs
-from regard.app.compare import results as table
+from regard.app import cli, flags
+from regard.app.compare import costs, summary
 from regard.app.compare.comparison import Plan, answer, claim, kinds
-from regard.app.training import workers as parallel
+from regard.app.training import workers
 from regard.app.training.errors import Failure
 from regard.recipes import glimpse, translate
 from regard.recipes.base import open_recipe
@@ -129,7 +127,7 @@ def wait_for(condition, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def workers() -> list[int]:
+def processes() -> list[int]:
     """The processes that train for this test, told by their current directory."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -162,8 +160,8 @@ def test_compare_trains_measures_and_reports(toy: Path, capsys, monkeypatch):
     page = (toy / "default" / "report.html").read_text()
     assert "noise of two kinds" in page
     assert "Sees a corner." in page
-    assert workers() == []
-    monkeypatch.setattr(parallel, "Worker", None)  # what is finished is not trained again, so none may be started
+    assert processes() == []
+    monkeypatch.setattr(workers, "Worker", None)  # what is finished is not trained again, so none may be started
     assert cli.main(["compare", "./toy.py", "--seeds", "1"]) == 0
     out = capsys.readouterr().out
     assert "± binomial standard error" in out
@@ -188,7 +186,7 @@ def test_ctrl_c_stops_everything_and_the_same_call_goes_on(toy: Path):
     assert first.returncode == 130
     assert error.endswith("regard: stopped, with everything saved: the same command goes on from there.\n")
     assert "Traceback" not in error
-    assert workers() == []
+    assert processes() == []
     done = rows(run)
     assert 2 < len(done) < 30
     second = start(*words)
@@ -207,21 +205,21 @@ def rows(run: Path) -> list[str]:
 def test_no_worker_outlives_a_killed_comparison(toy: Path):
     first = start("--epochs", "1000", "--pause", "0.02")
     wait_for(lambda: rows(toy / "epochs=1000-pause=0.02" / "hard-seed0"))
-    assert len(workers()) == 2
+    assert len(processes()) == 2
     first.kill()
     first.communicate()
-    wait_for(lambda: not workers(), 20)
+    wait_for(lambda: not processes(), 20)
 
 
 def test_a_run_that_fails_is_named_and_stops_the_others(toy: Path, capsys):
     assert cli.main(["compare", "./toy.py", "--poison", "true"]) == 1
     error = capsys.readouterr().err
     assert "regard: the loss became nan at step 1 of 8" in error
-    assert workers() == []
+    assert processes() == []
 
 
 def test_a_worker_that_dies_is_reported_with_its_log(tmp_path: Path):
-    dead = parallel.Worker(tmp_path / "log.txt", "glimpse")
+    dead = workers.Worker(tmp_path / "log.txt", "glimpse")
     dead.process.kill()
     try:
         with pytest.raises(
@@ -245,11 +243,11 @@ def test_the_longest_run_is_trained_first(tmp_path: Path, monkeypatch):
         def end(self) -> None:
             pass
 
-    monkeypatch.setattr(parallel, "Worker", Recorder)
+    monkeypatch.setattr(workers, "Worker", Recorder)
     (tmp_path / "done").mkdir()
-    (tmp_path / "done" / parallel.RESULTS).write_text("{}")
+    (tmp_path / "done" / workers.RESULTS).write_text("{}")
     runs = {tmp_path / "short": 1.0, tmp_path / "long": 3.0, tmp_path / "done": 9.0}
-    parallel.train_all(runs, 1, tmp_path / "log", "glimpse")
+    workers.train_all(runs, 1, tmp_path / "log", "glimpse")
     assert asked == ["long", "short"]
 
 
@@ -295,18 +293,18 @@ def test_the_table_shows_what_was_measured(capsys):
         {"model": "soft", "test_error": 0.05, "error_spread": 0.004, "test_pixels": 4800.0, "test_entropy": 0.5},
         {"model": "cnn", "test_error": 0.021, "error_spread": 0.003},
     ]
-    found = table.measured(glimpse.COLUMNS, rows)
+    found = summary.measured(glimpse.COLUMNS, rows)
     assert [measure.name for measure in found] == ["test error", "pixels read", "entropy"]
-    assert table.columns(found, "a standard error", "image")[0].meaning.endswith("± a standard error.")
-    assert table.cells(found, rows[1]) == ["2.1 ± 0.3", None, None]
-    table.show(glimpse.COLUMNS, rows, "digits", "a standard error", "image")
+    assert summary.columns(found, "a standard error", "image")[0].meaning.endswith("± a standard error.")
+    assert summary.cells(found, rows[1]) == ["2.1 ± 0.3", None, None]
+    summary.show(glimpse.COLUMNS, rows, "digits", "a standard error", "image")
     out = capsys.readouterr().out
     assert all(word in out for word in ("digits", "5.0 ± 0.4", "4,800", "± a standard error"))
 
 
 def test_names_are_never_taken_for_markup_or_obeyed(capsys):
     rows = [{"model": "[/nope]", "test_error": 0.05, "error_spread": 0.004}]
-    table.show(glimpse.COLUMNS, rows, "[/red] \x1b[31mof [bold]", "spread", "image")
+    summary.show(glimpse.COLUMNS, rows, "[/red] \x1b[31mof [bold]", "spread", "image")
     out = capsys.readouterr().out
     assert "[/nope]" in out and "[/red] \\x1b[31mof [bold]" in out and "\x1b[31m" not in out
 
@@ -318,7 +316,7 @@ def test_the_answer_is_a_sentence():
 
 def test_off_a_terminal_a_line_is_said_as_each_run_ends_and_now_and_then(tmp_path: Path, capfd):
     first, second = tmp_path / "first", tmp_path / "second\x1b[2J"
-    with parallel.display({first: 1.0, second: 3.0}) as tell:
+    with workers.display({first: 1.0, second: 3.0}) as tell:
         tell(first, 0.5, {"epoch": 1, "train_loss": 2.0})
         tell(first, 1.0, {"epoch": 2, "train_loss": 1.5, "valid_error": 0.25})
         tell(second, 1.0, {"epoch": 2, "valid_error": 0.5})
@@ -331,5 +329,5 @@ def test_off_a_terminal_a_line_is_said_as_each_run_ends_and_now_and_then(tmp_pat
 def test_the_log_is_no_link(tmp_path: Path):
     (tmp_path / "log.txt").symlink_to(tmp_path / "precious")
     with pytest.raises(OSError, match="symbolic links"):
-        parallel.Worker(tmp_path / "log.txt", "toy")
+        workers.Worker(tmp_path / "log.txt", "toy")
     assert not (tmp_path / "precious").exists()

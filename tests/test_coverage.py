@@ -8,7 +8,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels.additive import cpu as additive_numba
+from regard.kernels.additive import cpu as additive_cpu
 
 
 def additive(score: rg.Coverage, query: Tensor, keys: Tensor, features: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def test_gradients_go_back_through_the_steps(kind: str):
 def test_each_step_takes_the_fast_road(monkeypatch: pytest.MonkeyPatch):
     from roads import taken
 
-    monkeypatch.setattr(additive_numba, "SMALLEST", 0)
+    monkeypatch.setattr(additive_cpu, "SMALLEST", 0)
     score = rg.LocationAware(5, 5, 6, width=3)
     arguments = [each.float() for each in examples.inputs()]
     assert taken(monkeypatch, (rg.Additive,), lambda: rg.attend(*arguments, score=score))

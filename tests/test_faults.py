@@ -18,13 +18,13 @@ import yaml
 from tiny_run import ENVIRONMENT, contents, send_at
 
 from regard.app.training import loop
-from regard.app.training import run as runs
 from regard.app.training.checkpoints import read_checkpoint, write_checkpoint
 from regard.app.training.config import claim
 from regard.app.training.errors import Failure
 from regard.app.training.evaluation import evaluate
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train
+from regard.app.training.metrics import Row
 from regard.app.training.run import best_row, locked, open_run, read_config, read_metrics, write, write_metrics
 from regard.app.training.weights import digest, read_weights
 from regard.recipes.base import Metric
@@ -50,7 +50,7 @@ def fails(run: Path, config: tiny_recipe.Config = CONFIG, fit: Fit = QUIET, reci
     return str(caught.value)
 
 
-def used(best: runs.Row) -> str:
+def used(best: Row) -> str:
     """What is said of the best epoch."""
     chosen = f"epoch {best['epoch']}, the best (valid_error {best['valid_error']:.4g})"
     return f"evaluate and predict use the weights of {chosen}.\n"

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import regard as rg
 from regard.kernels import on_cpu as cpu
-from regard.kernels.additive import cpu as additive_numba
+from regard.kernels.additive import cpu as additive_cpu
 
 SCORE = rg.Additive(16, 16, 32)
 for parameter in SCORE.parameters():
@@ -25,7 +25,7 @@ for parameter in SCORE.parameters():
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(additive_numba, "SMALLEST", 0)
+    monkeypatch.setattr(additive_cpu, "SMALLEST", 0)
 
 
 def weights(seed: int) -> Tensor:
@@ -71,11 +71,11 @@ def test_after_a_fork_the_pool_is_another():
     """(torch's own threads do not survive a fork: the child calls nothing else.)"""
     torch.set_num_threads(2)
     query, keys, energy = torch.randn(4, 8, 32), torch.randn(4, 8, 32), torch.randn(32)
-    wanted = additive_numba._forward(query, keys, energy)
+    wanted = additive_cpu._forward(query, keys, energy)
     child = os.fork()
     if child == 0:
         signal.alarm(20)
-        os._exit(0 if additive_numba._forward(query, keys, energy).tolist() == wanted.tolist() else 1)
+        os._exit(0 if additive_cpu._forward(query, keys, energy).tolist() == wanted.tolist() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 

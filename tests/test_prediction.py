@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from select import select
 
 import pytest
 from PIL import Image
@@ -69,6 +71,25 @@ def test_questions_are_answered_from_the_facts_before_them(runs, monkeypatch, ca
     assert status == 0 and len(out.splitlines()) == 2
 
 
+def test_a_malformed_sentence_is_said_and_the_others_are_parsed(runs, tmp_path, monkeypatch, capsys):
+    text = "1\tGo\n\n1\tTime\n3\tflies\n\n1\tStop\n"
+    status, out, error = said(monkeypatch, capsys, ["predict", str(runs / "parse")], text)
+    assert status == 1 and [line.split("\t")[1] for line in out.splitlines() if line] == ["Go", "Stop"]
+    assert error == "regard: standard input, line 4: expected word 2, but got '3'\n"
+    (tmp_path / "good").write_text("1\tGo\n")
+    words = ["predict", str(runs / "parse"), str(tmp_path / "absent"), str(tmp_path / "good")]
+    status, out, error = said(monkeypatch, capsys, words)
+    assert status == 1 and out.startswith("1\tGo\t") and "No such file or directory" in error
+
+
+def test_a_question_without_a_story_is_said_and_the_others_are_answered(runs, monkeypatch, capsys):
+    text = "1 Where is Mary?\n1 Mary went to the kitchen.\n2 Where is Mary?\n"
+    status, out, error = said(monkeypatch, capsys, ["predict", str(runs / "answer")], text)
+    assert status == 1 and len(out.splitlines()) == 1
+    sentence = "expected a fact of the story before the question 'Where is Mary?'"
+    assert error == f"regard: standard input, line 1: {sentence}\n"
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_evaluation_is_the_same_with_the_same_data_named(name: str, runs, monkeypatch, capsys):
     data = "embedded" if name == "glimpse" else "generated"
@@ -88,6 +109,22 @@ def test_in_python(runs):
     assert len(model.predict(["1 April 2038", ""], beam=1)) == 2
     (tree,) = rg.load(runs / "parse").predict([["Time", "flies"]])
     assert len(tree.heads) == 2
+    assert rg.load(runs / "parse").predict(["# a comment\n1\tTi\u200bme\n2\tflies\n"]) == [tree]
+    answering = rg.load(runs / "answer")
+    facts, question = ["Mary went to the kitchen."], "Where is Mary?"
+    spaced, plain = answering.predict([([" Mary went\u00a0to the kitchen.\ufeff"], question), (facts, question)])
+    assert spaced == plain
+    for recipe, given, sentence in (
+        ("parse", "Time flies", "the text, line 1: expected word 1, but got 'Time flies'"),
+        ("parse", "1\tGo\n\n1\tGo\n", "expected one sentence in CoNLL-U, but got 2"),
+        ("parse", [], "expected the words of a sentence, but got []"),
+        ("answer", "Where is Mary?", "expected a list of facts and a question, but got 'Where is Mary?'"),
+        ("answer", ([], question), "expected a fact at least and a question, but got ([], 'Where is Mary?')"),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+            rg.load(runs / recipe).predict([given])
+    with pytest.raises(ValueError, match="predict expected a list of inputs, but got 'ein Haus'"):
+        model.predict("ein Haus")
     with pytest.raises(ValueError, match="--beam expected at least 1, but got 0"):
         model.predict([], beam=0)
     with pytest.raises(ValueError, match=r"cannot be asked so: .*'width'"):
@@ -98,12 +135,23 @@ def test_the_first_answers_come_before_all_is_read(runs):
     command = [sys.executable, "-m", "regard", "predict", str(runs / "translate"), "--batch", "2", "--beam", "1"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes, env=os.environ) as process:
-        process.stdin.write("1 April 2038\n" * 2000)  # beyond what a buffer holds
+        process.stdin.write("1 April 2038\n" * 2)  # a batch, and the pipe stays open
         process.stdin.flush()
-        assert process.stdout.readline() is not None
-        assert process.poll() is None
+        answered, _, _ = select([process.stdout], [], [], 100)
+        assert answered and process.stdout.readline().strip()
+        process.stdin.write("2 May 2038\n")
         process.stdin.close()
-        assert len(process.stdout.readlines()) == 1999
+        assert len(process.stdout.readlines()) == 2
+
+
+def test_a_recipe_without_predictions_says_so():
+    import tiny_recipe
+
+    recipe = open_recipe(tiny_recipe)
+    asked = {"inputs": lambda: recipe.inputs([], io.BytesIO()), "predict": lambda: recipe.predict(None, [], None)}
+    for name, ask in asked.items():
+        with pytest.raises(Failure, match=f"^the recipe tiny_recipe makes no predictions: it has no {name}.$"):
+            ask()
 
 
 MINE = """'''Tells nothing.'''

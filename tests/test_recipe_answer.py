@@ -31,8 +31,8 @@ def batch(splits: datasets.Splits, count: int = 8) -> dict[str, Tensor]:
     return splits.test.batch(torch.arange(count))
 
 
-def weights(seen: answer.Seen) -> Tensor:
-    return torch.cat([look.weights for look in seen.looks], -2)
+def weights(output: answer.Output) -> Tensor:
+    return torch.cat([look.weights for look in output.looks], -2)
 
 
 @pytest.mark.parametrize("over", OVERS)
@@ -140,9 +140,9 @@ class Fixed(answer.Model):
         torch.nn.Module.__init__(self)
         self.chosen = torch.nn.functional.one_hot(torch.tensor(chosen), facts).float().split(1, 1)  # (B, 1, N) each
 
-    def forward(self, batch: dict[str, Tensor]) -> answer.Seen:
+    def forward(self, batch: dict[str, Tensor]) -> answer.Output:
         answers = torch.tensor([[1.0, 0.0]]).expand(len(batch["label"]), -1)
-        return answer.Seen(answers, [Attended(hop, formed=rg.OneHot(weights=hop)) for hop in self.chosen])
+        return answer.Output(answers, [Attended(hop, formed=rg.OneHot(weights=hop)) for hop in self.chosen])
 
 
 def test_which_facts_count_as_found():

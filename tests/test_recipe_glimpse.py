@@ -9,6 +9,8 @@ from torch.testing import assert_close
 
 import regard as rg
 from regard.app import data as datasets
+from regard.app.vision.early import stop_early
+from regard.app.vision.networks import spread
 from regard.recipes import glimpse
 from regard.recipes.glimpse import Config
 
@@ -48,18 +50,18 @@ def test_an_eye_with_filters_sees_each_scale_through_the_same(kind: str, splits:
     patches, location = torch.rand(3, 8, 2, 1, 12, 12), torch.rand(3, 8, 2)
     eye = model.eye
     scales = [torch.nn.functional.max_pool2d(eye.filters(patches[1, :, s]), 2).relu() for s in range(2)]
-    seen = torch.stack(scales, 1).movedim(2, -1).flatten(1)
-    assert_close(eye(patches, location)[1], (eye.what(seen) + eye.where(location[1])).relu())
+    output = torch.stack(scales, 1).movedim(2, -1).flatten(1)
+    assert_close(eye(patches, location)[1], (eye.what(output) + eye.where(location[1])).relu())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_look_has_what_the_report_draws(kind: str, splits: datasets.Splits):
-    seen = glimpse.look(made(kind, splits).eval(), batch(splits))
-    assert len(seen) == 8 and seen.steps == (0 if kind == "cnn" else 4)
+    output = glimpse.look(made(kind, splits).eval(), batch(splits))
+    assert len(output) == 8 and output.steps == (0 if kind == "cnn" else 4)
     if kind == "soft":
-        assert_close(seen.weights.sum(-1), torch.ones(8, 4))
+        assert_close(output.weights.sum(-1), torch.ones(8, 4))
     elif kind != "cnn":
-        assert seen.patches.shape == (8, 4, 2, 1, 12, 12)
+        assert output.patches.shape == (8, 4, 2, 1, 12, 12)
 
 
 def test_the_middle_is_fixed_and_random_is_everywhere(splits: datasets.Splits):
@@ -84,38 +86,38 @@ def gradients(model: torch.nn.Module, cost: Tensor) -> dict[str, float]:
 
 def test_no_gradient_of_the_classifier_reaches_the_policy_and_none_of_the_policy_the_core(splits: datasets.Splits):
     model, images = made("hard", splits), splits.train.batch(torch.arange(16))
-    seen = model(images["image"])
-    classified = gradients(model, seen.answers.square().sum() + seen.alone.square().sum())
+    output = model(images["image"])
+    classified = gradients(model, output.answers.square().sum() + output.alone.square().sum())
     assert classified.pop("policy") == 0 and classified.pop("baseline") == 0
     assert all(size > 0 for size in classified.values())
-    moved = gradients(model, log_prob(model, seen).sum())
+    moved = gradients(model, log_prob(model, output).sum())
     assert moved.pop("policy") > 0
     assert all(size == 0 for size in moved.values())
-    expected = gradients(model, model.baseline(torch.cat((seen.before.memory, seen.before.glimpse), -1)).sum())
+    expected = gradients(model, model.baseline(torch.cat((output.before.memory, output.before.glimpse), -1)).sum())
     assert expected.pop("baseline") > 0
     assert all(size == 0 for size in expected.values())
 
 
 def test_the_policy_s_gradient_reaches_the_core_and_the_encoder_if_asked_for(splits: datasets.Splits):
     model, images = made("hard", splits, policy_trains_core=True), splits.train.batch(torch.arange(16))
-    seen = model(images["image"])
-    moved = gradients(model, log_prob(model, seen).sum())
+    output = model(images["image"])
+    moved = gradients(model, log_prob(model, output).sum())
     assert all(moved[part] > 0 for part in ("policy", "eye", "remember", "take_in"))
     assert all(moved[part] == 0 for part in ("classify", "classify_alone", "baseline"))
 
 
-def log_prob(model: torch.nn.Module, seen: glimpse.Seen) -> Tensor:
+def log_prob(model: torch.nn.Module, output: glimpse.Output) -> Tensor:
     """Of the locations that were drawn, (S, B, T)."""
-    return model.attention.policy(seen.before).log_prob(torch.stack([look.z for look in seen.looks], 2))
+    return model.attention.policy(output.before).log_prob(torch.stack([look.z for look in output.looks], 2))
 
 
 def test_the_locations_follow_the_policy_that_is_trained(splits: datasets.Splits):
     """What is known before each glimpse, all steps at once, gives the centre that each step drew around."""
     model = made("hard", splits).eval()
     torch.nn.init.normal_(model.attention.policy.move.weight)
-    seen = model(batch(splits)["image"])
-    centre = model.attention.policy(seen.before).mode
-    assert_close(centre, torch.stack([look.z for look in seen.looks], 2))
+    output = model(batch(splits)["image"])
+    centre = model.attention.policy(output.before).mode
+    assert_close(centre, torch.stack([look.z for look in output.looks], 2))
     assert centre.std() > 0.1
 
 
@@ -125,10 +127,10 @@ def test_the_value_of_the_loss_is_that_of_its_costs(splits: datasets.Splits):
     torch.manual_seed(1)
     total, _ = glimpse.loss(model, images)
     torch.manual_seed(1)
-    seen = model(images["image"])
-    answers, alone = (glimpse._cross_entropy(each, images["label"]) for each in (seen.answers, seen.alone))
+    output = model(images["image"])
+    answers, alone = (glimpse._cross_entropy(each, images["label"]) for each in (output.answers, output.alone))
     costs = rg.to_go(answers, 0.5) + alone
-    expected = model.baseline(torch.cat((seen.before.memory, seen.before.glimpse), -1))
+    expected = model.baseline(torch.cat((output.before.memory, output.before.glimpse), -1))
     assert_close(total, answers.mean() + alone.mean() + (expected - costs).square().mean())
 
 
@@ -138,13 +140,15 @@ def test_what_a_glimpse_is_credited_with(settings: dict, splits: datasets.Splits
     model, images = made("hard", splits, **settings), splits.train.batch(torch.arange(16))
     for weights in model.baseline.parameters():
         torch.nn.init.zeros_(weights)
-    seen = model(images["image"])
-    answers, alone = (glimpse._cross_entropy(each, images["label"]).detach() for each in (seen.answers, seen.alone))
+    output = model(images["image"])
+    answers, alone = (glimpse._cross_entropy(each, images["label"]).detach() for each in (output.answers, output.alone))
     if settings["credit"] == "last":
         answers = answers * torch.tensor([0.0, 0.0, 0.0, 1.0])
     costs = rg.to_go(answers, 0.5) + settings["alone"] * alone
     value, logs = glimpse._policy_loss(
-        model, seen, *(glimpse._cross_entropy(each, images["label"]).detach() for each in (seen.answers, seen.alone))
+        model,
+        output,
+        *(glimpse._cross_entropy(each, images["label"]).detach() for each in (output.answers, output.alone)),
     )
     assert_close(value, costs.square().mean())
     assert set(logs) == {"signal_to_noise", "policy_entropy"}
@@ -193,9 +197,9 @@ def test_placed_locations_are_inside_and_do_not_add_up(splits: datasets.Splits):
 def test_a_scan_begins_as_a_grid_and_is_learned(glimpses: int, splits: datasets.Splits):
     model = made("hard", splits, locations="scanned", glimpses=glimpses, scan=0.5)
     torch.nn.init.zeros_(model.attention.policy.move.weight)
-    seen = model.eval()(batch(splits)["image"])
-    locations = torch.stack([look.z[0] for look in seen.looks], 1)  # (B, T, 2)
-    assert_close(locations, (0.5 * glimpse.spread(glimpses)).expand(8, -1, -1))
+    output = model.eval()(batch(splits)["image"])
+    locations = torch.stack([look.z[0] for look in output.looks], 1)  # (B, T, 2)
+    assert_close(locations, (0.5 * spread(glimpses)).expand(8, -1, -1))
     assert len(locations[0].unique(dim=0)) == glimpses
     total, _ = glimpse.loss(model.train(), splits.train.batch(torch.arange(16)))
     total.backward()
@@ -226,12 +230,12 @@ class TestStoppingEarly:
     @pytest.mark.parametrize("kind", ["hard", "fixed", "soft"])
     def test_a_threshold_of_one_uses_every_glimpse_and_of_zero_the_first_alone(self, kind, splits: datasets.Splits):
         model, images = made(kind, splits).eval(), batch(splits)["image"]
-        seen = model(images)
+        output = model(images)
         for threshold, last in ((1.0, 4), (0.0, 1)):
-            stopped = glimpse.stop_early(model, images, threshold)
+            stopped = stop_early(model, images, threshold)
             assert (stopped.glimpses == last).all()
-            assert_close(stopped.answers, seen.answers[0, :, last - 1])
-            assert stopped.pixels == (seen.pixels if kind == "soft" else seen.pixels * last // 4)
+            assert_close(stopped.answers, output.answers[0, :, last - 1])
+            assert stopped.pixels == (output.pixels if kind == "soft" else output.pixels * last // 4)
 
     @pytest.mark.parametrize("kind", ["hard", "soft"])
     def test_each_image_stops_at_its_first_sure_answer(self, kind: str, splits: datasets.Splits):
@@ -244,7 +248,7 @@ class TestStoppingEarly:
         sure = confidence > threshold
         first = torch.where(sure.any(1), sure.int().argmax(1), 3)
         assert len(first.unique()) > 1, "or nothing is tested"
-        stopped = glimpse.stop_early(model, images, threshold)
+        stopped = stop_early(model, images, threshold)
         assert torch.equal(stopped.glimpses, first + 1)
         assert_close(stopped.answers, answers[torch.arange(64), first], rtol=1e-4, atol=1e-5)
         if kind == "hard":
@@ -252,7 +256,7 @@ class TestStoppingEarly:
 
     def test_a_threshold_that_is_no_probability_is_refused(self, splits: datasets.Splits):
         with pytest.raises(ValueError, match=r"threshold expected a probability from 0 to 1, but got 1\.5"):
-            glimpse.stop_early(made("hard", splits), batch(splits)["image"], 1.5)
+            stop_early(made("hard", splits), batch(splits)["image"], 1.5)
 
 
 @pytest.mark.parametrize(

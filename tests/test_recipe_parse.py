@@ -14,6 +14,7 @@ import regard as rg
 from regard.app import data as datasets
 from regard.app.data.generators.grammar import grammar
 from regard.app.report import looking
+from regard.app.text.parsing import Vocabulary
 from regard.app.training import loop as training
 from regard.app.training.evaluation import averages, evaluate
 from regard.app.training.fabric import Fit
@@ -180,7 +181,7 @@ def test_trees_that_cross_teach_a_projective_distribution_their_relations_alone(
 
 
 def test_a_vocabulary_knows_what_was_seen():
-    vocabulary = parse.Vocabulary(torch.tensor([-7, 3, 9, 3, 3, 9]), least=2)
+    vocabulary = Vocabulary(torch.tensor([-7, 3, 9, 3, 3, 9]), least=2)
     assert vocabulary(torch.tensor([[3, 9], [-7, 100], [-100, 4]])).tolist() == [[1, 2], [0, 0], [0, 0]]
     assert len(vocabulary) == 3
     assert torch.equal(vocabulary.state_dict()["seen"], torch.tensor([3, 9]))

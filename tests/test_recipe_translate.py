@@ -13,7 +13,7 @@ from regard.app.data import Pairs, Splits
 from regard.app.data.generators.dates import dates
 from regard.app.report import looking
 from regard.app.text.bleu import bleu, counts
-from regard.app.text.networks import Seen, State
+from regard.app.text.networks import Decoded, State
 from regard.app.text.translating import translated
 from regard.app.text.vocabulary import END, subwords
 from regard.app.training.evaluation import averages
@@ -93,61 +93,61 @@ def test_bfloat16_costs_about_the_same(attention: str):
     assert all(weight.grad.isfinite().all() for weight in model.parameters())
 
 
-def latent(attention: str) -> tuple[Model, dict[str, Tensor], Seen, State]:
+def latent(attention: str) -> tuple[Model, dict[str, Tensor], Decoded, State]:
     """A model without dropout in float64, and what it made of a batch."""
     model, pairs = made(attention, dropout=0.0).double(), batch(3)
     model.network.seen.weight.data *= 20  # or it hardly matters where a word looks
-    seen, state = model(pairs)
-    return model, pairs, seen, state
+    decoded, state = model(pairs)
+    return model, pairs, decoded, state
 
 
-def each_place(model: Model, pairs: dict[str, Tensor], seen: Seen, state: State):
+def each_place(model: Model, pairs: dict[str, Tensor], decoded: Decoded, state: State):
     """log p(z) and log p(word | z) for every place, (K, B, T), by the definition."""
     values = state.memory.values.unsqueeze(2)  # (B, K, 1, D)
-    features = (values + model.network.own(seen.hidden).unsqueeze(1)).tanh()  # (B, K, T, D)
+    features = (values + model.network.own(decoded.hidden).unsqueeze(1)).tanh()  # (B, K, T, D)
     words = (features @ model.words.weight.T + model.bias).log_softmax(-1)
     words = words.gather(-1, pairs["target"][:, None, :, None].expand(-1, words.shape[1], -1, -1)).squeeze(-1)
-    return seen.weights.log().permute(2, 0, 1), words.transpose(0, 1)
+    return decoded.weights.log().permute(2, 0, 1), words.transpose(0, 1)
 
 
 def test_exact_is_the_sum_over_all_places():
-    model, pairs, seen, state = latent("exact")
-    prior, likelihood = each_place(model, pairs, seen, state)
+    model, pairs, decoded, state = latent("exact")
+    prior, likelihood = each_place(model, pairs, decoded, state)
     present = pairs["target"] > 0
     wanted = -(prior + likelihood).logsumexp(0)[present]
-    found = translate.by_all_places(model, seen, state, pairs["target"], 0.0)
+    found = translate.by_all_places(model, decoded, state, pairs["target"], 0.0)
     assert_close(found[present], wanted)
     assert (found[~present] == 0).all()
 
 
 def test_the_bound_is_above_the_exact_cost_and_equal_for_the_true_posterior(monkeypatch: pytest.MonkeyPatch):
-    model, pairs, seen, state = latent("variational")
-    prior, likelihood = each_place(model, pairs, seen, state)
+    model, pairs, decoded, state = latent("variational")
+    prior, likelihood = each_place(model, pairs, decoded, state)
     present, exact = pairs["target"] > 0, -(prior + likelihood).logsumexp(0)
     model.config.draws = 1500
-    bound = translate.by_posterior(model, seen, state, pairs["target"], 0.0)
+    bound = translate.by_posterior(model, decoded, state, pairs["target"], 0.0)
     assert (bound - exact)[present].mean() > 0.02
     true = rg.OneHot(scores=(prior + likelihood).permute(1, 2, 0))
-    monkeypatch.setattr(type(model.posterior), "forward", lambda *_: rg.Attended(seen.features, formed=true))
-    tight = translate.by_posterior(model, seen, state, pairs["target"], 0.0)
+    monkeypatch.setattr(type(model.posterior), "forward", lambda *_: rg.Attended(decoded.features, formed=true))
+    tight = translate.by_posterior(model, decoded, state, pairs["target"], 0.0)
     assert_close(tight[present].mean(), exact[present].mean(), rtol=3e-3, atol=0)
 
 
 def test_draws_are_compared_with_each_other_word_by_word(monkeypatch: pytest.MonkeyPatch):
     """On average over the draws, the gradient in the scores is that of the expected cost of each word."""
-    model, pairs, seen, state = latent("hard")
-    prior, likelihood = each_place(model, pairs, seen, state)
+    model, pairs, decoded, state = latent("hard")
+    prior, likelihood = each_place(model, pairs, decoded, state)
     scores = prior.permute(1, 2, 0).detach().requires_grad_()
     expected = (scores.softmax(-1) * -likelihood.permute(1, 2, 0).detach()).sum(-1)
     (wanted,) = torch.autograd.grad(expected[pairs["target"] > 0].sum(), scores)
     positions = rg.OneHot(scores=scores)
-    looks = [rg.Attended(seen.features, z=positions.sample(), formed=positions)]
-    features = model.network.given(looks[0].z, seen, state.memory)
+    looks = [rg.Attended(decoded.features, z=positions.sample(), formed=positions)]
+    features = model.network.given(looks[0].z, decoded, state.memory)
     model.config.draws = 20000
-    cost = translate.by_draws(model, seen._replace(looks=looks, features=features), state, pairs["target"], 0.0)
+    cost = translate.by_draws(model, decoded._replace(looks=looks, features=features), state, pairs["target"], 0.0)
     (found,) = torch.autograd.grad(cost.sum(), scores, retain_graph=True)
     assert (found - wanted).abs().max() < 0.05 * wanted.abs().max()
-    plain = model.cost(seen, features, pairs["target"])
+    plain = model.cost(decoded, features, pairs["target"])
     assert_close(cost, plain)
     of = (model.words.weight, model.network.own.weight, state.memory.values)
     both = [torch.autograd.grad(each.sum(), of, retain_graph=True) for each in (cost, plain)]
@@ -156,12 +156,12 @@ def test_draws_are_compared_with_each_other_word_by_word(monkeypatch: pytest.Mon
 
 def test_hard_reads_one_place_and_is_fed_what_it_read():
     model, pairs = made("hard", dropout=0.0), batch()
-    seen, state = model(pairs)
-    z = torch.cat([look.z for look in seen.looks], -1)
-    assert_close(seen.features, model.network.given(z, seen, state.memory))
-    assert (z != torch.cat([look.positions.mode for look in seen.looks], -1)).any()
-    seen, _ = model.eval()(pairs)
-    assert all((look.z == look.positions.mode).all() for look in seen.looks)
+    decoded, state = model(pairs)
+    z = torch.cat([look.z for look in decoded.looks], -1)
+    assert_close(decoded.features, model.network.given(z, decoded, state.memory))
+    assert (z != torch.cat([look.positions.mode for look in decoded.looks], -1)).any()
+    decoded, _ = model.eval()(pairs)
+    assert all((look.z == look.positions.mode).all() for look in decoded.looks)
 
 
 @pytest.mark.parametrize("attention", ["hard", "variational", "exact"])
@@ -237,8 +237,8 @@ def test_the_worst_translations_are_those_of_the_least_bleu_and_then_of_the_high
     for source, target in zip(sources, targets, strict=True):
         alone = Pairs([source], [target], model.vocabulary).batch(torch.tensor([0]))
         written = translated(model, [source], beam=1)[0]
-        seen, _ = model(alone)
-        cost = model.cost(seen, seen.features, alone["target"]).mean().item()
+        decoded, _ = model(alone)
+        cost = model.cost(decoded, decoded.features, alone["target"]).mean().item()
         order.append((bleu(counts(written, target)), -cost, source))
     assert len({each for each, *_ in order}) < 20, "there are ties"
     found = looking.failures(OpenedRun(translate, replace(SMALL, batch=9), SPLITS, model), split)
@@ -246,7 +246,7 @@ def test_the_worst_translations_are_those_of_the_least_bleu_and_then_of_the_high
     assert [picture.text.rpartition("BLEU ")[2] for picture in found] == [
         f"{each:.1f}." for each, *_ in sorted(order)[:10]
     ]
-    monkeypatch.delattr(translate, "badness")
+    monkeypatch.setattr(translate, "badness", None)
     first = looking.failures(OpenedRun(translate, replace(SMALL, batch=9), SPLITS, model), split)
     assert [picture.title for picture in first] == sources[:12], "all are wrong, and none is worse"
 
@@ -263,9 +263,12 @@ def test_what_is_right_is_not_among_the_worst(monkeypatch):
     model, right = made("dot").eval(), [2, 5, 7]
     values = {"error": torch.ones(16), "cost": torch.arange(16.0), **{name: torch.zeros(16) for name in counts("", "")}}
     values["error"][right] = 0
-    monkeypatch.setattr(translate, "evaluate", lambda model, batch: values)
-    monkeypatch.setattr(looking, "look", lambda recipe, model, split, indices: indices.tolist())
     split = made_of(16).test
+    monkeypatch.setattr(split, "batch", lambda indices, generator: {"number": indices})
+    monkeypatch.setattr(
+        translate, "evaluate", lambda model, batch: {name: each[batch["number"]] for name, each in values.items()}
+    )
+    monkeypatch.setattr(looking, "look", lambda recipe, model, split, indices: indices.tolist())
     assert looking.failures(OpenedRun(translate, SMALL, SPLITS, model), split) == [15, 14, 13, 12, 11, 10, 9, 8, 6, 4]
     values["error"][:] = 0
     assert looking.failures(OpenedRun(translate, SMALL, SPLITS, model), split) is None

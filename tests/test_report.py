@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from regard.app.report import drawings as drawing
-from regard.app.report import figures as plots
-from regard.app.report.layout import chart, page
-from regard.app.report.report import Column, Look, Picture, Report, write_report
+from regard.app.report import drawings, image_figures, looking
+from regard.app.report.layout import chart, page, write_report
+from regard.app.report.report import Column, Look, Picture, Report
+from regard.app.training.errors import Failure
 from regard.images import Glimpses, grid
 
 IMAGES, STEPS, SCALES, SIZE = 4, 6, 3, 12
@@ -84,7 +84,7 @@ def test_text_is_escaped():
 
 def test_numbers_in_the_table_are_readable():
     cells = re.findall(r"<td>(.*?)</td>", page(report()))
-    assert cells[:8] == ["4.1 ± 0.2", "10,800", "0.500", "−2.25", "–", "71.3", "1,234", "1"]
+    assert cells[:8] == ["4.1 ± 0.2", "10,800", "0.5", "−2.25", "–", "71.3", "1,234", "1"]
 
 
 @pytest.mark.parametrize("missing", ["answer", "models", "rows", "curves", "looks", "failures", "command", "config"])
@@ -121,6 +121,14 @@ def test_looks_without_boxes_or_patches_or_images():
     assert "No wrong answer to show." in text
 
 
+@pytest.mark.parametrize(("epochs", "points"), [(1, 1), (10, 10), (11, 0)])
+def test_the_points_of_a_short_curve_are_drawn_or_one_epoch_would_not_be_seen(epochs: int, points: int):
+    curves = {"soft": [(float(n), 0.9 / n) for n in range(1, epochs + 1)]}
+    assert page(report(curves=curves)).count('<path class="point"') == points
+    (line,) = image_figures.learning_curves(curves).axes[0].lines
+    assert line.get_marker() == ("o" if points else "")
+
+
 def test_curves_leave_out_what_is_not_finite():
     drawn = chart({"soft": [(0, float("nan")), (10, 0.5), (20, 0.25)], "hard": [(1, float("inf"))], "cnn": []})
     assert drawn is not None
@@ -144,7 +152,7 @@ def test_five_models_on_twelve_images_are_less_than_two_megabytes():
 
 
 def test_a_model_keeps_its_colour_whoever_is_beside_it():
-    alone, beside = drawing.colours(["hard"]), drawing.colours(["other", "soft", "hard"])
+    alone, beside = drawings.colours(["hard"]), drawings.colours(["other", "soft", "hard"])
     assert alone["hard"] == beside["hard"]
     assert len(set(beside.values())) == 3
 
@@ -200,10 +208,20 @@ def test_a_full_disk_leaves_the_old_report(tmp_path, monkeypatch, function):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, function, full)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(Failure, match=r"report.html could not be written \(No space left on device\)"):
         write_report(path, Report("New", "?", "."))
     assert "<h1>Old</h1>" in path.read_text(encoding="utf-8")
     assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_nothing_is_written_through_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for put in (lambda: write_report(tmp_path / "link" / "a.html", Report("One", "?", ".")),
+                lambda: looking.draw(tmp_path / "link", [Picture("One", "Two.", b"png")], "hard")):  # fmt: skip
+        with pytest.raises(Failure, match="link is a link, which nothing is written through"):
+            put()
+    assert os.listdir(tmp_path / "elsewhere") == []
 
 
 def test_importing_the_report_draws_nothing_yet():
@@ -218,8 +236,8 @@ def test_importing_the_report_draws_nothing_yet():
 def test_the_outlines_are_what_the_sensor_reads():
     image, location = torch.rand(1, 1, 40, 52), torch.tensor([[0.3, -0.4]])
     patch = Glimpses(image, size=9, scales=2).read(location)[0, 0, 0]  # (9, 9)
-    (top, left, side), (coarse_top, coarse_left, coarse_side) = drawing.windows(
-        drawing.pixels(location[0], 40, 52), size=9, scales=2
+    (top, left, side), (coarse_top, coarse_left, coarse_side) = drawings.windows(
+        drawings.pixels(location[0], 40, 52), size=9, scales=2
     )
     cut = image[0, 0, int(top) : int(top) + side, int(left) : int(left) + side]
     assert torch.equal(cut, patch)
@@ -231,21 +249,21 @@ def test_the_outlines_are_what_the_sensor_reads():
 @pytest.mark.parametrize(("height", "width"), [(60, 60), (30, 45), (250, 130)])
 def test_heat_gives_each_place_its_share_of_the_image(height, width):
     places = grid(height, width, 15)
-    seen = drawing.heat(torch.arange(len(places)).float(), places, height, width)
-    y, x = drawing.pixels(places, seen.shape[0], seen.shape[1]).long().unbind(-1)
+    seen = drawings.heat(torch.arange(len(places)).float(), places, height, width)
+    y, x = drawings.pixels(places, seen.shape[0], seen.shape[1]).long().unbind(-1)
     assert torch.equal(seen[y, x], torch.arange(len(places)).float())
-    assert seen.shape == (min(height, drawing.FINEST), min(width, drawing.FINEST))
+    assert seen.shape == (min(height, drawings.FINEST), min(width, drawings.FINEST))
 
 
 def test_a_tint_grows_with_the_weight_alone():
-    tint = drawing.tint(torch.linspace(0, 1, 11)[None], "#102030")
+    tint = drawings.tint(torch.linspace(0, 1, 11)[None], "#102030")
     assert (np.diff(tint[0, :, 3].astype(int)) > 0).all()
     assert (tint[..., :3] == (0x10, 0x20, 0x30)).all()
 
 
 def test_numbers_move_apart_within_the_picture():
     points = torch.full((8, 2), 199.0) - torch.rand(8, 2)  # a corner
-    marks = drawing.marks(points, 17.0, 200.0, 200.0)
+    marks = drawings.marks(points, 17.0, 200.0, 200.0)
     places = torch.tensor([mark.place for mark in marks])
     assert torch.pdist(places).min() > 16
     assert places.max() < 200
@@ -253,14 +271,14 @@ def test_numbers_move_apart_within_the_picture():
 
 
 def test_glimpses_at_one_place_share_a_number():
-    assert [mark.text for mark in drawing.marks(torch.full((6, 2), 30.0), 17.0, 60, 60)] == ["1–6"]
+    assert [mark.text for mark in drawings.marks(torch.full((6, 2), 30.0), 17.0, 60, 60)] == ["1–6"]
 
 
 def test_photographs_become_small_and_drawings_stay_exact():
     photograph = np.random.default_rng(0).integers(0, 255, (900, 600, 3), np.uint8)
-    assert drawing.embed(photograph).startswith("data:image/jpeg")
-    assert len(drawing.embed(photograph)) < 200_000
-    assert drawing.embed(np.zeros((60, 60), np.uint8)).startswith("data:image/png")
+    assert drawings.embed(photograph).startswith("data:image/jpeg")
+    assert len(drawings.embed(photograph)) < 200_000
+    assert drawings.embed(np.zeros((60, 60), np.uint8)).startswith("data:image/png")
 
 
 # Figures
@@ -273,12 +291,12 @@ def test_figures_are_drawn_without_global_state(tmp_path):
     assert soft.weights is not None and soft.grid is not None
     assert hard.locations is not None and hard.patches is not None
     figures = [
-        plots.learning_curves(report().curves),
-        plots.learning_curves({}),
-        plots.path(hard.images[0], hard.locations[0], hard.patches[0]),
-        plots.path(hard.images[0], hard.locations[0]),
-        plots.heat(soft.images[0], soft.weights[0], soft.grid, torch.tensor([1.0, 2.0, 9.0, 9.0])),
-        *(plots.gallery(look(how), how) for how in ("soft", "hard", "cnn")),
+        image_figures.learning_curves(report().curves),
+        image_figures.learning_curves({}),
+        image_figures.path(hard.images[0], hard.locations[0], hard.patches[0]),
+        image_figures.path(hard.images[0], hard.locations[0]),
+        image_figures.heat(soft.images[0], soft.weights[0], soft.grid, torch.tensor([1.0, 2.0, 9.0, 9.0])),
+        *(image_figures.gallery(look(how), how) for how in ("soft", "hard", "cnn")),
     ]
     for i, figure in enumerate(figures):
         figure.savefig(tmp_path / f"{i}.png")

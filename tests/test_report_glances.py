@@ -17,7 +17,8 @@ from regard.app.report.glances import few, read_learning, write_learning
 from regard.app.report.layout import page
 from regard.app.report.matrix import Matrix
 from regard.app.report.report import Report
-from regard.app.report.sentence_figures import learned, png
+from regard.app.report.text_figures import learned, png
+from regard.app.training.checkpoints import read_checkpoint
 from regard.app.training.errors import Failure, Interrupted
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train
@@ -49,7 +50,7 @@ def test_it_is_kept_after_each_epoch_of_the_weights_it_then_had(glancing, tmp_pa
     assert list(found) == [1, 2, 3]
     assert len({tuple(each.weights.flatten().tolist()) for each in found.values()}) == 3
     model = tiny_recipe.Model(CONFIG, tiny_recipe.data(CONFIG)).eval()
-    state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state_dict"]
+    state = read_checkpoint(tmp_path / "run" / "last.ckpt")["model"]
     model.load_state_dict({name.removeprefix("model."): each for name, each in state.items()})
     with torch.no_grad():
         wanted = glance(model, tiny_recipe.data(CONFIG).valid.batch(torch.tensor([0])))
@@ -62,7 +63,7 @@ def test_training_is_as_if_nobody_had_looked(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "plain" / "learning.json").exists()
     monkeypatch.setattr(tiny_recipe, "glance", glance, raising=False)
     seen = contents(trained(tmp_path / "seen"))
-    assert {name: each for name, each in seen.items() if not name.startswith("/keeper/glances")} == plain
+    assert {name: each for name, each in seen.items() if not name.startswith("/glances")} == plain
 
 
 @pytest.mark.parametrize("step", [2, 6, 11, 16])
@@ -87,17 +88,6 @@ def test_a_full_disk_loses_nothing(count: int, glancing, tmp_path: Path, monkeyp
     assert len(known) in (len(read_metrics(run)), len(read_metrics(run)) + 1)
     assert contents(trained(run)) == contents(whole)
     assert (run / "learning.json").read_bytes() == (whole / "learning.json").read_bytes()
-
-
-def test_a_run_of_before_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    send_at(monkeypatch, 8, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(Interrupted):
-        train(tiny_recipe, CONFIG, tmp_path, QUIET)
-    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    del checkpoint["keeper"]["glances"]
-    torch.save(checkpoint, tmp_path / "last.ckpt")
-    monkeypatch.setattr(tiny_recipe, "glance", glance, raising=False)
-    assert list(read_learning(trained(tmp_path))) == [2, 3]
 
 
 def test_where_there_is_nothing_to_see_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

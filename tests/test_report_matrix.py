@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgba
 
-from regard.app.report import drawings as drawing
+from regard.app.report import drawings
 from regard.app.report.layout import page
 from regard.app.report.matrix import Matrix, merged
 from regard.app.report.report import Picture, Report
-from regard.app.report.sentence_figures import png, squares
+from regard.app.report.text_figures import png, squares
 from regard.positions import OneHot
 
 SOURCE, TARGET = ["die", "kleine", "Katze"], ["the", "small", "cat", "."]
@@ -128,7 +128,7 @@ def test_squares_are_darker_the_larger_the_weight():
     drawn = Matrix(list("abcde"), ["x"], torch.tensor([[0.0, 0.004, 0.05, 0.4, 1.3]])).squares[0]
     assert [square.number for square in drawn] == ["", "", "5", "40", "130"]
     assert [square.opacity for square in drawn] == sorted({square.opacity for square in drawn})
-    assert drawn[-1].opacity == pytest.approx(drawing.OPAQUE)
+    assert drawn[-1].opacity == pytest.approx(drawings.OPAQUE)
     assert [square.deep for square in drawn] == [False, False, False, True, True]
 
 

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-from regard.app.report import sentence_figures as sentences
-from regard.app.report.sentence_figures import arcs, png, spans
+from regard.app.report import text_figures
+from regard.app.report.text_figures import arcs, png, spans
 
 WORDS = ["Time", "flies", "like", "an", "arrow"]
 HEADS = torch.tensor([1, 1, 4, 4, 1])
@@ -22,12 +22,12 @@ def lines(axes: Axes, colour: str) -> list[Line2D]:
 def test_every_word_has_an_arc_from_its_head():
     (axes,) = arcs(WORDS, HEADS).axes
     places = {text.get_text(): text.get_position()[0] + len(text.get_text()) / 2 for text in axes.texts}
-    drawn = lines(axes, sentences.RIGHT)
+    drawn = lines(axes, text_figures.RIGHT)
     for word, head, line in zip(WORDS, HEADS.tolist(), drawn, strict=True):
         ends = sorted((places[word], places[WORDS[head]]))
         assert [min(line.get_xdata()), max(line.get_xdata())] == pytest.approx(ends)
     assert len(drawn) == len(axes.lines) / 2
-    assert all(line.get_linewidth() == sentences.THICK for line in drawn)
+    assert all(line.get_linewidth() == text_figures.THICK for line in drawn)
 
 
 def test_wrong_arcs_missed_arcs_and_others_that_are_probable():
@@ -36,12 +36,12 @@ def test_wrong_arcs_missed_arcs_and_others_that_are_probable():
     weights[2, 1], weights[2, 2], weights[2, 0] = 0.5, 0.06, 0.04
     (axes,) = arcs(WORDS, heads, HEADS, weights).axes
     right, wrong, missed, others = (
-        lines(axes, colour) for colour in (sentences.RIGHT, sentences.WRONG, sentences.MISSED, sentences.OTHER)
+        lines(axes, getattr(text_figures, colour)) for colour in ("RIGHT", "WRONG", "MISSED", "OTHER")
     )
     assert [len(each) for each in (right, wrong, missed, others)] == [4, 1, 1, 1]
     assert missed[0].get_linestyle() == "--" and wrong[0].get_linestyle() == "-"
     thick = [each[0].get_linewidth() for each in (others, right, wrong)]
-    assert thick == sorted(thick) and thick[0] < thick[1] < thick[2] < sentences.THICK
+    assert thick == sorted(thick) and thick[0] < thick[1] < thick[2] < text_figures.THICK
     assert min(right[0].get_xdata()) < max(right[0].get_xdata()), "an arc, not the line of a root"
     first, *_, last = np.asarray(others[0].get_xdata())
     assert first == last, "the root, from above"

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -24,10 +25,12 @@ from regard.app.report.glances import read_learning
 from regard.app.text import networks as seq2seq
 from regard.app.text.translating import translated
 from regard.app.training import loop as training
-from regard.app.training import run as runs
-from regard.app.training import workers as parallel
-from regard.app.training.errors import Interrupted
-from regard.app.training.evaluation import averages, evaluate
+from regard.app.training import workers
+from regard.app.training.errors import Failure, Interrupted
+from regard.app.training.evaluation import averages, batches_of, evaluate, results
+from regard.app.training.metrics import read_metrics
+from regard.app.training.run import open_run
+from regard.app.training.weights import read_weights
 from regard.recipes import translate
 from regard.recipes.translate import Config, Model
 
@@ -70,7 +73,7 @@ def test_training_stops_when_patience_ends_and_keeps_the_best(few: Path, monkeyp
     scores = iter([10.0, 30.0, 20.0, 25.0, 40.0])
     monkeypatch.setattr(translate, "conclude", lambda sums: {"bleu": next(scores)})
     best = training.train(translate, replace(SMALL, epochs=9, patience=2), few / "run", QUIET)
-    assert best["epoch"] == 2 and len(runs.read_metrics(few / "run")) == 4
+    assert best["epoch"] == 2 and len(read_metrics(few / "run")) == 4
     before = contents(few / "run")
     assert training.train(translate, replace(SMALL, epochs=9, patience=2), few / "run", QUIET) == best
     assert contents(few / "run") == before, "and is over"
@@ -159,6 +162,10 @@ class TestRefused:
         found, _, error = spoken(monkeypatch, capsys, ["predict", "nowhere"], b"")
         assert found == 2 and error.startswith("regard: unknown run 'nowhere'")
 
+    def test_a_run_of_another_recipe(self, run: Path, monkeypatch, capsys):
+        sentence = f"{run} is a run of the recipe 'translate', not of parse."
+        refused(monkeypatch, capsys, ["predict", str(run), "--recipe", "parse"], sentence)
+
     def test_a_run_without_weights(self, few: Path, monkeypatch, capsys):
         (few / "run").mkdir()
         (few / "run" / "config.yaml").write_text("recipe: translate\n")
@@ -168,7 +175,7 @@ class TestRefused:
     def damaged(self, run: Path, folder: Path, **changes: Tensor | None) -> None:
         from safetensors.torch import save_file
 
-        weights = runs.read_weights(run) | changes
+        weights = read_weights(run) | changes
         (folder / "run").mkdir()
         (folder / "run" / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
         save_file(
@@ -193,8 +200,7 @@ class TestRefused:
         assert error.count("\n") == 1
 
     def test_a_run_trained_with_another_attention(self, run: Path, files: Path, few: Path, monkeypatch, capsys):
-        (few / "runs" / "translate").mkdir(parents=True)
-        (few / "runs" / "translate" / "mine").symlink_to(run)
+        shutil.copytree(run, few / "runs" / "translate" / "mine")
         before = contents(run)
         words = ["train", "translate", "--config", str(run / "config.yaml"), "--attention", "dot", "--name", "mine"]
         sentence = (
@@ -202,7 +208,7 @@ class TestRefused:
             "here): give another name."
         )
         refused(monkeypatch, capsys, words, sentence)
-        assert contents(run) == before
+        assert contents(few / "runs" / "translate" / "mine") == before
 
     @pytest.mark.parametrize(
         ("flags", "sentence", "status"),
@@ -224,6 +230,23 @@ class TestRefused:
         refused(monkeypatch, capsys, words, sentence.format(files=files), status)
 
 
+@pytest.mark.unchecked
+def test_a_run_goes_on_in_its_own_vocabulary_where_the_sentences_have_changed(files: Path, few: Path):
+    (few / "data").mkdir()
+    for file in files.iterdir():
+        (few / "data" / file.name).write_bytes(file.read_bytes())
+    config = replace(SMALL, data=str(few / "data"), subwords=80, epochs=1)
+    before = read_weights(trained(few / "run", config))
+    (few / "data" / "train.de").write_text("anders\n" * 64)
+    after = read_weights(trained(few / "run", replace(config, epochs=3)))
+    assert len(read_metrics(few / "run")) == 3 and torch.equal(before["spelling"], after["spelling"])
+
+
+def test_weights_of_a_foreign_vocabulary_are_refused(run: Path):
+    with pytest.raises(Failure, match="the vocabulary of the data is not that of the run, which was trained on other"):
+        made("additive").load_state_dict(read_weights(run))
+
+
 def test_other_sentences_are_evaluated_in_the_vocabulary_of_the_run(files: Path, run: Path, tmp_path: Path):
     for file in files.iterdir():
         text = file.read_text() if file.name.startswith("test") else "ganz andere Worte\n" * 9
@@ -235,10 +258,12 @@ def test_other_sentences_are_evaluated_in_the_vocabulary_of_the_run(files: Path,
 def test_bleu_of_a_split_is_that_of_its_greedy_translations(run: Path, monkeypatch: pytest.MonkeyPatch):
     from sacrebleu.metrics.bleu import BLEU
 
-    opened = runs.open_run(run)
+    opened = open_run(run)
     _, _, splits, model = opened
     nearly = [numbers[1:-1] if n % 3 else numbers[:-1] for n, numbers in enumerate(splits.train.target)]
-    words = iter(nearly)
+    order = torch.cat([batch.indices for batch in batches_of(opened, splits.train)]).tolist()
+    assert order != sorted(order) == list(range(64)), "a split is evaluated by length"
+    words = iter(2 * [nearly[n] for n in order])
     monkeypatch.setattr(Model, "greedy", lambda model, source: [next(words) for _ in source])
     means = averages(opened, splits.train)
     found = [model.vocabulary.decode(numbers.tolist()) for numbers in nearly]
@@ -246,6 +271,8 @@ def test_bleu_of_a_split_is_that_of_its_greedy_translations(run: Path, monkeypat
     assert means["bleu"] == pytest.approx(theirs.score, abs=1e-9) and 0 < theirs.score < 100
     assert means["error"] == sum(n % 3 > 0 for n in range(64)) / 64
     assert means["perplexity"] == pytest.approx(torch.tensor(means["loss"]).exp().item())
+    for indices, values in results(opened, splits.train):
+        assert values["error"].tolist() == [float(n % 3 > 0) for n in indices.tolist()]
 
 
 def test_what_bleu_counts(run: Path):
@@ -297,8 +324,12 @@ class TestComparison:
         monkeypatch.setattr(translate, "data", lambda config: made_of(24))
         monkeypatch.setattr(looking, "SHOWN", 2)
         monkeypatch.setattr(looking, "WORST", 2)
-        alone = lambda expected, *_: [parallel._train(each, lambda *_: None) for each in expected]  # noqa: E731
-        monkeypatch.setattr(parallel, "train_all", alone)
+
+        def train_here(runs, processes, log, recipe):
+            for run in runs:
+                workers._train(recipe, run, lambda fraction, logs: None)
+
+        monkeypatch.setattr(workers, "train_all", train_here)
 
     def test_one_table_and_one_report(self, capsys):
         words = ["--attentions", "hard,none,hard", "--hidden", "16", "--epochs", "1", "--batch", "12", "--json"]

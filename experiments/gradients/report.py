@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from regard.app.report import drawings as drawing
+from regard.app.report import drawings
 
 HEADROOM = 0.5  # for the legend, as a share of the decades below it
 RATIOS = "signal_to_noise", "signal_to_noise_for_budget"
@@ -84,7 +84,7 @@ def _bars(axes: Axes, results: dict[str, Any]) -> None:
     """The signal-to-noise of each estimator for the same number of evaluations, and the bias of the biased."""
     rows = [row for row in results["rows"] if row["signal_to_noise"] is not None]
     rows.sort(key=lambda row: (not row["unbiased"], row["signal_to_noise_for_budget"]))
-    colours = [drawing.COLOURS[1 if row["unbiased"] else 0][0] for row in rows]
+    colours = [drawings.COLOURS[1 if row["unbiased"] else 0][0] for row in rows]
     bars = axes.barh(
         [row["estimator"] for row in rows],
         [row["signal_to_noise_for_budget"] for row in rows],
@@ -110,8 +110,8 @@ def _lines(axes: Axes, rows: list[dict[str, Any]], kind: str, label: str) -> Non
             relative(row),
             marker="osD^vPX"[i % 7],
             markersize=4,
-            color=drawing.COLOURS[i % len(drawing.COLOURS)][0],
-            linestyle=(0, drawing.DASHES[i % len(drawing.DASHES)]),
+            color=drawings.COLOURS[i % len(drawings.COLOURS)][0],
+            linestyle=(0, drawings.DASHES[i % len(drawings.DASHES)]),
             label=f"{row['case']}: {row['relative_exponent']:+.2f}",
         )
     sizes = sorted({value for row in rows for value in row["values"]})

@@ -9,6 +9,7 @@ from torch import Tensor
 from regard.kernels.registry import is_transformed
 from regard.over.mappings import entmax_weights
 from regard.over.sparse import quotient
+from regard.positions.base import wide
 from regard.positions.onehot import unblock
 
 EXPM1 = tuple(1 / math.factorial(n + 1) for n in range(9))
@@ -52,12 +53,12 @@ def entmax_loss(
     ignored = target == ignore_index
     target = target.masked_fill(ignored, 0)
     _check_labels(target, scores.shape[-1])
-    wide = scores.to(torch.promote_types(scores.dtype, torch.float32)).masked_fill(ignored.unsqueeze(-1), 0)
-    weights = entmax_weights(wide, alpha)
-    wide = unblock(wide)[0]
-    wide = wide - wide.detach().amax(-1, keepdim=True)
-    wanted = wide.gather(-1, target.unsqueeze(-1))
-    gain = (weights * wide.masked_fill(weights == 0, 0)).sum(-1) - wanted.squeeze(-1)
+    known = wide(scores).masked_fill(ignored.unsqueeze(-1), 0)
+    weights = entmax_weights(known, alpha)
+    known = unblock(known)[0]
+    known = known - known.detach().amax(-1, keepdim=True)
+    wanted = known.gather(-1, target.unsqueeze(-1))
+    gain = (weights * known.masked_fill(weights == 0, 0)).sum(-1) - wanted.squeeze(-1)
     return (gain + _entropy(weights, alpha)).masked_fill(ignored, 0).to(scores.dtype)
 
 

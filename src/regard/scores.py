@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from regard.checks import check_part, check_width
 from regard.kernels.registry import find_road
+from regard.positions.base import wide
 
 
 def dot(query: Float[Tensor, "*SB Q D"], keys: Float[Tensor, "*B K D"]) -> Float[Tensor, "*SB Q K"]:
@@ -263,7 +264,7 @@ def check_query(score, query: Tensor, prepared: Tensor) -> None:
 
 def unit(vectors: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B N D"]:
     """The vectors at length one, those of zeros as they are; right for vectors of any size, in any precision."""
-    wide = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-    largest = wide.detach().abs().amax(-1, keepdim=True)
-    scaled = wide / largest.where(largest > 0, 1)  # or squares would leave what a number can hold
+    exact = wide(vectors)
+    largest = exact.detach().abs().amax(-1, keepdim=True)
+    scaled = exact / largest.where(largest > 0, 1)  # or squares would leave what a number can hold
     return nn.functional.normalize(scaled, dim=-1, eps=0.5).to(vectors.dtype)

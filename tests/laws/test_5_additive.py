@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.testing import assert_close
 
 import regard as rg
-from regard.kernels.additive import cpu as additive_numba
+from regard.kernels.additive import cpu as additive_cpu
 from regard.scores import compare
 
 SIZES = {
@@ -24,7 +24,7 @@ SIZES = {
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the road for small sizes too."""
-    monkeypatch.setattr(additive_numba, "SMALLEST", 0)
+    monkeypatch.setattr(additive_cpu, "SMALLEST", 0)
 
 
 def arguments(size: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -146,7 +146,7 @@ class TestWhichRoad:
         assert not self.taken(self.score().double(), self.query.double())
 
     def test_not_where_it_does_not_pay(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(additive_numba, "SMALLEST", 10**9)
+        monkeypatch.setattr(additive_cpu, "SMALLEST", 10**9)
         assert not self.taken(self.score())
 
     def test_not_for_a_class_of_its_own(self):
@@ -174,7 +174,7 @@ class TestMutants:
 
     @pytest.mark.parametrize("wrong", ["value", "query", "keys", "energy"])
     def test_a_wrong_kernel(self, wrong: str, monkeypatch: pytest.MonkeyPatch):
-        right = additive_numba._scores
+        right = additive_cpu._scores
 
         def scores(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:
             given = {"query": query, "keys": keys, "energy": energy}
@@ -182,7 +182,7 @@ class TestMutants:
                 given[wrong] = given[wrong].detach() + 0.99 * (given[wrong] - given[wrong].detach())
             return right(*given.values()) * (1.001 if wrong == "value" else 1)
 
-        monkeypatch.setattr(additive_numba, "_scores", scores)
+        monkeypatch.setattr(additive_cpu, "_scores", scores)
         with pytest.raises(AssertionError):
             check_contexts(additive_contexts(SIZES["batch"][-1]), *arguments("batch"))
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from regard import __version__
-from regard.app import options as flags
-from regard.app.options import Wrong
+from regard.app import flags
+from regard.app.flags import Wrong
 from regard.app.text.reading import printable
 from regard.app.training.errors import Failure
 from regard.app.training.progress import in_words
@@ -177,8 +177,7 @@ def compare(words: list[str]) -> None:
     config = flags.build(recipe.Config, options)
     flags.check_name(options.name)
     folder = options.name or flags.name_of_comparison(config, recipe.Config(**shorter), options.quick)
-    from regard.app.compare import comparison as comparison
-    from regard.app.compare import results as table
+    from regard.app.compare import comparison, summary
     from regard.app.training.run import write
 
     only = _chosen(options.attentions, comparison.kinds(recipe))
@@ -190,7 +189,7 @@ def compare(words: list[str]) -> None:
     if options.json:
         print(as_json)
     else:
-        table.show(recipe.COLUMNS, results["rows"], results["data"], results["error_spread"], results["example"])
+        summary.show(recipe.COLUMNS, results["rows"], results["data"], results["error_spread"], results["example"])
         print(results["report"])
 
 
@@ -240,9 +239,9 @@ def predict(words: list[str]) -> int:
         flags.parse(_predict_parser(NO_OPTIONS), words)
         raise Wrong("regard predict expected a run first, then inputs and flags")
     recipe = _given_recipe(flags.parse_known(_run_parser("predict"), words))
-    from regard.app import prediction as predicting
+    from regard.app import prediction
 
-    trained = predicting.load(_find_run(words[0]), recipe)
+    trained = prediction.load(_find_run(words[0]), recipe)
     options = flags.parse(_predict_parser(trained.recipe.Prediction, trained.recipe.READS), words)
     chosen, bad = flags.build(trained.recipe.Prediction, options), []
     if options.batch < 1:
@@ -253,8 +252,8 @@ def predict(words: list[str]) -> int:
         _say(error, 1)
 
     inputs = trained.recipe.inputs(options.input, sys.stdin.buffer)
-    for number, given, answer in predicting.answers(trained, inputs, chosen, options.batch, complain):
-        as_json = options.json and json.dumps(predicting.as_json(number, given, answer), ensure_ascii=False)
+    for number, given, answer in prediction.answers(trained, inputs, chosen, options.batch, complain):
+        as_json = options.json and json.dumps(prediction.as_json(number, given, answer), ensure_ascii=False)
         print(as_json or trained.recipe.written(given, answer), flush=True)
     return 1 if bad else 0
 

@@ -12,10 +12,11 @@ from types import ModuleType
 from typing import Any
 
 from regard.app import results
-from regard.app.training import run as runs
 from regard.app.training.errors import Failure, Interrupted
 from regard.app.training.fabric import Fit
+from regard.app.training.files import write
 from regard.app.training.loop import train
+from regard.app.training.metrics import Row
 
 
 def parser(name: str, about: str, data: str, figure: bool = False) -> argparse.ArgumentParser:
@@ -53,7 +54,7 @@ def do_all(jobs: Iterable[Any], do: Callable[[Any], None], write: Callable[[], o
 
 
 def once(
-    recipe: ModuleType, config: Any, run: Path, fit: Fit, test: Callable[[runs.Row], dict[str, Any]], known: bool
+    recipe: ModuleType, config: Any, run: Path, fit: Fit, test: Callable[[Row], dict[str, Any]], known: bool
 ) -> dict[str, Any] | None:
     """Trains a run and keeps in its result.json what the test says, given what is known of the best epoch; with the
     seconds of training in all its sittings. None if that is done already, or is `known` and not begun again."""
@@ -65,9 +66,9 @@ def once(
         best = train(recipe, config, run, fit)
     finally:
         if run.is_dir():
-            runs.write(clock, str(before + time.monotonic() - start).encode())
+            write(clock, str(before + time.monotonic() - start).encode())
     result = {**test(best), "seconds": round(float(clock.read_text()), 1), "machine": results.machine()}
-    runs.write(run / "result.json", json.dumps(result).encode())
+    write(run / "result.json", json.dumps(result).encode())
     return result
 
 

@@ -29,8 +29,11 @@ class Trained:
     def predict(self, inputs: Iterable[Any], batch: int = BATCH, **options: Any) -> list[Any]:
         """The answers to what the recipe reads, in their order; `options` are those of the recipe's `Prediction`.
 
-        Raises ValueError, naming the input, for one that cannot be read, and for an option that there is not.
+        Raises ValueError, naming the input, for one that cannot be read, and for an option that there is not, and
+        Failure if the recipe predicts nothing.
         """
+        if isinstance(inputs, str | bytes):
+            raise ValueError(f"predict expected a list of inputs, but got {inputs!r}")
         chosen = _options(self.recipe, options)
         return [prediction for _, _, prediction in answers(self, inputs, chosen, batch, _refuse)]
 
@@ -85,8 +88,10 @@ def _until_broken(inputs: Iterable[Any], complain: Complain) -> Iterator[Any]:
 
 
 def _prepared(trained: Trained, given: Any, complain: Complain) -> Any:
-    """An input as the recipe takes it; None if it is bad."""
+    """An input as the recipe takes it; None if it is bad, or an error that stands for one."""
     try:
+        if isinstance(given, Exception):
+            raise given
         return trained.recipe.prepare(trained.network, given)
     except (ValueError, OSError) as error:
         complain(given, error)

@@ -97,6 +97,17 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
+def printed(value: str | float | None) -> str:
+    """A number in a table for people, to three digits, or whole from 100 on; a dash where there is none.
+
+    >>> printed(0.12345), printed(1728.0), printed(None)
+    ('0.123', '1,728', '-')
+    """
+    if value is None or isinstance(value, str):
+        return value or "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def mean_and_spread(values: Sequence[float] | None, digits: int = 2) -> str:
     """The mean of some seeds and, of more than one, its standard deviation; nothing of none.
 

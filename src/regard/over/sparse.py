@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from regard.kernels.registry import find_road
+from regard.positions.base import wide
 from regard.positions.onehot import unblock
 
 MOST = 4.0
@@ -74,8 +75,8 @@ def plain_weights(scores: Tensor, alpha: float | Tensor) -> Tensor:
     """The plain road of `entmax_weights`, along the last dimension, with a number or an alpha (*B, 1)."""
     unblocked, blocked = unblock(scores)
     steep = not isinstance(alpha, Tensor) and alpha > 2  # at the edge of the support
-    wide = unblocked.to(torch.float64 if steep else torch.promote_types(scores.dtype, torch.float32))
-    weights = _learned(wide, alpha.to(wide)) if isinstance(alpha, Tensor) else _weights(wide, alpha)
+    exact = unblocked.double() if steep else wide(unblocked)
+    weights = _learned(exact, alpha.to(exact)) if isinstance(alpha, Tensor) else _weights(exact, alpha)
     return weights.to(scores.dtype).masked_fill(blocked, 0)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import register_kl
 
 from regard.positions.algorithms.recurrence import NEVER, expected_alignment, log_recurrence
-from regard.positions.base import INFINITY, Positions, exported, take
+from regard.positions.base import INFINITY, Positions, exported, take, wide
 from regard.positions.independent import expected_log_prob, logistic_like
 from regard.positions.onehot import OneHot
 from regard.positions.several import check_enumerable
@@ -146,7 +146,7 @@ class Alignment(Positions):
 
     @property
     def _wide_scores(self) -> Tensor:
-        return self.scores.to(torch.promote_types(self.scores.dtype, torch.float32))
+        return wide(self.scores)
 
     def _first_place(self, batch: Sequence[int]) -> Tensor:
         return F.pad(self.scores.new_ones(*batch, 1), (0, self.scores.shape[-1] - 1))  # (*B, K)

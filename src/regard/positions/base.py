@@ -125,6 +125,11 @@ def _resized(shape: Sequence[int], dim: int, size: int) -> list[int]:
     return sizes
 
 
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32 at least, in which sums of many exponentials are right."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def safe_log(probability: Tensor) -> Tensor:
     """The logarithm, -inf at zero, with a gradient of zero there; of NaN it is NaN."""
     possible = ~(probability <= 0)

@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from regard.positions.algorithms import linear_chain
-from regard.positions.base import Positions, exported, read_places
-from regard.positions.structure import Structure, wide
+from regard.positions.base import Positions, exported, read_places, wide
+from regard.positions.structure import Structure
 
 
 @exported

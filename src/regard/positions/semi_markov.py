@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from regard.positions.algorithms import semi_markov
-from regard.positions.base import Positions, exported
+from regard.positions.base import Positions, exported, wide
 from regard.positions.chain import spanning
-from regard.positions.structure import Structure, wide
+from regard.positions.structure import Structure
 
 
 @exported

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from regard.positions.base import INFINITY, Positions, read_places
+from regard.positions.base import INFINITY, Positions, read_places, wide
 
 LIMIT = 100_000
 """The most events that `enumerate_support` lists."""
@@ -59,7 +59,7 @@ class Several(Positions):
 
     @property
     def _wide_scores(self) -> Tensor:
-        return self.scores.to(torch.promote_types(self.scores.dtype, torch.float32))
+        return wide(self.scores)
 
     def _possible(self, z: Tensor) -> Tensor:
         """Whether an event is one: as many places as there must be, all of them distinct and allowed."""

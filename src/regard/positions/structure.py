@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import register_kl
 
 from regard.kernels.registry import is_transformed
-from regard.positions.base import INFINITY, Positions
+from regard.positions.base import INFINITY, Positions, wide
 from regard.positions.several import check_enumerable
 
 S = TypeVar("S", bound="Structure")
@@ -148,11 +148,6 @@ def _cross_entropy(p: Structure, q: Structure) -> Tensor:
 def _dot(features: Tensor, potentials: Tensor) -> Tensor:
     """The sum of the products, (*S, *B), in which zero times infinity is zero."""
     return (features * potentials.masked_fill((features == 0) & (potentials == -INFINITY), 0)).sum(-1)
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """The tensor in float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def doubled(structure: S) -> S:

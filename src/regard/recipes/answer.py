@@ -27,12 +27,12 @@ from torch.nn.functional import cross_entropy
 
 import regard as rg
 from regard.app import data as datasets
-from regard.app import options as flags
+from regard.app import flags
 from regard.app.data.babi import stream_stories
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Picture
-from regard.app.report.sentence_figures import choices, png
-from regard.app.text.reading import raw_lines
+from regard.app.report.text_figures import choices, png
+from regard.app.text.reading import clean, raw_lines
 from regard.recipes.base import Metric, from_files
 
 METRIC = Metric("valid_error", "min", "share of the validation questions answered wrongly")
@@ -74,9 +74,8 @@ class Config:
     """The highest, after a tenth of the steps; it then falls to zero by a cosine."""
 
     def __post_init__(self) -> None:
-        flags.at_least(1, self, "hops", "facts", "hidden", "epochs", "batch")
+        flags.check_training(self, "hops", "facts", "hidden")
         flags.share(self, "gaps")
-        flags.above_zero(self, "learning_rate")
 
 
 def data(config: Config) -> datasets.Splits:
@@ -163,7 +162,7 @@ def identity(hidden: int, scale: float = 1.0) -> nn.Linear:
     return linear
 
 
-class Seen(NamedTuple):
+class Output(NamedTuple):
     """What came of B questions."""
 
     answers: Tensor
@@ -197,10 +196,10 @@ class Model(nn.Module):
         self.answer = nn.Linear(config.hidden, len(splits.classes), bias=False)
         self.answer.weight.data.copy_(vectors[[1 + train.words.index(answer) for answer in splits.classes]])
 
-    def forward(self, batch: dict[str, Tensor]) -> Seen:
+    def forward(self, batch: dict[str, Tensor]) -> Output:
         memory, question = self.remember(batch["facts"]), self.question(batch["question"]).unsqueeze(-2)
         known, looks = (self.together if self.config.over == "chain" else self.in_turn)(question, memory)
-        return Seen(self.answer(known.squeeze(-2)), looks)
+        return Output(self.answer(known.squeeze(-2)), looks)
 
     def remember(self, facts: Tensor) -> rg.Memory:
         """The latest facts (B, N, W), each with how many came after it."""
@@ -241,15 +240,15 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of each question, (B,): whether the answer is wrong; whether the facts that the hops most probably look at are
     the supporting ones (`facts`), and each hop looks at the one whose turn it is (`sequence`, which is what the paper
     measures); and the share of the supporting facts that are looked at (`recall`)."""
-    seen = model(batch)
-    chosen = torch.cat([look.positions.indicator(look.positions.mode) for look in seen.looks], -2) > 0  # (B, hops, N)
+    output = model(batch)
+    chosen = torch.cat([look.positions.indicator(look.positions.mode) for look in output.looks], -2) > 0  # (B, hops, N)
     marked = supporting(batch, chosen.shape[-1])  # (B, M, N)
     count, found = (batch["supporting"] >= 0).sum(-1), (chosen.any(1) & marked.any(1)).sum(-1)
     facts = (found == count) & (chosen.any(1).sum(-1) == count)
     turns = min(chosen.shape[1], marked.shape[1])
     sequence = facts & (chosen[:, :turns] == marked[:, :turns]).all(-1).all(-1)
     return {
-        "error": _wrong(seen.answers, batch["label"]),
+        "error": _wrong(output.answers, batch["label"]),
         "facts": facts.float(),
         "sequence": sequence.float(),
         "recall": found / count,
@@ -269,12 +268,12 @@ def noun(splits: datasets.Splits) -> str:
 
 def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
     """The facts of each story, how probably each hop looks at them, and which support the answer."""
-    seen = model(batch)
-    weights = torch.cat([look.weights for look in seen.looks], -2)  # (B, hops, N)
+    output = model(batch)
+    weights = torch.cat([look.weights for look in output.looks], -2)  # (B, hops, N)
     marked = supporting(batch, weights.shape[-1]).any(1)
     present = (batch["facts"][:, -weights.shape[-1] :] > 0).any(-1)
     return [
-        _picture(model, batch, n, int(seen.answers[n].argmax()), weights[n, :, present[n]], marked[n, present[n]])
+        _picture(model, batch, n, int(output.answers[n].argmax()), weights[n, :, present[n]], marked[n, present[n]])
         for n in range(len(weights))
     ]
 
@@ -305,14 +304,21 @@ class Answer(NamedTuple):
     probability: float
 
 
-def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[datasets.Question]:
+def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[datasets.Question | Exception]:
     """The questions, each with the facts before it."""
     return from_files(arguments, stream, lambda file, name: stream_stories(raw_lines(file, name), name))
 
 
 def prepare(model: Model, given: datasets.Question | tuple[Sequence[str], str]) -> datasets.Question:
-    """A question, or the facts of a story and what is asked."""
-    return given if isinstance(given, datasets.Question) else datasets.Question(tuple(given[0]), given[1], "", ())
+    """A question, or the facts of a story and what is asked. Raises ValueError where either is missing."""
+    if isinstance(given, datasets.Question):
+        return given
+    if isinstance(given, str) or len(given) != 2 or isinstance(given[0], str):
+        raise ValueError(f"expected a list of facts and a question, but got {given!r}")
+    facts, question = tuple(filter(None, map(clean, given[0]))), clean(given[1])
+    if not facts or not question:
+        raise ValueError(f"expected a fact at least and a question, but got {given!r}")
+    return datasets.Question(facts, question, "", ())
 
 
 def predict(model: Model, prepared: Sequence[datasets.Question], options: Any) -> list[Answer]:

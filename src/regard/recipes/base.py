@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, runtime_checkab
 from torch import Tensor
 
 from regard.app.data.splits import Split, Splits
+from regard.app.training.errors import Failure
 from regard.app.training.schedules import adam
 from regard.checks import unknown
 from regard.recipes import own_recipes
@@ -213,8 +214,9 @@ class Recipe(Protocol):
     """A dataclass of what may be chosen when predicting, such as the size of a beam."""
 
     def inputs(self, arguments: Sequence[str], stream: BinaryIO) -> Iterator[Any]:
-        """What is to be answered, one by one: from the arguments, or without any from standard input as it comes."""
-        raise NotImplementedError
+        """What is to be answered, one by one: from the arguments, or without any from standard input as it comes. In
+        the place of one that cannot be read stands the ValueError or OSError that says why, and the others follow."""
+        raise Failure(f"the recipe {self.name} makes no predictions: it has no inputs.")
 
     def prepare(self, model: Any, given: Any) -> Any:
         """One input as `predict` takes it. Raises ValueError, OSError or UnicodeError for a bad one, and the others are
@@ -223,7 +225,7 @@ class Recipe(Protocol):
 
     def predict(self, model: Any, prepared: Sequence[Any], options: Any) -> Sequence[Any]:
         """The answers to some inputs, in their order: texts or named tuples."""
-        raise NotImplementedError
+        raise Failure(f"the recipe {self.name} makes no predictions: it has no predict.")
 
     def written(self, given: Any, prediction: Any) -> str:
         """An answer as it is printed."""
@@ -244,12 +246,16 @@ def first_paragraph(text: str) -> str:
 
 
 def from_files(arguments: Sequence[str], stream: BinaryIO, read: Callable[[Any, str], Iterator[Any]]) -> Iterator[Any]:
-    """What `read(stream, name)` gives of each of some files, or without any of standard input."""
+    """What `read(stream, name)` gives of each of some files, or without any of standard input; in the place of what is
+    left of a file that cannot be read, the error."""
     if not arguments:
         yield from read(stream, "standard input")
     for path in arguments:
-        with open(path, "rb") as file:
-            yield from read(file, path)
+        try:
+            with open(path, "rb") as file:
+                yield from read(file, path)
+        except (OSError, ValueError) as error:
+            yield error
 
 
 REQUIRED = ("Config", "Model", "METRIC", "data", "loss", "evaluate")

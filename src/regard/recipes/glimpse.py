@@ -25,16 +25,17 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, max_pool2d
+from torch.nn.functional import cross_entropy
 
 import regard as rg
 from regard.app import data as datasets
-from regard.app import options as flags
+from regard.app import flags
 from regard.app.data.folder import Listing, read_picture
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Look
 from regard.app.text.reading import raw_lines
 from regard.app.training.schedules import adam
+from regard.app.vision.networks import Blind, Drawn, Eye, Hard, Moves, Scene, Soft, State, as_computed
 from regard.images import grid
 from regard.recipes.base import COSTS, ERROR, Measure, Metric, first_paragraph
 
@@ -126,8 +127,8 @@ class Config:
     """The policy's learning rate as a share of that: Adam walks as far on noise as on a signal."""
 
     def __post_init__(self) -> None:
-        flags.at_least(1, self, "glimpses", "draws", "hidden", "epochs", "batch")
-        flags.above_zero(self, "width", "final_width", "learning_rate")
+        flags.check_training(self, "glimpses", "draws", "hidden")
+        flags.above_zero(self, "width", "final_width")
 
 
 def data(config: Config) -> datasets.Splits:
@@ -160,159 +161,7 @@ def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
     return datasets.images_to_test(config.data, facts["classes"], shape, config.clutter, bits)
 
 
-class Eye(nn.Module):
-    """What was seen and where, g = relu(W_what patches + W_where location + b) (section 3.1), the patches perhaps
-    through a convolution that all scales share."""
-
-    def __init__(self, shape: tuple[int, int, int], config: Config):
-        super().__init__()
-        scales, channels, size = shape
-        self.filters = nn.Conv2d(channels, config.filters, 5, padding=2) if config.filters else None
-        values = config.filters * (size // 2) ** 2 if config.filters else channels * size**2
-        self.what = nn.Linear(scales * values, config.hidden)
-        self.where = nn.Linear(2, config.hidden, bias=False)
-
-    def forward(self, patches: Tensor, location: Tensor) -> Tensor:
-        if self.filters is not None:
-            each = patches.flatten(0, -4).contiguous(memory_format=torch.channels_last)  # (*S B scales, C, size, size)
-            found = max_pool2d(self.filters(each), 2).relu()
-            patches = found.permute(0, 2, 3, 1).reshape(*patches.shape[:-3], *found.shape[2:], -1)
-        return (self.what(patches.flatten(-4)) + self.where(location)).relu()  # (*S, B, hidden)
-
-
-class Scene(NamedTuple):
-    """Images that an eye can look at: reading a location gives the encoded glimpse, and its patches are counted."""
-
-    sensor: rg.Glimpses
-    eye: Eye
-
-    def read(self, z: Tensor) -> Tensor:
-        """The glimpses at the locations (*S, B, 2), as (*S, B, hidden)."""
-        return self.eye(self.sensor.read(z), z)
-
-
-class State(NamedTuple):
-    """What is known after a glimpse: the core's memory and the glimpse, (S, B, hidden), where it was, (S, B, 2), and
-    how many there have been, (S, B)."""
-
-    memory: Tensor
-    glimpse: Tensor
-    location: Tensor
-    count: Tensor
-
-    def detach(self) -> "State":
-        """The same without a gradient to what it is known by."""
-        return State(*(each.detach() for each in self))
-
-
-class Moves(nn.Module):
-    """The policy of hard attention: a Gaussian whose centre a small network of what is known moves or places."""
-
-    width: Tensor
-
-    def __init__(self, config: Config, steps: int):
-        super().__init__()
-        self.locations, self.trains_core = config.locations, config.policy_trains_core
-        self.scan = nn.Parameter(config.scan * spread(config.glimpses)) if config.locations == "scanned" else None
-        self.memory, self.glimpse = nn.Linear(config.hidden, 128), nn.Linear(config.hidden, 128, bias=False)
-        self.move = nn.Linear(128, 2)
-        nn.init.normal_(self.move.weight, std=0.01)
-        nn.init.zeros_(self.move.bias)
-        self.register_buffer("width", torch.tensor(config.width))
-        self.narrowing = (config.final_width / config.width) ** (1 / steps)
-
-    def forward(self, state: State) -> rg.Coordinate:
-        move = self.move(self.known(state)).float()
-        if self.scan is not None:
-            return rg.Coordinate(self.scan[state.count] + move, self.width)
-        return rg.Coordinate(state.location + move if self.locations == "moved" else move.tanh(), self.width)
-
-    def known(self, state: State) -> Tensor:
-        """What the move is a linear function of, (*S, B, 128)."""
-        state = state if self.trains_core else state.detach()
-        return (self.memory(state.memory) + self.glimpse(state.glimpse)).relu()
-
-    def narrow(self) -> None:
-        """Makes the draws of the next step a little less wide."""
-        self.width.mul_(self.narrowing)
-
-
-def spread(count: int) -> Tensor:
-    """So many locations, (count, 2), spread evenly over the image, row by row.
-
-    >>> spread(4).tolist()
-    [[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]
-    """
-    rows = math.ceil(math.sqrt(count))
-    columns = math.ceil(count / rows)
-    lines = [(torch.arange(n) + 0.5) / n * 2 - 1 for n in (rows, columns)]
-    return torch.cartesian_prod(*lines)[:count]
-
-
-class Blind(nn.Module):
-    """A policy that knows nothing: all locations alike; its mode is the middle of the image."""
-
-    def forward(self, state: State) -> rg.Coordinate:
-        return rg.Coordinate(torch.zeros_like(state.location), width=1e3)
-
-
-class Hard(nn.Module):
-    """Looks at one location a step: a policy and a read."""
-
-    def __init__(self, policy: nn.Module, read: Any):
-        super().__init__()
-        self.policy, self.read = policy, read
-
-    def prepare(self, scene: Scene, batch: int) -> None:
-        """Nothing: what is not looked at is not read."""
-
-    def forward(self, state: State, scene: Scene, memory: None) -> rg.Attended:
-        """A glimpse, encoded. The log-probability and its gradient are computed for all glimpses at once, later."""
-        return rg.look(state, torch.no_grad()(self.policy.forward), scene, self.read, self.training)
-
-    def looked(self, out: rg.Attended) -> tuple[Tensor, Tensor]:
-        """The locations (1, B, 2) of a glimpse, and their shares (1, B)."""
-        return out.z, torch.ones_like(out.z[..., 0])
-
-
-class Soft(nn.Module):
-    """Looks at all glimpses of a grid at every step, and reads their weighted mean."""
-
-    places: Tensor
-
-    def __init__(self, hidden: int, places: Tensor):
-        super().__init__()
-        self.attention = rg.Attention(score=rg.Additive(hidden, hidden, 128), over=rg.softmax, read=rg.mean)
-        self.register_buffer("places", places)  # (G, 2)
-
-    def prepare(self, scene: Scene, batch: int) -> rg.Memory:
-        """The glimpses of the grid, all of them read."""
-        glimpses = scene.read(self.places.unsqueeze(1).expand(-1, batch, 2)).transpose(0, 1)
-        return self.attention.prepare(glimpses, glimpses)  # (B, G, hidden)
-
-    def forward(self, state: State, scene: Scene, memory: rg.Memory) -> rg.Attended:
-        out = self.attention(state.memory.transpose(0, 1), memory)  # the S paths are queries
-        out.context = out.context.transpose(0, 1)  # (S, B, hidden)
-        return out
-
-    def looked(self, out: rg.Attended) -> tuple[Tensor, Tensor]:
-        """The locations (G, 1, 2) of a glimpse, and their shares (G, B)."""
-        return self.places.unsqueeze(1), out.weights.squeeze(1).T
-
-
-class Drawn:
-    """`hard`, but in training without the log-probability of the draw."""
-
-    def at(self, step: rg.Step) -> Any:
-        return _draw if step.training else rg.mode
-
-
-def _draw(positions: rg.Positions, scene: Scene) -> tuple[Tensor, Tensor, None]:
-    z = positions.sample()
-    return positions.gather(scene, z), z, None
-
-
-class Seen(NamedTuple):
+class Output(NamedTuple):
     """What T glimpses came to."""
 
     answers: Tensor
@@ -349,8 +198,8 @@ class Recurrent(nn.Module):
             "fixed": lambda: Hard(Blind(), rg.mode),
         }[config.attention]()
 
-    def forward(self, images: Tensor) -> Seen:
-        images = _as_computed(images)
+    def forward(self, images: Tensor) -> Output:
+        images = as_computed(images)
         scene, states, looks = self.scene(images), [self.start(images)], []
         memory = self.attention.prepare(scene, len(images))
         for _ in range(self.config.glimpses):
@@ -359,7 +208,7 @@ class Recurrent(nn.Module):
             looks.append(out)
         before, after = (State(*map(_each_step, zip(*part, strict=True))) for part in (states[:-1], states[1:]))
         answers, alone = self.classify(after.memory), self.classify_alone(after.glimpse)
-        return Seen(answers.float(), alone.float(), scene.sensor.pixels, looks, before)
+        return Output(answers.float(), alone.float(), scene.sensor.pixels, looks, before)
 
     def scene(self, images: Tensor) -> Scene:
         """The images, through this model's sensor and eye."""
@@ -384,59 +233,11 @@ def _each_step(parts: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(parts), 2)
 
 
-def _as_computed(images: Tensor) -> Tensor:
-    """In the type that products are computed in: autocast lowers it, and the pyramid is then read in that."""
-    kind = images.device.type
-    return images.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else images
-
-
 def patches(config: Config, side: int) -> tuple[int, int]:
     """The size and the number of scales of a glimpse, from the shorter side of the image unless they are given."""
     size = config.size or min(32, max(4, round(side / 5)))
     scales = config.scales or next(scales for scales in range(1, 20) if size * 2 ** (scales - 1) >= 0.4 * side)
     return size, scales
-
-
-class Stopped(NamedTuple):
-    """What came of images whose glimpses ended when the answer was sure."""
-
-    answers: Tensor
-    """The logits of the classes after the last glimpse, (B, classes)."""
-    glimpses: Tensor
-    """How many glimpses each image had, (B,)."""
-    pixels: int
-    """How many values the sensor read."""
-
-
-@torch.no_grad()
-def stop_early(model: Recurrent, images: Tensor, threshold: float) -> Stopped:
-    """Looks at each image until the probability of the best class is above the threshold, then no more: the images
-    that are done leave the batch, so that the rest takes less time. At a threshold of 1 every glimpse is used, at 0 the
-    first alone.
-
-    Raises ValueError for a threshold that is no probability.
-    """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold expected a probability from 0 to 1, but got {threshold}.")
-    model.eval()
-    images = _as_computed(images)
-    scene, state = model.scene(images), model.start(images)
-    memory = model.attention.prepare(scene, len(images))
-    answers, glimpses = images.new_zeros(len(images), len(model.classes)), torch.zeros(len(images), dtype=torch.long)
-    rows, pixels = torch.arange(len(images), device=images.device), scene.sensor.pixels
-    for _ in range(model.config.glimpses):
-        seen = scene.sensor.pixels
-        state, _ = model.glimpse(state, scene, memory)
-        pixels += scene.sensor.pixels - seen
-        answers[rows] = model.classify(state.memory[0])
-        glimpses[rows.cpu()] += 1
-        unsure = answers[rows].softmax(-1).amax(-1) <= threshold
-        rows, state = rows[unsure], State(*(each[:, unsure] for each in state))
-        scene = Scene(scene.sensor.select(unsure), scene.eye)
-        memory = None if memory is None else rg.select(memory, unsure)
-        if not len(rows):
-            break
-    return Stopped(answers, glimpses, pixels)
 
 
 class Convolutional(nn.Module):
@@ -452,9 +253,9 @@ class Convolutional(nn.Module):
         self.classes, self.facts = splits.classes, facts(splits)
         self.classify = nn.Linear(128, len(splits.classes))
 
-    def forward(self, images: Tensor) -> Seen:
+    def forward(self, images: Tensor) -> Output:
         answers = self.classify(self.layers(images)).float()[None, :, None]  # (1, B, 1, classes)
-        return Seen(answers, answers, images.numel())
+        return Output(answers, answers, images.numel())
 
 
 def Model(config: Config, splits: datasets.Splits) -> Recurrent | Convolutional:
@@ -465,27 +266,27 @@ def Model(config: Config, splits: datasets.Splits) -> Recurrent | Convolutional:
 def loss(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The cross-entropy of every answer, and of every glimpse by itself; for hard attention the policy's surrogate and
     the fit of its baseline as well."""
-    seen = model(batch["image"])
-    answers, alone = (_cross_entropy(logits, batch["label"]) for logits in (seen.answers, seen.alone))  # (S, B, T)
+    output = model(batch["image"])
+    answers, alone = (_cross_entropy(logits, batch["label"]) for logits in (output.answers, output.alone))  # (S, B, T)
     total = answers.mean()
-    logs = {"error": _wrong(seen.answers[:, :, -1], batch["label"]).mean()}
-    if seen.looks:
+    logs = {"error": _wrong(output.answers[:, :, -1], batch["label"]).mean()}
+    if output.looks:
         total = total + model.config.alone * alone.mean()
-    if seen.looks and model.baseline is not None:
-        policy, policy_logs = _policy_loss(model, seen, answers.detach(), alone.detach())
+    if output.looks and model.baseline is not None:
+        policy, policy_logs = _policy_loss(model, output, answers.detach(), alone.detach())
         total, logs = total + policy, logs | policy_logs
     return total, logs
 
 
-def _policy_loss(model: Any, seen: Any, answers: Tensor, alone: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def _policy_loss(model: Any, output: Any, answers: Tensor, alone: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The policy's surrogate, its entropy and the fit of its baseline, from what the glimpses (S, B, T) cost."""
-    config, policy, state = model.config, model.attention.policy, seen.before
+    config, policy, state = model.config, model.attention.policy, output.before
     if config.credit == "last":
         answers = torch.cat((torch.zeros_like(answers[..., :-1]), answers[..., -1:]), -1)
     costs = rg.to_go(answers, config.discount) + config.alone * alone
     expected = model.baseline(torch.cat((state.memory, state.glimpse), -1)).float()
     positions = policy(state)
-    log_prob = positions.log_prob(_each_step([look.z for look in seen.looks]))
+    log_prob = positions.log_prob(_each_step([look.z for look in output.looks]))
     if len(costs) == 1:
         surrogate = rg.reinforce(log_prob, costs, expected)
     else:
@@ -522,18 +323,18 @@ def evaluate(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of each image, (B,): whether the last answer is wrong, the pixels read, the share of glimpses from the third on
     (of all, if there are but two) that are in the digit's box, if there is one, the spread of the n-th glimpses over
     the images, and for soft attention the mean entropy of its weights."""
-    seen, labels = model(batch["image"]), batch["label"]
+    output, labels = model(batch["image"]), batch["label"]
     values = {
-        "error": _wrong(seen.answers[0, :, -1], labels),
-        "pixels": torch.full(labels.shape, seen.pixels / len(labels)),
+        "error": _wrong(output.answers[0, :, -1], labels),
+        "pixels": torch.full(labels.shape, output.pixels / len(labels)),
     }
-    if seen.looks and "box" in batch:
-        inside = [_inside(model.attention.looked(look), batch) for look in seen.looks[2:] or seen.looks]
+    if output.looks and "box" in batch:
+        inside = [_inside(model.attention.looked(look), batch) for look in output.looks[2:] or output.looks]
         values["on_digit"] = torch.stack(inside).mean(0)
-    if seen.looks and seen.looks[0].z is not None:
-        values["spread"] = _spread(seen.looks).expand(len(labels))
-    if seen.looks and seen.looks[0].z is None:
-        values["entropy"] = torch.stack([look.positions.entropy().squeeze(-1) for look in seen.looks]).mean(0)
+    if output.looks and output.looks[0].z is not None:
+        values["spread"] = _spread(output.looks).expand(len(labels))
+    if output.looks and output.looks[0].z is None:
+        values["entropy"] = torch.stack([look.positions.entropy().squeeze(-1) for look in output.looks]).mean(0)
     return values
 
 
@@ -591,16 +392,16 @@ def task(splits: datasets.Splits) -> str:
 
 def look(model: Any, batch: dict[str, Tensor]) -> Look:
     """Where the model looked on these images, and what it answered."""
-    seen = model(batch["image"])
+    output = model(batch["image"])
     where: dict[str, Any] = {}
-    if seen.looks and seen.looks[0].z is None:
-        where["weights"] = torch.stack([look.weights.squeeze(1) for look in seen.looks], 1)  # (B, T, G)
+    if output.looks and output.looks[0].z is None:
+        where["weights"] = torch.stack([look.weights.squeeze(1) for look in output.looks], 1)  # (B, T, G)
         where["grid"] = model.attention.places
-    elif seen.looks:
-        locations = torch.stack([look.z[0] for look in seen.looks])  # (T, B, 2)
+    elif output.looks:
+        locations = torch.stack([look.z[0] for look in output.looks])  # (T, B, 2)
         patches = rg.Glimpses(batch["image"], model.size, model.scales).read(locations)
         where = {"locations": locations.transpose(0, 1), "patches": patches.transpose(0, 1)}
-    predictions = seen.answers[0, :, -1].argmax(-1)
+    predictions = output.answers[0, :, -1].argmax(-1)
     return Look(batch["image"], batch["label"], predictions, boxes=batch.get("box"), classes=model.classes, **where)
 
 

@@ -36,14 +36,14 @@ from torch.utils.checkpoint import checkpoint
 
 import regard as rg
 from regard.app import data as datasets
-from regard.app import options as flags
+from regard.app import flags
 from regard.app.facts import Facts, read_facts
 from regard.app.report.matrix import Matrix, merged
 from regard.app.report.report import Picture
-from regard.app.report.sentence_figures import png, squares
-from regard.app.text import bleu as scoring
+from regard.app.report.text_figures import png, squares
 from regard.app.text import decoding
-from regard.app.text.networks import Recurrent, Seen, State, Transformer, dropped, wide
+from regard.app.text.bleu import bleu, counts
+from regard.app.text.networks import Decoded, Recurrent, State, Transformer, dropped, wide
 from regard.app.text.reading import clean, stream_lines
 from regard.app.text.translating import translated
 from regard.app.text.vocabulary import BEGIN, END, vocabulary, whole_words
@@ -109,10 +109,9 @@ class Config:
     """The highest, after a tenth of the steps; it then falls to zero by a cosine."""
 
     def __post_init__(self) -> None:
-        flags.at_least(1, self, "hidden", "layers", "heads", "epochs", "patience", "batch")
+        flags.check_training(self, "hidden", "layers", "heads", "patience")
         flags.at_least(5, self, "subwords")
         flags.share(self, "dropout", "smoothing", "soft")
-        flags.above_zero(self, "learning_rate")
         if self.hidden % 2 or self.hidden % self.heads:
             raise ValueError(f"--hidden expected a multiple of 2 and of --heads {self.heads}, but got {self.hidden}")
         if self.draws < 2:
@@ -204,22 +203,22 @@ class Model(nn.Module):
         """The state before the first word of the translations of sentences (B, K)."""
         return self.network.begin(self.vectors(source), source > 0)
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Seen, Any]:
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Decoded, Any]:
         """What is made of every word of the translation, given those before it; and the state."""
         target = batch["target"]
         before = torch.cat((torch.full_like(target[:, :1], BEGIN), target[:, :-1]), 1)
-        seen, state = self.network(self.vectors(before), self.begin(batch["source"]))
-        ones = torch.ones_like(seen.features[:, :1])
-        return seen._replace(kept=dropout(ones, self.config.dropout, self.training)), state
+        decoded, state = self.network(self.vectors(before), self.begin(batch["source"]))
+        ones = torch.ones_like(decoded.features[:, :1])
+        return decoded._replace(kept=dropout(ones, self.config.dropout, self.training)), state
 
     def logits(self, features: Tensor) -> Tensor:
         """The scores of all words from features (*B, D), (*B, words)."""
         return wide(nn.functional.linear(features, self.words.weight, self.bias))
 
-    def cost(self, seen: Seen, features: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+    def cost(self, decoded: Decoded, features: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
         """The cross-entropy of each word of translations (B, T) by features (*S, B, T, D): (*S, B, T), 0 after END."""
         present = target > 0
-        logits = self.logits((features * seen.kept)[..., present, :])  # (*S, W, words)
+        logits = self.logits((features * decoded.kept)[..., present, :])  # (*S, W, words)
         labels = target[present].expand(logits.shape[:-1])
         found = cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=smoothing)
         costs = found.new_zeros(features.shape[:-1])
@@ -232,12 +231,12 @@ class Model(nn.Module):
 
     def step(self, words: Tensor, state: Any) -> tuple[Tensor, Any]:
         """The log-probabilities (N, words) of what follows the words (N,), for `regard.app.text.decoding`."""
-        seen, state = self.network(self.vectors(words.unsqueeze(1)), state)
+        decoded, state = self.network(self.vectors(words.unsqueeze(1)), state)
         if not self.latent:
-            return self.logits(seen.features[:, 0]).log_softmax(-1), state
-        places = seen.positions.enumerate_support()[:-1]  # (K, N, 1)
-        each = self.logits(self.network.given(places, seen, state.memory)).log_softmax(-1)
-        return (each + seen.positions.log_prob(places).unsqueeze(-1)).logsumexp(0)[:, 0], state
+            return self.logits(decoded.features[:, 0]).log_softmax(-1), state
+        places = decoded.positions.enumerate_support()[:-1]  # (K, N, 1)
+        each = self.logits(self.network.given(places, decoded, state.memory)).log_softmax(-1)
+        return (each + decoded.positions.log_prob(places).unsqueeze(-1)).logsumexp(0)[:, 0], state
 
     def longest(self, source: Tensor) -> Tensor:
         """How many subwords the translations of sentences (B, K) may have, (B,)."""
@@ -259,57 +258,57 @@ def _check_spelling(model: Model, weights: dict[str, Tensor], prefix: str, *_: A
 
 def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean cost of a word, with what trains the attention of some: its value is zero."""
-    (seen, state), target = model(batch), batch["target"]
+    (decoded, state), target = model(batch), batch["target"]
     first, later = SOFT_FIRST.get(model.config.attention, (by_mean, None))
     by = first if later is None or model.network.attention.read.left > 0 else later
-    return by(model, seen, state, target, model.config.smoothing).sum() / (target > 0).sum(), {}
+    return by(model, decoded, state, target, model.config.smoothing).sum() / (target > 0).sum(), {}
 
 
-def by_mean(model: Model, seen: Seen, state: Any, target: Tensor, smoothing: float) -> Tensor:
+def by_mean(model: Model, decoded: Decoded, state: Any, target: Tensor, smoothing: float) -> Tensor:
     """The cost of each word (B, T) by what was read."""
-    return model.cost(seen, seen.features, target, smoothing)
+    return model.cost(decoded, decoded.features, target, smoothing)
 
 
-def by_draws(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
+def by_draws(model: Model, decoded: Decoded, state: State, target: Tensor, smoothing: float) -> Tensor:
     """The cost of each word (B, T) by the place that was drawn and read; compared with that of other places, it also
     trains where to look."""
-    cost = model.cost(seen, seen.features, target, smoothing)
-    z = torch.cat([look.z for look in seen.looks], -1).unsqueeze(0)  # (1, B, T)
-    others = seen.positions.sample((model.config.draws - 1,))
+    cost = model.cost(decoded, decoded.features, target, smoothing)
+    z = torch.cat([look.z for look in decoded.looks], -1).unsqueeze(0)  # (1, B, T)
+    others = decoded.positions.sample((model.config.draws - 1,))
     with torch.no_grad():
-        costs = model.cost(seen, model.network.given(others, seen, state.memory), target, smoothing)
+        costs = model.cost(decoded, model.network.given(others, decoded, state.memory), target, smoothing)
     z, costs = torch.cat((z, others)), torch.cat((cost.detach().unsqueeze(0), costs))
-    return cost + rg.leave_one_out(seen.positions.log_prob(z), costs).mean(0)
+    return cost + rg.leave_one_out(decoded.positions.log_prob(z), costs).mean(0)
 
 
-def by_posterior(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
+def by_posterior(model: Model, decoded: Decoded, state: State, target: Tensor, smoothing: float) -> Tensor:
     """The evidence bound of each word (B, T), by places that are drawn from a posterior that sees the word."""
-    posterior = model.infer(torch.cat((seen.hidden, model.vectors(target)), -1), state.memory)
+    posterior = model.infer(torch.cat((decoded.hidden, model.vectors(target)), -1), state.memory)
     z = posterior.sample((model.config.draws,))
-    costs = model.cost(seen, model.network.given(z, seen, state.memory), target, smoothing)
+    costs = model.cost(decoded, model.network.given(z, decoded, state.memory), target, smoothing)
     cost = (costs + rg.leave_one_out(posterior.log_prob(z), costs)).mean(0)
-    return rg.variational(cost, posterior, seen.positions).masked_fill(target == 0, 0)
+    return rg.variational(cost, posterior, decoded.positions).masked_fill(target == 0, 0)
 
 
-def by_imitation(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
+def by_imitation(model: Model, decoded: Decoded, state: State, target: Tensor, smoothing: float) -> Tensor:
     """The cost of each word (B, T) by what was read, with the divergence of the posterior from where the word looked:
     it trains nothing but the posterior, which is to begin there."""
-    query = torch.cat((seen.hidden, model.vectors(target)), -1).detach()
+    query = torch.cat((decoded.hidden, model.vectors(target)), -1).detach()
     memory = replace(state.memory, values=state.memory.values.detach())
-    cost, prior = by_mean(model, seen, state, target, smoothing), rg.OneHot(weights=seen.weights.detach())
+    cost, prior = by_mean(model, decoded, state, target, smoothing), rg.OneHot(weights=decoded.weights.detach())
     return rg.variational(cost, model.infer(query, memory), prior).masked_fill(target == 0, 0)
 
 
-def by_all_places(model: Model, seen: Seen, state: State, target: Tensor, smoothing: float) -> Tensor:
+def by_all_places(model: Model, decoded: Decoded, state: State, target: Tensor, smoothing: float) -> Tensor:
     """-log sum_z p(z) p(word | z) of each word (B, T) (Deng et al. 2018, section 2), place after place."""
 
     def likelihood(places: Tensor) -> Tensor:
         return torch.stack([checkpoint(of, z, use_reentrant=False) for z in places])  # pyright: ignore
 
     def of(z: Tensor) -> Tensor:
-        return (-model.cost(seen, model.network.given(z, seen, state.memory), target, smoothing)).exp()
+        return (-model.cost(decoded, model.network.given(z, decoded, state.memory), target, smoothing)).exp()
 
-    return -rg.enumerate_exactly(seen.positions, likelihood).log()
+    return -rg.enumerate_exactly(decoded.positions, likelihood).log()
 
 
 SOFT_FIRST = {
@@ -323,17 +322,17 @@ SOFT_FIRST = {
 def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The `loss` of each word, (words,); of each sentence, (B,), its mean over the words (`cost`), whether the greedy
     translation is not as the one to reach (`error`), and what BLEU counts of it."""
-    (seen, state), target = model(batch), batch["target"]
-    cost = (by_all_places if model.latent else by_mean)(model, seen, state, target, 0.0)
+    (decoded, state), target = model(batch), batch["target"]
+    cost = (by_all_places if model.latent else by_mean)(model, decoded, state, target, 0.0)
     written = [model.vocabulary.decode(words.tolist()) for words in model.greedy(batch["source"])]
     wanted = [bytes(row[row > 0].tolist()).decode() for row in batch["text"]]
-    counts = [scoring.counts(*(spaced(model, text) for text in both)) for both in zip(written, wanted, strict=True)]
+    counted = [counts(*(spaced(model, text) for text in both)) for both in zip(written, wanted, strict=True)]
     wrong = [one != other for one, other in zip(written, wanted, strict=True)]
     return {
         "loss": cost[target > 0],
         "cost": cost.sum(-1) / (target > 0).sum(-1),
         "error": torch.tensor(wrong).float(),
-        **{name: torch.tensor([float(each[name]) for each in counts]) for name in counts[0]},
+        **{name: torch.tensor([float(each[name]) for each in counted]) for name in counted[0]},
     }
 
 
@@ -341,14 +340,14 @@ def badness(values: Mapping[str, Tensor]) -> list[tuple[float, float]]:
     """How bad each translation is: the worse the lower its own BLEU, or if that is the same, the higher its cost."""
     columns = {name: each.tolist() for name, each in values.items() if name != "loss"}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return [(-scoring.bleu(row), row["cost"]) for row in rows]
+    return [(-bleu(row), row["cost"]) for row in rows]
 
 
 def conclude(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """What is to be known of a split, from the sum and the number of each of its values."""
     loss, error = (total / count for total, count in (sums["loss"], sums["error"]))
-    bleu = scoring.bleu({name: total for name, (total, _) in sums.items()})
-    return {"loss": loss, "perplexity": math.exp(min(loss, 80)), "bleu": bleu, "error": error}
+    score = bleu({name: total for name, (total, _) in sums.items()})
+    return {"loss": loss, "perplexity": math.exp(min(loss, 80)), "bleu": score, "error": error}
 
 
 def spaced(model: Model, text: str) -> list[str]:
@@ -383,8 +382,8 @@ def noun(splits: datasets.Splits) -> str:
 def alignments(model: Model, source: Tensor, target: Tensor) -> list[Matrix]:
     """Where the words of translations (B, T) look in sentences (B, K), if the model has to write these: of whole words,
     which look as their subwords do on average, and are looked at as much as these together. END is a word."""
-    seen, _ = model.eval()({"source": source, "target": target})
-    return [_aligned(model, *each) for each in zip(source, target, seen.weights.float(), strict=True)]
+    decoded, _ = model.eval()({"source": source, "target": target})
+    return [_aligned(model, *each) for each in zip(source, target, decoded.weights.float(), strict=True)]
 
 
 def _aligned(model: Model, read: Tensor, written: Tensor, weights: Tensor) -> Matrix:
@@ -418,8 +417,8 @@ def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
 
 def _picture(model: Model, aligned: Matrix, read: str, written: str, wanted: str) -> Picture:
     """A sentence, its translation beside the wanted one if that is known, and where each word looked."""
-    bleu = scoring.bleu(scoring.counts(spaced(model, written), spaced(model, wanted)))
-    known = ", as in the data" if written == wanted else f", where the data have “{wanted}”: BLEU {bleu:.1f}"
+    score = bleu(counts(spaced(model, written), spaced(model, wanted)))
+    known = ", as in the data" if written == wanted else f", where the data have “{wanted}”: BLEU {score:.1f}"
     return Picture(read, f"Translated as “{written}”{known if wanted else ''}.", png(squares(aligned)), aligned)
 
 

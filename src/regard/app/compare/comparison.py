@@ -19,16 +19,18 @@ import torch
 import yaml
 
 from regard import __version__
-from regard.app.compare import costs
-from regard.app.compare import results as table
+from regard.app.compare import costs, summary
 from regard.app.report import looking
 from regard.app.report.glances import read_learning
-from regard.app.report.report import Report, write_report
-from regard.app.training import run as runs
-from regard.app.training import workers as parallel
+from regard.app.report.layout import write_report
+from regard.app.report.report import Report
+from regard.app.training import workers
 from regard.app.training.config import claim as claim_run
 from regard.app.training.errors import Failure
+from regard.app.training.files import make_folder, write
+from regard.app.training.metrics import read_metrics
 from regard.app.training.progress import say
+from regard.app.training.run import open_run
 from regard.recipes.base import Metric, Recipe
 
 
@@ -87,17 +89,17 @@ def compare(plan: Plan, command: str = "regard compare") -> dict[str, Any]:
         "rows": [row(plan, kind, len(splits.test), measured[kind]) for kind in plan.kinds],
         "report": str(plan.folder / "report.html"),
     }
-    runs.write(plan.folder / "results.json", json.dumps(results, indent=2).encode())
+    write(plan.folder / "results.json", json.dumps(results, indent=2).encode())
     write_report(results["report"], report(plan, splits, results, command))
     return results
 
 
 def claim(plan: Plan) -> None:
     """Makes the folder of each run and writes its configuration. Raises Failure if one is there with another."""
+    make_folder(plan.folder)
     for kind in plan.kinds:
         for seed in range(plan.seeds):
-            run = plan.run(kind, seed)
-            run.mkdir(parents=True, exist_ok=True)
+            run = make_folder(plan.run(kind, seed))
             claim_run(run, plan.recipe, plan.config_of(kind, seed))
 
 
@@ -105,7 +107,7 @@ def machine() -> dict[str, Any]:
     """What it was measured on."""
     return {
         "processor": platform.machine(),
-        "cores": parallel.cores(),
+        "cores": workers.cores(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "regard": __version__,
@@ -133,7 +135,7 @@ def measure(plan: Plan, splits: Any, seconds: float = 0.5) -> dict[str, dict[str
 def train(plan: Plan, seconds: Mapping[str, float]) -> None:
     """Trains what is not finished yet, side by side; `seconds` are what each kind will take."""
     expected = {plan.run(kind, seed): seconds[kind] for kind in plan.kinds for seed in range(plan.seeds)}
-    parallel.train_all(expected, parallel.cores(), plan.folder / "log.txt", plan.recipe.source)
+    workers.train_all(expected, workers.cores(), plan.folder / "log.txt", plan.recipe.source)
 
 
 def row(plan: Plan, kind: str, examples: int, measured: Mapping[str, float]) -> dict[str, Any]:
@@ -148,27 +150,27 @@ def row(plan: Plan, kind: str, examples: int, measured: Mapping[str, float]) -> 
 
 def results_of(run: Path) -> dict[str, int | float]:
     """The averages over the test split, and what the last epoch of training said of the policy's gradient."""
-    last = runs.read_metrics(run)[-1]
+    last = read_metrics(run)[-1]
     noise = {name: value for name, value in last.items() if name == "train_signal_to_noise"}
-    return (parallel.read_results(run) or {}) | noise
+    return (workers.read_results(run) or {}) | noise
 
 
 def report(plan: Plan, splits: Any, results: Mapping[str, Any], command: str) -> Report:
     """The page: the table, the curves, where each looked on the same images, and where each failed."""
     recipe, rows = plan.recipe, results["rows"]
-    opened = {kind: runs.open_run(plan.run(kind), recipe=recipe) for kind in plan.kinds}
+    opened = {kind: open_run(plan.run(kind), recipe=recipe) for kind in plan.kinds}
     first = torch.arange(min(looking.SHOWN, len(splits.test)))
     looks = {kind: looking.look(recipe, each.model, splits.test, first) for kind, each in opened.items()}
     failures = {kind: looking.failures(each, splits.test) for kind, each in opened.items()}
-    measures = table.measured(recipe.COLUMNS, rows)
+    measures = summary.measured(recipe.COLUMNS, rows)
     return Report(
         title="Soft and hard attention, side by side",
         question=f"{recipe.task(splits)} What does it bring to look everywhere, and what does it cost?",
         data=splits.describe,
         answer=answer(rows, recipe.METRIC, results["example"]),
         models=recipe.KINDS,
-        columns=table.columns(measures, results["error_spread"], results["example"]),
-        rows={row["model"]: table.cells(measures, row) for row in rows},
+        columns=summary.columns(measures, results["error_spread"], results["example"]),
+        rows={row["model"]: summary.cells(measures, row) for row in rows},
         curves={row["model"]: seconds_curve(plan, row, len(splits.train)) for row in rows},
         curves_x="seconds of training on one thread",
         curves_y=recipe.METRIC.meaning,

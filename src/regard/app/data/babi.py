@@ -162,12 +162,12 @@ def _question(text: str, facts: Mapping[int, str]) -> Question:
     return Question(latest, clean(asked), clean(answer), supporting)
 
 
-def stream_stories(lines: Iterable[str], name: str = "standard input") -> Iterator[Question]:
+def stream_stories(lines: Iterable[str], name: str = "standard input") -> Iterator[Question | ValueError]:
     """The questions of lines that are to be answered, each as soon as it is read.
 
     `lines` are `raw_lines`. A line is a fact of the story, or a question if it ends in a question mark or has a tab:
     what follows the tab is left out. Numbers before the lines may be there as in bAbI's files, or not; a story begins
-    at the number 1 and after an empty line. Raises ValueError for a question before any fact.
+    at the number 1 and after an empty line. In the place of a question before any fact stands a ValueError.
 
     >>> [question] = stream_stories(["Mary went home.", "Where is Mary?"])
     >>> question.facts, question.text
@@ -185,4 +185,4 @@ def stream_stories(lines: Iterable[str], name: str = "standard input") -> Iterat
         elif text and facts:
             yield Question(tuple(facts), text, "", ())
         elif text:
-            raise ValueError(f"{name}, line {number}: expected a fact of the story before the question {text!r}")
+            yield ValueError(f"{name}, line {number}: expected a fact of the story before the question {text!r}")

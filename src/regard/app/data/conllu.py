@@ -18,7 +18,7 @@ from regard.app.text.reading import clean, printable, raw_lines
 PARTS = {"train": "training", "dev": "validation", "test": "test"}
 COUNTS = {"train": 3000, "dev": 300, "test": 300}  # generated sentences of each part
 COLUMNS = 10
-LONGEST, LETTERS = 400, 1000  # words of a sentence, and characters of a word
+LONGEST, LETTERS = 250, 1000  # words of a sentence, and characters of a word
 
 Found = TypeVar("Found")
 
@@ -36,7 +36,7 @@ def treebank(data: str | Path = "generated") -> Splits:
     """Sentences with their dependency trees: "generated" ones of a small grammar, or those of a folder of CoNLL-U.
 
     The folder holds one file each that ends in train.conllu, dev.conllu and test.conllu, gzipped or not. Sentences of
-    more than 400 words, or with a word of more than 1,000 characters, are left out, and `describe` says how many.
+    more than 250 words, or with a word of more than 1,000 characters, are left out, and `describe` says how many.
 
     Raises ValueError where the folder or a file is missing, a file is damaged or empty, or a sentence has no tree with
     a single root.
@@ -149,20 +149,37 @@ class Block(NamedTuple):
     words: tuple[str, ...]
 
 
-def stream_sentences(lines: Iterable[str], name: str = "standard input") -> Iterator[Block]:
+def stream_sentences(lines: Iterable[str], name: str = "standard input") -> Iterator[Block | ValueError]:
     """The sentences of lines in CoNLL-U that are to be parsed, each as soon as the empty line after it is read.
 
     `lines` are `raw_lines`, as tabs count. Of a word its number and form are read; what stands in the other columns,
-    and whether they are there, is the same. `annotated` writes a sentence with its tree. Raises ValueError, with
-    the number of the line, for a word out of order or without a form.
+    and whether they are there, is the same. `annotated` writes a sentence with its tree. In the place of a sentence
+    with a word out of order or without a form stands a ValueError with the number of the line.
 
     >>> [block] = stream_sentences(["# text = Go on", "1\\tGo", "2\\ton", ""])
     >>> block.words
     ('Go', 'on')
     """
     for start, block in _blocks(lines):
-        if words := _words(block, start, name, _form):
-            yield Block(tuple(block), tuple(words))
+        try:
+            if words := _words(block, start, name, _form):
+                yield Block(tuple(block), tuple(words))
+        except ValueError as error:
+            yield error
+
+
+def only_sentence(text: str) -> Block:
+    """The one sentence of a text in CoNLL-U. Raises ValueError where it is none, or there are several.
+
+    >>> only_sentence("1\\tGo\\n2\\ton").words
+    ('Go', 'on')
+    """
+    found = list(stream_sentences(raw_lines(io.BytesIO(text.encode()), "the text"), "the text"))
+    if len(found) != 1:
+        raise ValueError(f"expected one sentence in CoNLL-U, but got {len(found)}")
+    if isinstance(found[0], ValueError):
+        raise found[0]
+    return found[0]
 
 
 def annotated(block: Block, heads: Sequence[int], relations: Sequence[str]) -> Iterator[str]:

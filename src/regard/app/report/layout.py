@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,7 +31,9 @@ from regard.app.report.drawings import (
 from regard.app.report.glances import few
 from regard.app.report.matrix import INK, Matrix
 from regard.app.report.report import Look, Number, Picture, Report
+from regard.app.results import printed
 from regard.app.text.reading import printable
+from regard.app.training.files import make_folder, write
 
 WIDTH = 200.0  # of a picture in the units of its drawing
 MARK = 17.0  # between the middles of two numbers on a picture, in the same units
@@ -72,6 +75,21 @@ def page(report: Report) -> str:
     )
 
 
+def write_report(path: str | Path, report: Report) -> Path:
+    """Writes the page, whole or not at all: what stood at `path` stays until the new page is safely on the disk.
+
+    Raises Failure where it cannot be written, or its folder is a link; then `path` is as it was.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_report(f"{folder}/report.html", Report("Soft and hard", "Which errs less?", "Digits.")).name
+    'report.html'
+    """
+    make_folder(Path(path).parent)
+    write(Path(path), page(report).encode())
+    return Path(path)
+
+
 def _without_controls(value: object) -> object:
     """Text without what a browser or a terminal would obey: controls are spelled out, but for the ends of lines."""
     if not isinstance(value, str) or isinstance(value, Markup):
@@ -104,10 +122,10 @@ class _Album:
 
 
 def _cell(value: str | Number | None) -> str:
+    """A cell of the table, with a minus and a dash as they are printed."""
     if value is None or isinstance(value, str):
         return value or "–"
-    whole = isinstance(value, int) or abs(value) >= 999.5
-    return (f"{value:,.0f}" if whole else f"{value:#.3g}".rstrip(".")).replace("-", "−")
+    return printed(value).replace("-", "−")
 
 
 @dataclass

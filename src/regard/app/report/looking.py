@@ -4,8 +4,6 @@ import io
 import shlex
 from collections.abc import Iterator, Mapping
 from heapq import nlargest
-from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,21 @@ from torch import Tensor, nn
 
 from regard.app.prediction import load
 from regard.app.report.glances import read_learning
+from regard.app.report.layout import write_report
 from regard.app.report.matrix import Matrix
-from regard.app.report.report import Look, Picture, Report, write_report
+from regard.app.report.report import Look, Picture, Report
 from regard.app.training import evaluation
-from regard.app.training import run as runs
+from regard.app.training.config import files
 from regard.app.training.errors import Failure
-from regard.app.training.run import OpenedRun
+from regard.app.training.files import make_folder, write
+from regard.app.training.metrics import read_metrics
+from regard.app.training.run import OpenedRun, open_run
 from regard.recipes.base import Recipe, first_paragraph
 
 SHOWN = 12  # images or sentences on a page
 WORST = 10  # of those that were answered worst
 
-Seen = Look | list[Picture]
+Looks = Look | list[Picture]
 
 
 @torch.no_grad()
@@ -37,20 +38,21 @@ def look(recipe: Recipe, model: nn.Module, split: Any, indices: Tensor) -> Any:
 
 
 def failures(opened: OpenedRun, split: Any) -> Any:
-    """Where it looked on the first examples that it answered wrongly, or if the recipe says of each its `badness`, on
-    the worst of all; None if no answer is wrong."""
-    recipe, wrong = opened.recipe, _wrong(opened, split)
-    worst = nlargest(WORST, wrong, itemgetter(0)) if recipe.badness else islice(wrong, SHOWN)
-    indices = [number for _, number in worst]
+    """Where it looked on the first examples of the split that it answered wrongly, or if the recipe says of each its
+    `badness`, on the worst of all; None if no answer is wrong."""
+    recipe = opened.recipe
+    worst = nlargest(WORST if recipe.badness else SHOWN, _wrong(opened, split))
+    indices = [-before for _, before in worst]
     return look(recipe, opened.model, split, torch.tensor(indices)) if indices else None
 
 
 def _wrong(opened: OpenedRun, split: Any) -> Iterator[tuple[Any, int]]:
-    """How bad each wrong answer is, and the number of its example."""
+    """How bad each wrong answer is, 1 if none is worse than another, and minus the number of its example, so that of
+    equals the first counts as the largest: a split is evaluated in an order of its own."""
     recipe = opened.recipe
     for indices, values in evaluation.results(opened, split):
-        badness = recipe.badness(values) if recipe.badness else values["error"]
-        yield from ((badness[i], int(indices[i])) for i in values["error"].nonzero().flatten().tolist())
+        badness = recipe.badness(values) if recipe.badness else values["error"].tolist()
+        yield from ((badness[i], -int(indices[i])) for i in values["error"].nonzero().flatten().tolist())
 
 
 def show_text(run: Path, folder: Path, text: str, recipe: Recipe | None = None) -> list[Path]:
@@ -70,7 +72,7 @@ def show_text(run: Path, folder: Path, text: str, recipe: Recipe | None = None) 
         data="a text of the command line",
         pictures={"Where it looked": seen},
         command=f"regard look {run} --text {shlex.quote(text)}",
-        config=runs.files(run)[0].read_text(encoding="utf-8"),
+        config=files(run)[0].read_text(encoding="utf-8"),
     )
     return [*draw(folder / "text", seen, run.name), write_report(folder / "text" / "report.html", page)]
 
@@ -78,7 +80,7 @@ def show_text(run: Path, folder: Path, text: str, recipe: Recipe | None = None) 
 def show(run: Path, folder: Path, data: str = "", recipe: Recipe | None = None) -> list[Path]:
     """Writes the pictures of a run and its report.html to a folder, on the first of the test split; returns what it
     wrote."""
-    opened = runs.open_run(run, data, recipe)
+    opened = open_run(run, data, recipe)
     recipe, _, splits, model = opened
     seen = look(recipe, model, splits.test, torch.arange(min(SHOWN, len(splits.test))))
     failed = failures(opened, splits.test)
@@ -92,13 +94,13 @@ def show(run: Path, folder: Path, data: str = "", recipe: Recipe | None = None) 
         **shown(recipe, {run.name: seen}, {run.name: failed}),
         learning={run.name: learned} if (learned := read_learning(run)) else {},
         command=f"regard look {run}",
-        config=runs.files(run)[0].read_text(encoding="utf-8"),
+        config=files(run)[0].read_text(encoding="utf-8"),
     )
     drawn = [*draw(folder / "pictures", seen, run.name), *_draw_learned(folder / "pictures", learned)]
     return [*drawn, write_report(folder / "report.html", page)]
 
 
-def shown(recipe: Recipe, seen: Mapping[str, Seen], failed: Mapping[str, Seen | None]) -> dict[str, Any]:
+def shown(recipe: Recipe, seen: Mapping[str, Looks], failed: Mapping[str, Looks | None]) -> dict[str, Any]:
     """Where models looked and where they failed, if they did, as fields of a report."""
     failed = {name: each for name, each in failed.items() if each}
     if all(isinstance(each, Look) for each in seen.values()):
@@ -111,44 +113,44 @@ def shown(recipe: Recipe, seen: Mapping[str, Seen], failed: Mapping[str, Seen | 
 
 def curve(run: Path, recipe: Recipe) -> list[tuple[float, float]]:
     """How far the recipe's metric is from perfection after each epoch."""
-    metric, rows = recipe.METRIC, runs.read_metrics(run)
+    metric, rows = recipe.METRIC, read_metrics(run)
     return [(float(row["epoch"]), metric.distance(row[metric.name])) for row in rows]
 
 
-def draw(folder: Path, seen: Seen, model: str) -> list[Path]:
+def draw(folder: Path, seen: Looks, model: str) -> list[Path]:
     """Draws all images of a look on one sheet, and each by itself with what was seen there; or writes the pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if isinstance(seen, Look):
         return _draw(folder, seen, model)
     paths = [folder / f"{n}.png" for n in range(1, len(seen) + 1)]
     for path, picture in zip(paths, seen, strict=True):
-        runs.write(path, picture.png)
+        write(path, picture.png)
     return paths
 
 
 def _draw(folder: Path, seen: Look, model: str) -> list[Path]:
-    from regard.app.report import figures as plots
+    from regard.app.report import image_figures
 
-    figures = {"gallery": plots.gallery(seen, model)}
+    figures = {"gallery": image_figures.gallery(seen, model)}
     for n, image in enumerate(seen.images):
         box = None if seen.boxes is None else seen.boxes[n]
         if seen.locations is not None:
             patches = None if seen.patches is None else seen.patches[n]
-            figures[f"image-{n + 1}"] = plots.path(image, seen.locations[n], patches, box, model)
+            figures[f"image-{n + 1}"] = image_figures.path(image, seen.locations[n], patches, box, model)
         elif seen.weights is not None and seen.grid is not None:
-            figures[f"image-{n + 1}"] = plots.heat(image, seen.weights[n], seen.grid, box, model)
+            figures[f"image-{n + 1}"] = image_figures.heat(image, seen.weights[n], seen.grid, box, model)
     return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 
 def _draw_learned(folder: Path, learned: Mapping[int, Matrix]) -> list[Path]:
     """Draws how it learned where to look, if that is known."""
-    from regard.app.report import sentence_figures as sentences
+    from regard.app.report import text_figures
 
-    return [_save(sentences.learned(learned), folder / "learning.png")] if learned else []
+    return [_save(text_figures.learned(learned), folder / "learning.png")] if learned else []
 
 
 def _save(figure: Any, path: Path) -> Path:
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120)
-    runs.write(path, picture.getvalue())
+    write(path, picture.getvalue())
     return path

@@ -1,6 +1,6 @@
 """The weights of target words over source words: subwords merged to words, and what each word looked at in words.
 
-`sentence_figures.squares` draws a `Matrix` as a picture, and a `report.Picture` that holds one is a table in the
+`text_figures.squares` draws a `Matrix` as a picture, and a `report.Picture` that holds one is a table in the
 report, which shows its numbers where one points.
 """
 

@@ -1,15 +1,13 @@
 """Where models looked, what they got right and what it cost: one page of HTML that needs nothing but itself.
 
-A recipe says where its model looked as a `Look`; a `Report` holds what was compared; `write_report` makes the page.
-It has no script, asks for no network, and every picture on it has words beside it. The same looks as files of PNG are
-drawn by `regard.app.report.figures`.
+A recipe says where its model looked as a `Look`; a `Report` holds what was compared; `layout.write_report` makes the
+page. It has no script, asks for no network, and every picture on it has words beside it. The same looks as files of
+PNG are drawn by `regard.app.report.image_figures`.
 """
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -187,29 +185,3 @@ class Report:
         """Every model that the report mentions, once."""
         parts = (self.models, self.rows, self.curves, self.looks, self.failures, self.learning)
         return list(dict.fromkeys(model for part in parts for model in part))
-
-
-def write_report(path: str | Path, report: Report) -> Path:
-    """Writes the page, whole or not at all: what stood at `path` stays until the new page is safely on the disk.
-
-    Raises OSError where it cannot be written; then `path` is as it was.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_report(f"{folder}/report.html", Report("Soft and hard", "Which errs less?", "Digits.")).name
-    'report.html'
-    """
-    from regard.app.report.layout import page
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(page(report))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -19,7 +19,7 @@ PLACES = 1024
 """Words of a sentence that may be looked at, from its beginning; all are read."""
 
 
-class Seen(NamedTuple):
+class Decoded(NamedTuple):
     """What a decoder made of T words, of B sentences."""
 
     features: Tensor
@@ -86,7 +86,7 @@ class Recurrent(nn.Module):
         hidden, cell = wide(self.start(summary)).tanh().chunk(2, -1)
         return State(memory, hidden, cell, torch.zeros_like(hidden))
 
-    def forward(self, words: Tensor, state: State) -> tuple[Seen, State]:
+    def forward(self, words: Tensor, state: State) -> tuple[Decoded, State]:
         """The next T words after those whose vectors are given, (B, T, D)."""
         words, carry = self.carried.begin(self.word(words))
         steps = []
@@ -94,7 +94,7 @@ class Recurrent(nn.Module):
             out, state = self.step(word, state, carry)
             steps.append((out, state.hidden, state.fed))
         looks, hidden, features = zip(*steps, strict=True)
-        return Seen(torch.stack(features, 1), torch.stack(hidden, 1), looks), state
+        return Decoded(torch.stack(features, 1), torch.stack(hidden, 1), looks), state
 
     def step(self, word: Tensor, state: State, carry: Callable[[Tensor], Tensor]) -> tuple[rg.Attended, State]:
         """One word later: an LSTM with input feeding (Luong et al. 2015, section 3.3), and a look with its state."""
@@ -107,9 +107,9 @@ class Recurrent(nn.Module):
         """tanh(W [c; h]) (Luong et al. 2015, equation 5); the values are multiplied by their half of W beforehand."""
         return (context + self.own(hidden)).tanh()
 
-    def given(self, z: Tensor, seen: Seen, memory: rg.Memory) -> Tensor:
+    def given(self, z: Tensor, decoded: Decoded, memory: rg.Memory) -> Tensor:
         """The features of words that looked at the places z (*S, B, T): (*S, B, T, D)."""
-        return self.joined(seen.positions.gather(memory.values, z), seen.hidden)
+        return self.joined(decoded.positions.gather(memory.values, z), decoded.hidden)
 
 
 class Recurring(nn.Linear):
@@ -245,7 +245,7 @@ class Transformer(nn.Module):
         memories = tuple(layer.sentence.prepare(keys, keys, mask[..., :PLACES]) for layer in self.decoder)
         return Written((None,) * len(memories), memories, none)
 
-    def forward(self, words: Tensor, state: Written) -> tuple[Seen, Written]:
+    def forward(self, words: Tensor, state: Written) -> tuple[Decoded, Written]:
         """The next T words after those whose vectors are given, (B, T, D)."""
         count, looks, pasts = words.shape[1], [], []
         words = words + waves(state.length, *words.shape[1:])
@@ -253,4 +253,5 @@ class Transformer(nn.Module):
         for layer, past, sentence in zip(self.decoder, state.pasts, state.sentences, strict=True):
             words, past, out = layer(words, mask, past, sentence)
             looks, pasts = [*looks, out], [*pasts, past]
-        return Seen(self.write(words), words, looks[-1:]), Written(tuple(pasts), state.sentences, state.length + count)
+        state = Written(tuple(pasts), state.sentences, state.length + count)
+        return Decoded(self.write(words), words, looks[-1:]), state

@@ -79,7 +79,8 @@ def _added(fabric: "Fabric", table: Tensor) -> Tensor:
 
 
 def results(opened: OpenedRun, split: Any) -> Iterator[tuple[Tensor, Values]]:
-    """The indices of the examples and what the recipe says of them, a batch at a time, on the CPU."""
+    """The indices of the examples and what the recipe says of each, a batch at a time, on the CPU; not in the split's
+    order, where that is evaluated by length."""
     batches = batches_of(opened, split)
     found = _evaluated(opened, split, batches, None, torch.device("cpu"), 0)
     for batch, values in zip(batches, found, strict=True):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from regard.kernels.registry import Road, register_road
 from regard.over.mappings import masked, softmax
-from regard.positions.base import INFINITY, gumbel_like, read_places, take
+from regard.positions.base import INFINITY, gumbel_like, read_places, take, wide
 from regard.reads import mode, sample, spoilt
 from regard.scores import Additive, compare, dot, scaled_dot
 
@@ -57,11 +57,7 @@ def _scores(score: Any, query: Tensor, keys: Tensor, mask: Tensor | None, size: 
     """The scores (*B, Q, size) of one block of keys after another, in float32 at least."""
     for first in range(0, keys.shape[-2], size):
         some = slice(first, first + size)
-        yield _wide(masked(compare(score, query, keys[..., some, :]), None if mask is None else mask[..., some]))
-
-
-def _wide(scores: Tensor) -> Tensor:
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+        yield wide(masked(compare(score, query, keys[..., some, :]), None if mask is None else mask[..., some]))
 
 
 def _sums(scores: Tensor) -> Tensor:
@@ -83,7 +79,7 @@ def _draw(score: Any, query: Tensor, keys: Tensor, mask: Tensor | None, sums: Te
     places = part * PART + torch.arange(PART, device=part.device)  # (*B, Q, 256)
     inside = places.clamp(max=keys.shape[-2] - 1)
     some = take(keys, inside.flatten(-2).unsqueeze(-1), dim=-2).unflatten(-2, (-1, PART))  # (*B, Q, 256, D)
-    scores = _wide(compare(score, query.unsqueeze(-2), some).squeeze(-2))
+    scores = wide(compare(score, query.unsqueeze(-2), some).squeeze(-2))
     scores = scores.masked_fill(places != inside, -INFINITY)
     if mask is not None:
         scores = masked(scores, take(mask.expand(*mask.shape[:-2], places.shape[-2], -1), inside, dim=-1))

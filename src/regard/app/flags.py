@@ -95,6 +95,19 @@ def build(dataclass: type, options: Any) -> Any:
         raise Wrong(str(error)) from None
 
 
+def check_training(config: Any, *sizes: str) -> None:
+    """Raises ValueError unless what every recipe's Config has is possible: `epochs`, `batch` and these sizes at least
+    one, or None, and `learning_rate` above zero.
+
+    >>> from types import SimpleNamespace as Config
+    >>> check_training(Config(epochs=3, batch=0, learning_rate=0.1))
+    Traceback (most recent call last):
+    ValueError: --batch expected at least 1, but got 0
+    """
+    at_least(1, config, *sizes, "epochs", "batch")
+    above_zero(config, "learning_rate")
+
+
 def at_least(least: int, config: Any, *names: str) -> None:
     """Raises ValueError unless these fields are so much, or None.
 
@@ -139,7 +152,7 @@ def check_name(name: str) -> None:
 
     >>> check_name("../evil")
     Traceback (most recent call last):
-    regard.app.options.Wrong: --name expected the name of a folder in runs/, but got '../evil'
+    regard.app.flags.Wrong: --name expected the name of a folder in runs/, but got '../evil'
     """
     if name and (not name.isprintable() or set(name) & set("/\\") or name.startswith(".")):
         raise Wrong(f"--name expected the name of a folder in runs/, but got {name!r}")
@@ -154,7 +167,7 @@ def check_file(path: str) -> None:
     ...     print("a secret", file=file, flush=True)
     ...     check_file(file.name)
     Traceback (most recent call last):
-    regard.app.options.Wrong: --config expected YAML of names and values, but /....yaml is none
+    regard.app.flags.Wrong: --config expected YAML of names and values, but /....yaml is none
     """
     import yaml
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from regard.app.report.report import Column
+from regard.app.results import printed
 from regard.app.text.reading import printable
 from regard.recipes.base import Measure
 
@@ -56,18 +57,7 @@ def show(measures: Sequence[Measure], rows: Rows, title: str, spread: str, noun:
     found = measured(measures, rows)
     lines = zip(columns(found, spread, noun), *(cells(found, row) for row in rows), strict=True)
     for column, *values in lines:
-        names = ", ".join(filter(None, (column.name, column.unit))), *map(text, values)
+        names = ", ".join(filter(None, (column.name, column.unit))), *map(printed, values)
         table.add_row(*(Text(printable(name)) for name in names))
     lines = (Text(printable(title)), "", table, "", Text(printable(f"± {spread}")))
     Console().print(*lines, sep="\n", highlight=False)
-
-
-def text(cell: str | float | None) -> str:
-    """A cell as it is printed: numbers to three digits, or whole.
-
-    >>> text(0.12345), text(1728.0), text(None)
-    ('0.123', '1,728', '-')
-    """
-    if cell is None or isinstance(cell, str):
-        return cell or "-"
-    return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-from regard.app.report import drawings as drawing
+from regard.app.report import drawings
 from regard.app.report.report import Look, Number
 
 GAP = 0.08  # between the middles of two numbers, as a share of the image's width
@@ -33,8 +33,8 @@ def learning_curves(
     """
     figure = Figure((7, 4), layout="constrained")
     axes = figure.subplots()
-    for i, (model, (colour, _)) in enumerate(drawing.colours(curves).items()):
-        dash = drawing.DASHES[i % len(drawing.DASHES)]
+    for i, (model, (colour, _)) in enumerate(drawings.colours(curves).items()):
+        dash = drawings.DASHES[i % len(drawings.DASHES)]
         marker = "o" if len(curves[model]) <= 10 else ""  # or the curve of one epoch would not be seen
         line = {"color": colour, "linestyle": (0, dash), "marker": marker, "label": model}
         axes.plot(*np.reshape(curves[model], (-1, 2)).T, **line)
@@ -59,7 +59,7 @@ def path(
     >>> len(path(torch.rand(1, 28, 28), torch.zeros(6, 2), torch.rand(6, 2, 1, 8, 8)).axes)
     7
     """
-    stacks = [] if patches is None else [drawing.stack(each) for each in patches]
+    stacks = [] if patches is None else [drawings.stack(each) for each in patches]
     figure, large = _beside(stacks)
     _show(large, image, box)
     _draw_path(large, image, locations, model)
@@ -79,7 +79,7 @@ def heat(
     >>> len(heat(torch.rand(1, 28, 28), torch.ones(6, 4) / 4, torch.rand(4, 2) - 0.5).axes)
     7
     """
-    figure, large = _beside([drawing.picture(image)] * len(weights))
+    figure, large = _beside([drawings.picture(image)] * len(weights))
     _show(large, image, box)
     for axes, each in zip(figure.axes, (weights.mean(0), *weights), strict=True):
         _draw_heat(axes, image, each, grid, model)
@@ -127,7 +127,7 @@ def _beside(pictures: Sequence[np.ndarray]) -> tuple[Figure, Axes]:
 
 def _show(axes: Axes, image: Tensor, box: Tensor | None) -> None:
     *_, height, width = image.shape
-    axes.imshow(drawing.picture(image), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    axes.imshow(drawings.picture(image), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     axes.axis("off")
     if box is not None:
         y0, x0, y1, x1 = box.tolist()
@@ -135,11 +135,11 @@ def _show(axes: Axes, image: Tensor, box: Tensor | None) -> None:
 
 
 def _draw_path(axes: Axes, image: Tensor, locations: Tensor, model: str) -> None:
-    colour = drawing.colours([model])[model][1]
+    colour = drawings.colours([model])[model][1]
     *_, height, width = image.shape
-    points = drawing.pixels(locations.detach().cpu(), height, width)
+    points = drawings.pixels(locations.detach().cpu(), height, width)
     axes.plot(points[:, 1].tolist(), points[:, 0].tolist(), "-o", color=colour, markersize=3)
-    for mark in drawing.marks(points, GAP * width, height, width):
+    for mark in drawings.marks(points, GAP * width, height, width):
         axes.plot(*zip(mark.point[::-1], mark.place[::-1], strict=True), color=colour, linewidth=0.7)
         badge = {"boxstyle": "circle,pad=0.2", "facecolor": colour}
         axes.text(mark.place[1], mark.place[0], mark.text, fontsize="x-small", ha="center", va="center", bbox=badge)
@@ -147,5 +147,5 @@ def _draw_path(axes: Axes, image: Tensor, locations: Tensor, model: str) -> None
 
 def _draw_heat(axes: Axes, image: Tensor, weights: Tensor, grid: Tensor, model: str) -> None:
     *_, height, width = image.shape
-    tint = drawing.tint(drawing.heat(weights, grid, height, width), drawing.colours([model])[model][1])
+    tint = drawings.tint(drawings.heat(weights, grid, height, width), drawings.colours([model])[model][1])
     axes.imshow(tint, extent=axes.images[0].get_extent(), interpolation="nearest")

@@ -1,0 +1,172 @@
+"""What looks at images: the eye that encodes a glimpse, the policies that choose where the next one is, and the two
+ways to look, hard and soft.
+
+Mnih et al. 2014, "Recurrent Models of Visual Attention", section 3; `config` is that of the recipe glimpse.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+
+import regard as rg
+
+
+class Eye(nn.Module):
+    """What was seen and where, g = relu(W_what patches + W_where location + b) (section 3.1), the patches perhaps
+    through a convolution that all scales share."""
+
+    def __init__(self, shape: tuple[int, int, int], config: Any):
+        super().__init__()
+        scales, channels, size = shape
+        self.filters = nn.Conv2d(channels, config.filters, 5, padding=2) if config.filters else None
+        values = config.filters * (size // 2) ** 2 if config.filters else channels * size**2
+        self.what = nn.Linear(scales * values, config.hidden)
+        self.where = nn.Linear(2, config.hidden, bias=False)
+
+    def forward(self, patches: Tensor, location: Tensor) -> Tensor:
+        if self.filters is not None:
+            each = patches.flatten(0, -4).contiguous(memory_format=torch.channels_last)  # (*S B scales, C, size, size)
+            found = max_pool2d(self.filters(each), 2).relu()
+            patches = found.permute(0, 2, 3, 1).reshape(*patches.shape[:-3], *found.shape[2:], -1)
+        return (self.what(patches.flatten(-4)) + self.where(location)).relu()  # (*S, B, hidden)
+
+
+class Scene(NamedTuple):
+    """Images that an eye can look at: reading a location gives the encoded glimpse, and its patches are counted."""
+
+    sensor: rg.Glimpses
+    eye: Eye
+
+    def read(self, z: Tensor) -> Tensor:
+        """The glimpses at the locations (*S, B, 2), as (*S, B, hidden)."""
+        return self.eye(self.sensor.read(z), z)
+
+
+class State(NamedTuple):
+    """What is known after a glimpse: the core's memory and the glimpse, (S, B, hidden), where it was, (S, B, 2), and
+    how many there have been, (S, B)."""
+
+    memory: Tensor
+    glimpse: Tensor
+    location: Tensor
+    count: Tensor
+
+    def detach(self) -> "State":
+        """The same without a gradient to what it is known by."""
+        return State(*(each.detach() for each in self))
+
+
+class Moves(nn.Module):
+    """The policy of hard attention: a Gaussian whose centre a small network of what is known moves or places."""
+
+    width: Tensor
+
+    def __init__(self, config: Any, steps: int):
+        super().__init__()
+        self.locations, self.trains_core = config.locations, config.policy_trains_core
+        self.scan = nn.Parameter(config.scan * spread(config.glimpses)) if config.locations == "scanned" else None
+        self.memory, self.glimpse = nn.Linear(config.hidden, 128), nn.Linear(config.hidden, 128, bias=False)
+        self.move = nn.Linear(128, 2)
+        nn.init.normal_(self.move.weight, std=0.01)
+        nn.init.zeros_(self.move.bias)
+        self.register_buffer("width", torch.tensor(config.width))
+        self.narrowing = (config.final_width / config.width) ** (1 / steps)
+
+    def forward(self, state: State) -> rg.Coordinate:
+        move = self.move(self.known(state)).float()
+        if self.scan is not None:
+            return rg.Coordinate(self.scan[state.count] + move, self.width)
+        return rg.Coordinate(state.location + move if self.locations == "moved" else move.tanh(), self.width)
+
+    def known(self, state: State) -> Tensor:
+        """What the move is a linear function of, (*S, B, 128)."""
+        state = state if self.trains_core else state.detach()
+        return (self.memory(state.memory) + self.glimpse(state.glimpse)).relu()
+
+    def narrow(self) -> None:
+        """Makes the draws of the next step a little less wide."""
+        self.width.mul_(self.narrowing)
+
+
+def spread(count: int) -> Tensor:
+    """So many locations, (count, 2), spread evenly over the image, row by row.
+
+    >>> spread(4).tolist()
+    [[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]
+    """
+    rows = math.ceil(math.sqrt(count))
+    columns = math.ceil(count / rows)
+    lines = [(torch.arange(n) + 0.5) / n * 2 - 1 for n in (rows, columns)]
+    return torch.cartesian_prod(*lines)[:count]
+
+
+class Blind(nn.Module):
+    """A policy that knows nothing: all locations alike; its mode is the middle of the image."""
+
+    def forward(self, state: State) -> rg.Coordinate:
+        return rg.Coordinate(torch.zeros_like(state.location), width=1e3)
+
+
+class Hard(nn.Module):
+    """Looks at one location a step: a policy and a read."""
+
+    def __init__(self, policy: nn.Module, read: Any):
+        super().__init__()
+        self.policy, self.read = policy, read
+
+    def prepare(self, scene: Scene, batch: int) -> None:
+        """Nothing: what is not looked at is not read."""
+
+    def forward(self, state: State, scene: Scene, memory: None) -> rg.Attended:
+        """A glimpse, encoded. The log-probability and its gradient are computed for all glimpses at once, later."""
+        return rg.look(state, torch.no_grad()(self.policy.forward), scene, self.read, self.training)
+
+    def looked(self, out: rg.Attended) -> tuple[Tensor, Tensor]:
+        """The locations (1, B, 2) of a glimpse, and their shares (1, B)."""
+        return out.z, torch.ones_like(out.z[..., 0])
+
+
+class Soft(nn.Module):
+    """Looks at all glimpses of a grid at every step, and reads their weighted mean."""
+
+    places: Tensor
+
+    def __init__(self, hidden: int, places: Tensor):
+        super().__init__()
+        self.attention = rg.Attention(score=rg.Additive(hidden, hidden, 128), over=rg.softmax, read=rg.mean)
+        self.register_buffer("places", places)  # (G, 2)
+
+    def prepare(self, scene: Scene, batch: int) -> rg.Memory:
+        """The glimpses of the grid, all of them read."""
+        glimpses = scene.read(self.places.unsqueeze(1).expand(-1, batch, 2)).transpose(0, 1)
+        return self.attention.prepare(glimpses, glimpses)  # (B, G, hidden)
+
+    def forward(self, state: State, scene: Scene, memory: rg.Memory) -> rg.Attended:
+        out = self.attention(state.memory.transpose(0, 1), memory)  # the S paths are queries
+        out.context = out.context.transpose(0, 1)  # (S, B, hidden)
+        return out
+
+    def looked(self, out: rg.Attended) -> tuple[Tensor, Tensor]:
+        """The locations (G, 1, 2) of a glimpse, and their shares (G, B)."""
+        return self.places.unsqueeze(1), out.weights.squeeze(1).T
+
+
+class Drawn:
+    """`hard`, but in training without the log-probability of the draw."""
+
+    def at(self, step: rg.Step) -> Any:
+        return _draw if step.training else rg.mode
+
+
+def _draw(positions: rg.Positions, scene: Scene) -> tuple[Tensor, Tensor, None]:
+    z = positions.sample()
+    return positions.gather(scene, z), z, None
+
+
+def as_computed(images: Tensor) -> Tensor:
+    """In the type that products are computed in: autocast lowers it, and the pyramid is then read in that."""
+    kind = images.device.type
+    return images.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else images
