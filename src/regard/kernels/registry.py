@@ -7,6 +7,7 @@ themselves, is the oracle of every one.
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from threading import local
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -137,8 +138,8 @@ def _choose(parts: tuple, given: tuple) -> tuple[Road | None, str | None]:
 
 @_constant
 def _load() -> None:
-    """Makes all roads known. Not before one is asked for: kernels import the parts, which import this."""
-    import regard.kernels.roads  # noqa: F401
+    """Makes all roads known, by name and not before one is asked for: kernels import the parts, which import this."""
+    import_module("regard.kernels.roads")
 
 
 def _set_aside() -> str | None:
