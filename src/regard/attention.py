@@ -21,9 +21,9 @@ from regard.masks import of_draws
 from regard.memory import Memory, check_call, check_shapes, memory_of, queries_of
 from regard.over.mappings import Over, softmax
 from regard.positions import OneHot, Positions
-from regard.positions.base import all_places, exported
+from regard.positions.base import exported
 from regard.protocol import State, Step, at, carries, carry
-from regard.reads import Read, hard, mean
+from regard.reads import hard, mean, weighed
 from regard.scores import compare, scaled_dot
 from regard.summary import Summary, joined, summary_of
 
@@ -224,31 +224,28 @@ def _attend(parts: _Parts, query: Tensor, memory: Memory, state: State | None, w
         return _one_by_one(parts, query, memory, state)
     carried = state or State()
     step = Step(query, memory.keys, memory.mask, None, training)
-    now, read = at(over, step._replace(carried=carried.over)), at(read, step)
-    run = None if weights else find_road((score, now, read), query, memory.keys, memory.values, memory.mask)
+    now, read = at(over, step._replace(carried=carried.over)), weighed if weights and read is mean else at(read, step)
+    lazy = not weights or read is weighed
+    run = find_road((score, now, read), query, memory.keys, memory.values, memory.mask) if lazy else None
     if run is not None:
-        out = Attended(*run(query, memory.keys, memory.values, memory.mask))
+        out = _attended(run(query, memory.keys, memory.values, memory.mask))
         out.asked = Asked(query, memory, score, now, training)
         if carries(over):  # no more than how many queries there were, or it had no such road
             out.state = State(None, carry(over, carried.over, OneHot(scores=query[..., :0])))
         return out
     positions = _positions(query, memory, score, now, training, carried.score)
-    (context, z, log_prob), dense = _read(read, positions, memory.values, weights)
-    seen = positions if z is None else positions.given(z)
-    handed = State(carry(score, carried.score, seen), carry(over, carried.over, seen))
-    return Attended(
-        context, z, log_prob, handed if carries(score) or carries(over) else None, formed=positions, dense=dense
-    )
+    out = _attended(read(positions, memory.values))
+    out.formed = positions
+    if carries(score) or carries(over):
+        seen = positions if out.z is None else positions.given(out.z)
+        out.state = State(carry(score, carried.score, seen), carry(over, carried.over, seen))
+    return out
 
 
-def _read(read: Any, positions: Positions, values: Any, weights: bool) -> tuple[Read, Tensor | None]:
-    """What is read and, if they are wanted, the weights, by which a mean is then taken."""
-    if not weights:
-        return read(positions, values), None
-    dense = positions.mean
-    if read is mean and type(positions).expect is Positions.expect:
-        return (dense @ all_places(values, dense), None, None), dense
-    return read(positions, values), dense
+def _attended(found: tuple) -> Attended:
+    """What a read gave: context, z and log_prob, and the weights if they were formed with it."""
+    context, z, log_prob, *dense = found
+    return Attended(context, z, log_prob, dense=dense[0] if dense else None)
 
 
 def _positions(query: Tensor, memory: Memory, score, over: Over, training: bool, carried: Any = None) -> Positions:

@@ -55,8 +55,7 @@ class OneHot(Positions):
         """The weights: the probability of each place."""
         if self.weights is not None:
             return self.weights
-        scores, blocked = unblock(self._given)
-        return scores.softmax(-1).masked_fill(blocked, 0)
+        return torch.ops.aten._safe_softmax(self._given, -1)  # zero for a row of -inf alone
 
     @property
     def log_weights(self) -> Float[Tensor, "*B Q places"]:
