@@ -42,31 +42,37 @@ def run(
     query = query / math.sqrt(query.shape[-1]) if score is scaled_dot else query
     query = score.sharpened(query) if type(score) is Cosine else query
     batch, width, places = query.shape[:-2], values.shape[-1], keys.shape[-2]
-    rows = math.prod(batch)
-    asked = query.reshape(rows, query.shape[-1])
-    keys, values = (each.reshape(rows, *each.shape[-2:]).contiguous() for each in (keys, values))
-    mask = None if mask is None else mask.reshape(rows, places).contiguous()
-    context, weights = _looks(asked.contiguous(), keys, values, mask).split((width, places), -1)
-    return context.view(*batch, 1, width), None, None, weights.view(*batch, 1, places)
+    mask = None if mask is None else _rows(mask)
+    both = _looks(_rows(query), _rows(keys), _rows(values), mask)
+    both = both if len(batch) == 1 else both.view(*batch, 1, width + places)
+    context, weights = both.split_with_sizes((width, places), -1)
+    return context, None, None, weights
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """The tensor with one batch dimension."""
+    if tensor.dim() != 3:
+        tensor = tensor.reshape(math.prod(tensor.shape[:-2]), *tensor.shape[-2:])
+    return tensor.contiguous()
 
 
 def _plain(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    weights = softmax(dot(query.unsqueeze(-2), keys), None if mask is None else mask.unsqueeze(-2)).mean
-    return torch.cat((weights @ values, weights), -1).squeeze(-2)
+    weights = softmax(dot(query, keys), mask).mean
+    return torch.cat((weights @ values, weights), -1)
 
 
 def _forward(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     from regard.kernels.dot import look_cpu_loops
 
     out = _shape(query, keys, values, mask)
-    mask = keys.new_ones(keys.shape[:2], dtype=torch.bool) if mask is None else mask
+    mask = keys.new_ones(len(keys), 1, keys.shape[1], dtype=torch.bool) if mask is None else mask
     arrays = [each.numpy() for each in (query, keys, values, mask, out)]
     on_cpu.run(look_cpu_loops.looks, [(*block, *arrays) for block in on_cpu.blocks(len(query))])
     return out
 
 
 def _shape(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    return values.new_empty(len(values), values.shape[-1] + keys.shape[-2])
+    return values.new_empty(values.shape[0], 1, values.shape[-1] + keys.shape[-2])
 
 
 def _backward(

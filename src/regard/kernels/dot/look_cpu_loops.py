@@ -8,16 +8,36 @@ F = np.float32
 
 
 @compiled
+def add(weight, values, seen, context):
+    """context = sum_k weight[k] values[k] over the k that are seen, four at a time."""
+    width, fours = len(context), len(seen) // 4 * 4
+    for v in range(width):
+        context[v] = F(0)
+    for i in range(0, fours, 4):
+        a, b, c, d = seen[i], seen[i + 1], seen[i + 2], seen[i + 3]
+        one, two, three, four = weight[a], weight[b], weight[c], weight[d]
+        first, second, third, fourth = values[a], values[b], values[c], values[d]
+        for v in range(width):
+            context[v] += one * first[v] + two * second[v] + three * third[v] + four * fourth[v]
+    for i in range(fours, len(seen)):
+        share, value = weight[seen[i]], values[seen[i]]
+        for v in range(width):
+            context[v] += share * value[v]
+
+
+@compiled
 def looks(first, last, query, keys, values, mask, out):
-    """out[n] = sum_k weights[k] values[n, k], then the weights, a softmax over the k in the mask of query . key; for
-    rows n from first to last."""
+    """out[n, 0] = sum_k weights[k] values[n, k], then the weights, a softmax over the k in the mask of query . key;
+    for rows n from first to last."""
     places, size, width = keys.shape[1], keys.shape[2], values.shape[2]
+    seen = np.empty(places, np.int64)
+    context, weight = np.empty(width, F), np.empty(places, F)  # side by side in memory, which part of a row is not
     for n in range(first, last):
-        asked, context, weight = query[n], out[n, :width], out[n, width:]
+        asked = query[n, 0]
         top = F(-np.inf)
         for k in range(places):
             weight[k] = F(-np.inf)
-            if mask[n, k]:
+            if mask[n, 0, k]:
                 key, total = keys[n, k], F(0)
                 for d in range(size):
                     total += asked[d] * key[d]
@@ -26,28 +46,30 @@ def looks(first, last, query, keys, values, mask, out):
         top = F(0) if top == F(-np.inf) else top
         norm = F(0)
         for k in range(places):
-            weight[k] = np.exp(weight[k] - top) if mask[n, k] else F(0)
+            weight[k] = np.exp(weight[k] - top) if mask[n, 0, k] else F(0)
             norm += weight[k]
-        for v in range(width):
-            context[v] = F(0)
+        count = 0
         for k in range(places):
             if weight[k] != 0:
                 weight[k] /= norm
-                share, value = weight[k], values[n, k]
-                for v in range(width):
-                    context[v] += share * value[v]
+                seen[count] = k
+                count += 1
+        add(weight, values[n], seen[:count], context)
+        out[n, 0, :width] = context
+        out[n, 0, width:] = weight
 
 
 @compiled
 def gradients(first, last, grad, query, keys, values, out, of_query, of_keys, of_values):
     """The gradients of the same rows."""
     places, size, width = keys.shape[1], keys.shape[2], values.shape[2]
-    slopes = np.empty(places, F)
+    slopes, slope = np.empty(places, F), np.empty(width, F)
     for n in range(first, last):
-        asked, of_asked, slope, mean = query[n], of_query[n], grad[n, :width], F(0)
+        asked, of_asked, mean = query[n, 0], of_query[n, 0], F(0)
+        slope[:] = grad[n, 0, :width]
         for k in range(places):
-            share, value, of_value = out[n, width + k], values[n, k], of_values[n, k]
-            total = grad[n, width + k]
+            share, value, of_value = out[n, 0, width + k], values[n, k], of_values[n, k]
+            total = grad[n, 0, width + k]
             if share != 0:
                 for v in range(width):
                     total += slope[v] * value[v]
@@ -58,7 +80,7 @@ def gradients(first, last, grad, query, keys, values, out, of_query, of_keys, of
         for d in range(size):
             of_asked[d] = F(0)
         for k in range(places):
-            share, key, of_key = out[n, width + k], keys[n, k], of_keys[n, k]
+            share, key, of_key = out[n, 0, width + k], keys[n, k], of_keys[n, k]
             inner = share * (slopes[k] - mean) if share != 0 else F(0)
             for d in range(size):
                 of_key[d] = inner * asked[d]
