@@ -57,17 +57,22 @@ def __dir__() -> list[str]:
 
 
 class _Registration(MetaPathFinder):
-    """Loads our dataclasses, which then are known to PyTorch, when `torch.export.load` is about to load the module
-    that it reads a saved program by: the program's answers may be of them."""
+    """Makes our dataclasses and the ops of our kernels known to PyTorch when `torch.export.load` is about to load the
+    module that it reads a saved program by: the program may hold and answer them."""
 
     READER = "torch.export.pt2_archive._package"
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         if fullname == self.READER:
-            import_module(f"{__name__}.attention")
+            _register()
+
+
+def _register() -> None:
+    for name in ("attention", "kernels.roads"):
+        import_module(f"{__name__}.{name}")
 
 
 if _Registration.READER in sys.modules:
-    import_module(f"{__name__}.attention")
+    _register()
 else:
     sys.meta_path.insert(0, _Registration())

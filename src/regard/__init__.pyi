@@ -6,6 +6,7 @@ from . import estimators as estimators
 from . import images as images
 from . import losses as losses
 from . import masks as masks
+from . import memory as memory
 from . import named as named
 from . import over as over
 from . import positions as positions
@@ -16,10 +17,8 @@ from . import summary as summary
 from .app.loading import load as load
 from .attention import Attended as Attended
 from .attention import Attention as Attention
-from .attention import Memory as Memory
 from .attention import attend as attend
 from .attention import look as look
-from .attention import select as select
 from .baselines import Constant as Constant
 from .baselines import Learned as Learned
 from .baselines import MovingAverage as MovingAverage
@@ -45,6 +44,8 @@ from .masks import causal as causal
 from .masks import document as document
 from .masks import padding as padding
 from .masks import window as window
+from .memory import Memory as Memory
+from .memory import select as select
 from .multihead import MultiHead as MultiHead
 from .over.local import Predicted as Predicted
 from .over.local import local as local

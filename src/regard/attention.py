@@ -5,7 +5,7 @@ its mean (soft attention), a sample (hard attention) or its mode. Any of the thr
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,30 +17,18 @@ from torch.utils._pytree import tree_map
 
 from regard.checks import check_part
 from regard.kernels.registry import find_road
-from regard.masks import full_rank, of_draws, unread
+from regard.masks import of_draws
+from regard.memory import Memory, check_call, check_shapes, memory_of, queries_of
 from regard.over.mappings import Over, softmax
 from regard.positions import OneHot, Positions
-from regard.positions.base import all_places, exported
+from regard.positions.base import exported
 from regard.protocol import State, Step, at, carries, carry
-from regard.reads import Read, hard, mean
-from regard.scores import check_query, compare, prepare, scaled_dot
+from regard.reads import hard, mean, weighed
+from regard.scores import compare, scaled_dot
 from regard.summary import Summary, joined, summary_of
 
 BLOCK = 1 << 20
 """Scores that a summary forms at a time."""
-
-
-@exported
-@dataclass(eq=False)
-class Memory:
-    """What may be looked at: keys as the score prepared them, values, and a mask. A plain value.
-
-    `values` is a tensor (*B, K, V) or anything with `.read(z)`; the mask is bool, (*B, Q, K) with Q possibly one.
-    """
-
-    keys: Tensor
-    values: Any
-    mask: Bool[Tensor, "*B Q K"] | None = None
 
 
 class Asked(NamedTuple):
@@ -104,7 +92,7 @@ class Attended:
         query, memory, score, over, training = self.asked
         size = max(1, BLOCK // (math.prod((*query.shape[:-2], memory.keys.shape[-2]))))
         return joined(
-            [summary_of(_positions(*rows, score, over, training), top) for rows in _queries(query, memory, size)]
+            [summary_of(_positions(*rows, score, over, training), top) for rows in queries_of(query, memory, size)]
         )
 
     def detach(self) -> "Attended":
@@ -213,29 +201,6 @@ def look(
     return Attended(context, z, log_prob, formed=positions)
 
 
-def select(value: Any, rows: Tensor):
-    """Reorders, repeats or drops rows of the first batch dimension of a Memory, a State, positions or a sensor.
-
-    `rows` are indices, or a bool mask over the rows. Raises TypeError for values that are read lazily and have no
-    `select(rows)` of their own, such as `Glimpses` has.
-
-    >>> from regard import OneHot
-    >>> select(OneHot(weights=torch.tensor([[[1.0]], [[0.5]]])), torch.tensor([1, 1])).mean.flatten()
-    tensor([0.5000, 0.5000])
-    """
-    return tree_map(partial(_select, rows), value)
-
-
-def _select(rows: Tensor, leaf: Any) -> Any:
-    if hasattr(leaf, "select") and not isinstance(leaf, Tensor):
-        return leaf.select(rows)
-    if hasattr(leaf, "read"):
-        raise TypeError(
-            f"select expected values that are a tensor or can select, but got the reader {type(leaf).__name__}."
-        )
-    return leaf[rows] if isinstance(leaf, Tensor) else leaf
-
-
 class _Parts(NamedTuple):
     """The three parts, and whether they are in training."""
 
@@ -251,62 +216,36 @@ def _checked(score: Any, over: Any, read: Any, training: bool) -> _Parts:
     return _Parts(score, over, read, training)
 
 
-def memory_of(score: Any, keys: Tensor, values: Any, mask: Tensor | None) -> Memory:
-    """The memory of keys and values for a score."""
-    if not isinstance(keys, Tensor) or not (isinstance(values, Tensor) or hasattr(values, "read")):
-        name, given = ("values", values) if isinstance(keys, Tensor) else ("keys", keys)
-        reader = " or an object with read(z)" if name == "values" else ""
-        raise TypeError(f"{name} expected a tensor{reader}, but got {type(given).__name__}.")
-    shape = keys.shape
-    if len(shape) < 2:
-        raise ValueError(f"keys expected the shape (*B, K, Dk), but got {tuple(shape)}.")
-    if shape[-2] == 0:
-        raise ValueError(f"keys expected at least one place to look at, but got shape {tuple(shape)}.")
-    if isinstance(values, Tensor) and values.shape[:-1] != shape[:-1]:
-        raise ValueError(
-            f"values expected the shape of the keys but for the last dimension, (*B, K, V) for keys "
-            f"{tuple(shape)}, but got {tuple(values.shape)}."
-        )
-    if mask is None:
-        return Memory(prepare(score, keys), values)
-    mask = full_rank(mask, shape[:-2], shape[-2])
-    keys, values = (each.masked_fill(unread(mask), 0) if isinstance(each, Tensor) else each for each in (keys, values))
-    return Memory(prepare(score, keys), values, mask)
-
-
 def _attend(parts: _Parts, query: Tensor, memory: Memory, state: State | None, weights: bool) -> Attended:
     score, over, read, training = parts
     check_call(query, memory, state)
-    _check_shapes(score, query, memory)
+    check_shapes(score, query, memory)
     if carries(score) and query.shape[-2] > 1:
         return _one_by_one(parts, query, memory, state)
     carried = state or State()
     step = Step(query, memory.keys, memory.mask, None, training)
-    now, read = at(over, step._replace(carried=carried.over)), at(read, step)
-    run = None if weights else find_road((score, now, read), query, memory.keys, memory.values, memory.mask)
+    now, read = at(over, step._replace(carried=carried.over)), weighed if weights and read is mean else at(read, step)
+    lazy = not weights or read is weighed
+    run = find_road((score, now, read), query, memory.keys, memory.values, memory.mask) if lazy else None
     if run is not None:
-        out = Attended(*run(query, memory.keys, memory.values, memory.mask))
+        out = _attended(run(query, memory.keys, memory.values, memory.mask))
         out.asked = Asked(query, memory, score, now, training)
         if carries(over):  # no more than how many queries there were, or it had no such road
             out.state = State(None, carry(over, carried.over, OneHot(scores=query[..., :0])))
         return out
     positions = _positions(query, memory, score, now, training, carried.score)
-    (context, z, log_prob), dense = _read(read, positions, memory.values, weights)
-    seen = positions if z is None else positions.given(z)
-    handed = State(carry(score, carried.score, seen), carry(over, carried.over, seen))
-    return Attended(
-        context, z, log_prob, handed if carries(score) or carries(over) else None, formed=positions, dense=dense
-    )
+    out = _attended(read(positions, memory.values))
+    out.formed = positions
+    if carries(score) or carries(over):
+        seen = positions if out.z is None else positions.given(out.z)
+        out.state = State(carry(score, carried.score, seen), carry(over, carried.over, seen))
+    return out
 
 
-def _read(read: Any, positions: Positions, values: Any, weights: bool) -> tuple[Read, Tensor | None]:
-    """What is read and, if they are wanted, the weights, by which a mean is then taken."""
-    if not weights:
-        return read(positions, values), None
-    dense = positions.mean
-    if read is mean and type(positions).expect is Positions.expect:
-        return (dense @ all_places(values, dense), None, None), dense
-    return read(positions, values), dense
+def _attended(found: tuple) -> Attended:
+    """What a read gave: context, z and log_prob, and the weights if they were formed with it."""
+    context, z, log_prob, *dense = found
+    return Attended(context, z, log_prob, dense=dense[0] if dense else None)
 
 
 def _positions(query: Tensor, memory: Memory, score, over: Over, training: bool, carried: Any = None) -> Positions:
@@ -324,7 +263,7 @@ def _positions(query: Tensor, memory: Memory, score, over: Over, training: bool,
 def _one_by_one(parts: _Parts, query: Tensor, memory: Memory, state: State | None) -> Attended:
     """The queries one after another, for a score that depends on where the query before it looked."""
     outs = []
-    for one, seen in _queries(query, memory, 1):
+    for one, seen in queries_of(query, memory, 1):
         outs.append(_attend(parts, one, seen, state, weights=False))
         state = outs[-1].state
     first, *later = (out.positions for out in outs)
@@ -332,39 +271,8 @@ def _one_by_one(parts: _Parts, query: Tensor, memory: Memory, state: State | Non
     return replace(tree_map(partial(_join, query.dim() - 2), *apart), state=state, formed=first.then(*later))
 
 
-def _queries(query: Tensor, memory: Memory, size: int) -> Iterator[tuple[Tensor, Memory]]:
-    """So many queries at a time, and the memory with their rows of the mask."""
-    for first in range(0, query.shape[-2], size):
-        rows, seen = slice(first, first + size), memory
-        if memory.mask is not None and memory.mask.shape[-2] > 1:
-            seen = replace(memory, mask=memory.mask[..., rows, :])
-        yield query[..., rows, :], seen
-
-
 def _join(dim: int, *leaves: Any) -> Any:
     """One after the other along the queries; the log-probabilities of events that span them are summed."""
     if not isinstance(leaves[0], Tensor):
         return leaves[0]
     return torch.cat(leaves, dim) if leaves[0].dim() > dim else torch.stack(leaves).sum(0)
-
-
-def check_call(query: Tensor, memory: Memory, state: State | None) -> None:
-    """Raises TypeError for what is no query, memory or state."""
-    if not isinstance(query, Tensor):
-        raise TypeError(f"query expected a tensor, but got {type(query).__name__}.")
-    if not isinstance(memory, Memory):
-        raise TypeError(f"memory expected what prepare(keys, values, mask) made, but got {type(memory).__name__}.")
-    if not isinstance(state, State | None):
-        raise TypeError(f"state expected the out.state of the step before, but got {type(state).__name__}.")
-
-
-def _check_shapes(score: Any, query: Tensor, memory: Memory) -> None:
-    batch, shape = memory.keys.shape[:-2], query.shape
-    if len(shape) < 2 or (shape[:-2] != batch and shape[len(shape) - 2 - len(batch) : -2] != batch):
-        raise ValueError(
-            f"query expected the shape (*B, Q, Dq) with the batch {tuple(batch)} of the keys (draws may stand in "
-            f"front), but got {tuple(query.shape)}."
-        )
-    if memory.mask is not None and memory.mask.shape[-2] not in (1, query.shape[-2]):
-        raise ValueError(f"mask expected {query.shape[-2]} queries or 1, but got {tuple(memory.mask.shape)}.")
-    check_query(score, query, memory.keys)

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from regard.attention import Attended, Attention, Memory, check_call
+from regard.attention import Attended, Attention
 from regard.checks import check_width
 from regard.masks import full_rank, unread
+from regard.memory import Memory, check_call
 from regard.over.mappings import dropout, softmax
 from regard.protocol import State
 from regard.reads import mean

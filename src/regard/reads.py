@@ -29,6 +29,20 @@ def mean(positions: Positions, values: Any) -> Read:
     return positions.expect(values), None, None
 
 
+def weighed(positions: Positions, values: Any) -> tuple[Tensor, None, None, Tensor]:
+    """The mean, and last the weights by which it is taken.
+
+    >>> import torch
+    >>> from regard import OneHot
+    >>> weighed(OneHot(weights=torch.tensor([[0.25, 0.75]])), torch.tensor([[0.0], [4.0]]))
+    (tensor([[3.]]), None, None, tensor([[0.2500, 0.7500]]))
+    """
+    weights = positions.mean
+    if type(positions).expect is not Positions.expect:
+        return positions.expect(values), None, None, weights
+    return weights @ all_places(values, weights), None, None, weights
+
+
 def sample(positions: Positions, values: Any) -> Read:
     """Hard attention: one event is drawn and read (Xu et al. 2015, equations 8 and 9).
 

@@ -16,6 +16,7 @@ import regard as rg
 from regard.kernels.registry import known_roads
 from regard.over.local import GaussianWindow, MovingWindow
 from regard.positions.algorithms import linear_chain, recurrence, semi_markov, trees, windows
+from regard.reads import weighed
 
 pytestmark = pytest.mark.unchecked
 D = 16
@@ -40,14 +41,18 @@ class Case(NamedTuple):
 
 
 class Attend(nn.Module):
-    """query, keys and values to a context; of a hard read how far its log-probability is from the plain one."""
+    """query, keys and values to a context, with the weights if they are wanted; of a hard read how far its
+    log-probability is from the plain one."""
 
     def __init__(self, score: Any, over: Any, read: Any = rg.mean):
         super().__init__()
-        self.attention = rg.Attention(score, over, read)
+        self.weights = read is weighed
+        self.attention = rg.Attention(score, over, rg.mean if self.weights else read)
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        out = self.attention(query, self.attention.prepare(keys, values))
+        out = self.attention(query, self.attention.prepare(keys, values), weights=self.weights)
+        if self.weights:
+            return torch.cat((out.context, out.weights), -1)
         return out.context if out.log_prob is None else out.log_prob - out.positions.log_prob(out.z)
 
 
@@ -118,7 +123,7 @@ def case_of(parts: tuple) -> Case:
     score, over, read = parts
     if over in WINDOWS:
         return attended(64, 64, SCORES[score](), WINDOWS[over](), read)
-    queries, places = (1, 128) if read is rg.mean else (2, 1 << 13)
+    queries, places = (1, 128) if read in (rg.mean, weighed) else (2, 1 << 13)
     return attended(queries, places, SCORES[score](), over, read)
 
 

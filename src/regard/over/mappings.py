@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from regard.checks import check_part
 from regard.masks import checked
 from regard.over.sparse import MOST, entmax_weights, sparsemax_weights
 from regard.positions import Independent, OneHot, Positions
@@ -123,7 +124,7 @@ class dropout(nn.Module):
     """Another over with dropout on its weights in training: each is zero with probability p, else divided by 1 - p
     (Srivastava et al. 2014). The weights then sum to one only on average, so it serves the mean read.
 
-    Raises ValueError unless 0 <= p < 1, and TypeError if the other over is not a distribution over one place.
+    Raises ValueError unless 0 <= p < 1, and TypeError for what is no over, or is not a distribution over one place.
 
     >>> from regard import Attention
     >>> attention = Attention(over=dropout(softmax, 0.1))
@@ -131,6 +132,7 @@ class dropout(nn.Module):
 
     def __init__(self, over: Over, p: float):
         super().__init__()
+        check_part("over", over)
         if not 0 <= p < 1:
             raise ValueError(f"dropout expected a probability p of at least 0 and below 1, but got {p}.")
         self.over = over

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from regard.checks import check_part
 from regard.masks import checked
 from regard.over.mappings import Mask, Over, Scores, masked
 from regard.positions import Alignment, Chunkwise, Positions
@@ -29,7 +30,8 @@ class monotonic(nn.Module):
     zero, it makes alignments begin long; the paper's is between -1 and -4.
 
     The state holds where the last query stopped, (*B, K): for `mean` its distribution, for other reads the place.
-    Time O(Q K). Raises ValueError unless chunk is at least 1 and noise at least 0.
+    Time O(Q K). Raises ValueError unless chunk is at least 1 and noise at least 0, and TypeError for
+    what is no score.
 
     >>> monotonic()(torch.zeros(2, 3)).mean
     tensor([[0.5000, 0.2500, 0.1250],
@@ -42,6 +44,8 @@ class monotonic(nn.Module):
             raise ValueError(f"monotonic expected a chunk of at least 1 place, but got {chunk}.")
         if not noise >= 0:
             raise ValueError(f"monotonic expected noise of at least 0, but got {noise}.")
+        if score is not None:
+            check_part("score", score)
         self.chunk = chunk
         self.noise = noise
         self.bias = bias

@@ -55,8 +55,7 @@ class OneHot(Positions):
         """The weights: the probability of each place."""
         if self.weights is not None:
             return self.weights
-        scores, blocked = unblock(self._given)
-        return scores.softmax(-1).masked_fill(blocked, 0)
+        return torch.ops.aten._safe_softmax(self._given, -1)  # zero for a row of -inf alone
 
     @property
     def log_weights(self) -> Float[Tensor, "*B Q places"]:
@@ -89,7 +88,7 @@ class OneHot(Positions):
         """The log-probability of the places, -inf where a place is impossible."""
         log_weights = self.log_weights
         draws = value.shape[: max(0, value.dim() - log_weights.dim() + 1)]
-        columns = value.remainder(log_weights.shape[-1]).reshape(math.prod(draws), *value.shape[len(draws) :])
+        columns = value.masked_fill(value < 0, self.places).reshape(math.prod(draws), *value.shape[len(draws) :])
         # Draws behind instead of in front: or the gradient would have the size of the weights once for each.
         log_prob = take(log_weights, columns.movedim(0, -1), -1)  # (*B, Q, S)
         return log_prob.movedim(-1, 0).reshape(*draws, *log_prob.shape[:-1])

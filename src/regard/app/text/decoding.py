@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from regard.attention import select
+from regard.memory import select
 
 Step = Callable[[Int[Tensor, " N"], Any], tuple[Float[Tensor, "N V"], Any]]
 

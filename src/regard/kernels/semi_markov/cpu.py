@@ -1,6 +1,8 @@
 """Semi-Markov chains on the CPU: forward and backward messages in one loop over the positions, in time O(T S (S + W))
 and memory O(T S + S (S + W)) a row."""
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -80,7 +82,8 @@ def _expected(
 
 
 def _found_shape(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor) -> Tensor:
-    return nodes.new_empty(len(nodes), sum(each.shape[1:].numel() for each in (nodes, transitions, durations)))
+    width = sum(prod(each.shape[1:]) for each in (nodes, transitions, durations))
+    return nodes.new_empty(nodes.shape[0], width)  # len and numel would freeze the sizes of an exported program
 
 
 def _moved(
