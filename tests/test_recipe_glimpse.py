@@ -50,8 +50,8 @@ def test_an_eye_with_filters_sees_each_scale_through_the_same(kind: str, splits:
     patches, location = torch.rand(3, 8, 2, 1, 12, 12), torch.rand(3, 8, 2)
     eye = model.eye
     scales = [torch.nn.functional.max_pool2d(eye.filters(patches[1, :, s]), 2).relu() for s in range(2)]
-    output = torch.stack(scales, 1).movedim(2, -1).flatten(1)
-    assert_close(eye(patches, location)[1], (eye.what(output) + eye.where(location[1])).relu())
+    what = torch.stack(scales, 1).movedim(2, -1).flatten(1)
+    assert_close(eye(patches, location)[1], (eye.what(what) + eye.where(location[1])).relu())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -175,9 +175,11 @@ def test_draws_narrow_from_step_to_step(splits: datasets.Splits):
     for expected in (0.2, 0.2 / 10**0.25, 0.2 / 10**0.5, 0.2 / 10**0.75, 0.02):
         assert model.attention.policy.width.item() == pytest.approx(expected, rel=1e-4)
         glimpse.loss(model, images)
+        glimpse.after_step(model)
     width = model.attention.policy.width.clone()
-    glimpse.loss(model.eval(), images)
-    assert model.attention.policy.width == width, "evaluation changes nothing"
+    glimpse.loss(model, images)
+    glimpse.evaluate(model.eval(), images)
+    assert model.attention.policy.width == width, "nothing else changes it"
 
 
 def test_one_draw_has_the_learned_baseline_alone(splits: datasets.Splits):

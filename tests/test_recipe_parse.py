@@ -20,6 +20,7 @@ from regard.app.training.evaluation import averages, evaluate
 from regard.app.training.fabric import Fit
 from regard.app.training.run import OpenedRun
 from regard.recipes import parse
+from regard.recipes.base import open_recipe
 from regard.recipes.parse import Config, Parsed
 
 OVERS = ("projective", "nonprojective", "softmax")
@@ -241,7 +242,7 @@ def final(over: str, splits: datasets.Splits, shuffled: bool = False) -> dict[st
         parse.loss(model, gold)[0].backward()
         optimizer.step()
         scheduler.step()
-    return averages(OpenedRun(parse, SMALL, splits, model), splits.valid)
+    return averages(OpenedRun(open_recipe(parse), SMALL, splits, model), splits.valid)
 
 
 @pytest.mark.parametrize("over", OVERS)
