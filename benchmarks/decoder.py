@@ -42,11 +42,11 @@ def row(name: str, score: Callable[..., Tensor], size: int, backward: bool, roun
     mask = rg.padding(torch.randint(PLACES // 2, PLACES + 1, (BATCH,)), PLACES)
     scale = size**-0.5 if score is rg.scaled_dot else 1.0
     calls = partial(ours, rg.Attention(score), mask), partial(plain, scale, mask)
-    steps = [partial(step, call, given, backward) for call in calls]
-    assert_close(steps[0](), steps[1](), rtol=1e-4, atol=1e-4)
+    mine, theirs = (partial(step, call, given, backward) for call in calls)
+    assert_close(mine(), theirs(), rtol=1e-4, atol=1e-4)
     case = f"{name}, {BATCH}x1x{PLACES}x{size}, {'forward and backward' if backward else 'forward'}"
     bound = partial(products, given, 3 if backward else 1)
-    return compare(case, "plain PyTorch", *steps, bound, LIMIT, BATCH, rounds)
+    return compare(case, "plain PyTorch", mine, theirs, bound, LIMIT, BATCH, rounds)
 
 
 def ours(attention: rg.Attention, mask: Tensor, query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

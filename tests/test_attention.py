@@ -396,6 +396,12 @@ KINDS = {
 @pytest.mark.parametrize("case", KINDS)
 def test_what_is_no_part_is_refused_in_words_at_every_door(case: str):
     parts, message = KINDS[case]
+    if parts.get("score") is not None:
+        with pytest.raises(TypeError, match=message):
+            rg.monotonic(chunk=2, **parts)
+    if "over" in parts:
+        with pytest.raises(TypeError, match=message):
+            rg.dropout(p=0.1, **parts)
     query, keys, values = examples.inputs()
     with pytest.raises(TypeError, match=message):
         rg.attend(query, keys, values, **parts)

@@ -127,8 +127,9 @@ def attend(
         score: how well a key fits the query, a part of `regard.scores`.
         over: the distribution that scores make, a part of `regard.over.mappings`.
         read: mean, sample or mode, a part of `regard.reads`.
-        mask: bool, True = may be looked at, with the rank of the scores (sizes equal or one) or (Q, K). A query that
-            may look at nothing reads zero.
+        mask: bool, True = may be looked at, with the rank of the scores (sizes equal or one) or (Q, K), which is best
+            written `causal(n)[None]`: where a batch of B equals Q, (Q, K) could be the padding (B, K), and is refused.
+            A query that may look at nothing reads zero.
         training: whether parts that behave differently in training are in training.
         state: what the step before handed on, `out.state`.
         weights: whether `out.weights` are wanted too: they are then formed with the context, in one pass, and else

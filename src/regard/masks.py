@@ -2,6 +2,9 @@
 
 The queries of a causal or window mask are the last Q of the K positions, so that a decoder that sees one query against
 the K keys so far asks for the same mask as one that sees all at once.
+
+A mask of (Q, K) for a batch of B says so by a dimension in front, `causal(n)[None]`: where B equals Q it would
+otherwise pass for the padding (B, K) of each row, and is refused.
 """
 
 from collections.abc import Sequence
@@ -112,7 +115,7 @@ def _check_shape(mask: Tensor, wanted: Sequence[int], batch: Sequence[int]) -> N
     if mask.dim() == 2 and len(batch) == 1 and mask.shape[0] == batch[0] > 1:
         raise ValueError(
             f"mask expected a shape that can be told apart from that of padding, (B, K), but got {tuple(mask.shape)} "
-            f"for a batch of {batch[0]}: {padding}, and mask[None] is (Q, K)."
+            f"for a batch of {batch[0]}: {padding}, and mask[None], such as causal(n)[None], is (Q, K)."
         )
 
 

@@ -92,8 +92,8 @@ class MultiHead(nn.Module):
         values: Float[Tensor, "*B K Dv"],
         mask: Bool[Tensor, "..."] | None = None,
     ) -> Memory:
-        """The memory of keys and values projected for each head; the mask is that of all heads, or with a dimension of
-        heads behind the batch, (*B, H, Q, K)."""
+        """The memory of keys and values projected for each head; the mask is that of all heads, as in `attend`
+        (`causal(n)[None]`), or with a dimension of heads behind the batch, (*B, H, Q, K)."""
         for name, given, layer in (("keys", keys, self.key), ("values", values, self.value)):
             if not isinstance(given, Tensor):
                 raise TypeError(f"{name} expected a tensor, which MultiHead projects, but got {type(given).__name__}.")

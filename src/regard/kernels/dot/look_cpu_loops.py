@@ -50,7 +50,7 @@ def looks(first, last, query, keys, values, mask, out):
             norm += weight[k]
         count = 0
         for k in range(places):
-            if weight[k] != 0:
+            if weight[k] != 0 or norm != norm:  # the whole row is NaN, as softmax has it
                 weight[k] /= norm
                 seen[count] = k
                 count += 1
