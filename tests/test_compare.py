@@ -172,8 +172,8 @@ def test_one_comparison_is_not_mistaken_for_another(toy: Path, capsys):
     recipe = flags.find_recipe("./toy.py")
     claim(Plan(recipe, recipe.Config(epochs=1), 1, toy / "mine"))
     (toy / "mine" / "soft-seed0" / "last.ckpt").touch()
-    assert cli.main(["compare", "./toy.py", "--epochs", "3", "--name", "mine"]) == 1
-    assert "exists already, and with another configuration (epochs is 1 there and 3 here)" in capsys.readouterr().err
+    assert cli.main(["compare", "./toy.py", "--epochs", "1", "--batch", "4", "--name", "mine"]) == 1
+    assert "exists already, and with another configuration (batch is 8 there and 4 here)" in capsys.readouterr().err
 
 
 def test_ctrl_c_stops_everything_and_the_same_call_goes_on(toy: Path):

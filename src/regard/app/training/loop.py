@@ -259,8 +259,9 @@ class Trainer:
         self.epoch, self.place = state["epoch"], state["place"]
         self.rows, self.glances, self.losses.sums = state["rows"], state["glances"], state["sums"]
         self._plan(self.epoch if self.place else self.epoch - 1)
+        kept = WHOLE if state["optimizer"]["state"] else None  # torch cannot share out what an optimizer does not have
         try:
-            set_optimizer_state_dict(self._wrapped, self.optimizer.optimizer, state["optimizer"], options=WHOLE)
+            set_optimizer_state_dict(self._wrapped, self.optimizer.optimizer, state["optimizer"], options=kept)
             set_model_state_dict(self._wrapped, state["model"], options=WHOLE)
             self.scheduler.load_state_dict(state["scheduler"])
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
