@@ -24,11 +24,12 @@ TOY = '''"""Tell bright images from dark ones."""
 
 import time
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import nn
 
+from regard.app.data.splits import Splits
 from regard.app.report.report import Look
 from regard.recipes.base import Metric
 
@@ -63,15 +64,8 @@ class Split:
         return {"image": self.images[indices], "label": self.labels[indices]}
 
 
-class Splits(NamedTuple):
-    train: Split
-    valid: Split
-    test: Split
-    describe: str = "noise of two kinds"
-
-
 def data(config):
-    return Splits(Split(32, 1), Split(16, 2), Split(20, 3 if config.data == "embedded" else 4))
+    return Splits(Split(32, 1), Split(16, 2), Split(20, 3 if config.data == "embedded" else 4), "noise of two kinds")
 
 
 class Model(nn.Module):

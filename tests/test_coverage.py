@@ -75,7 +75,7 @@ def test_each_step_takes_the_fast_road(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(additive_cpu, "SMALLEST", 0)
     score = rg.LocationAware(5, 5, 6, width=3)
     arguments = [each.float() for each in examples.inputs()]
-    assert taken(monkeypatch, (rg.Additive,), lambda: rg.attend(*arguments, score=score))
+    assert taken((rg.Additive,), lambda: rg.attend(*arguments, score=score))
 
 
 def test_the_batch_may_have_any_number_of_dimensions():

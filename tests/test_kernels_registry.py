@@ -55,7 +55,7 @@ def test_why_it_is_the_plain_one():
         "below 2048 hyperbolic tangents the plain road is as fast": choice(*arguments(places=2), score=additive),
         "below 8192 keys the plain road is as fast": choice(query, keys, values, read=rg.sample),
     }
-    additive.energy = torch.nn.Linear(32, 1)
+    additive.energy = torch.nn.Sequential(torch.nn.Linear(32, 1))
     reasons["the energy is more than a matrix"] = choice(query, keys, values, score=additive)
     for wanted, (road, reason) in reasons.items():
         assert (road, reason) == (None, wanted)

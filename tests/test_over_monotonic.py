@@ -258,15 +258,15 @@ class TestOnline:
         ends = z.where(z >= 0, self.places - 1)
         begins = torch.cat((torch.zeros_like(ends[:, :1]), ends[:, :-1]), 1)
         ended = torch.cat((torch.zeros_like(z[:, :1]), z[:, :-1]), 1) < 0
-        assert read[0].count == int((ends - begins + 1).masked_fill(ended, 0).sum())
-        assert read[0].count <= 2 * (self.places + self.queries)
+        needed = int((ends - begins + 1).masked_fill(ended, 0).sum())
+        assert needed <= read[0].count <= 2 * (self.places + self.queries)  # a row that is done asks for its first key
         assert read[1].count == int((z >= 0).sum())
 
     def test_a_hard_read_of_chunks_reads_their_places_alone(self):
         query, keys, values = self.inputs()
         read = Counted(values)
         out = rg.attend(query, keys, read, over=rg.monotonic(4), read=rg.sample)
-        assert read.count == int((out.z + 1).clamp(max=4).sum())
+        assert read.count == 4 * out.z.numel()  # where there are fewer, for the first place instead
         read = [Counted(each) for each in (keys, values)]
         _, z = rg.attend_online(query, *read, over=rg.monotonic(4), places=self.places)
         assert read[1].count == int((z + 1).clamp(max=4).sum())

@@ -12,6 +12,7 @@ from regard.app import data as datasets
 from regard.attention import Attended
 from regard.recipes import answer
 from regard.recipes.answer import Config
+from regard.recipes.base import open_recipe
 
 OVERS = ("softmax", "sigmoid", "segments", "chain")
 SMALL = Config(hidden=16, batch=16)
@@ -118,12 +119,13 @@ def test_gaps_make_facts_older_in_training_alone(splits: datasets.Splits):
         model = made("softmax", splits, gaps=gaps)
         model.key.words.weight.data.zero_()
         model.key_age.weight.data.copy_(torch.arange(25.0).unsqueeze(-1).expand(-1, 16))
-        ages = model.remember(questions["facts"]).keys[..., 0]  # (B, N)
+        memory = model.remember(questions["facts"])
+        ages, present = memory.keys[..., 0], memory.mask[:, 0]  # (B, N)
         facts = ages.shape[1]
         exact = torch.arange(facts - 1.0, -1, -1).clamp_max(24).expand_as(ages)
-        assert torch.equal(ages, exact) != differ
-        assert (ages >= exact).all() and (ages.diff(dim=-1) <= 0).all()
-        assert torch.equal(model.eval().remember(questions["facts"]).keys[..., 0], exact)
+        assert torch.equal(ages[present], exact[present]) != differ
+        assert (ages >= exact)[present].all() and (ages.diff(dim=-1) <= 0)[present[:, :-1]].all()
+        assert torch.equal(model.eval().remember(questions["facts"]).keys[..., 0][present], exact[present])
 
 
 def test_longer_sentences_than_in_training_are_read():
@@ -185,7 +187,7 @@ def final_error(over: str, splits: datasets.Splits, shuffled: bool = False) -> d
     config = Config(task=1, over=over)
     torch.manual_seed(0)
     model = answer.Model(config, splits)
-    optimizer, scheduler = answer.optimiser(model, config, steps=120)
+    optimizer, scheduler = open_recipe(answer).optimiser(model, config, steps=120)
     order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))
     for step in range(120):
         questions = splits.train.batch(torch.randint(len(order), (config.batch,)))

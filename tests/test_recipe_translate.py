@@ -19,6 +19,7 @@ from regard.app.text.vocabulary import END, subwords
 from regard.app.training.evaluation import averages
 from regard.app.training.run import OpenedRun
 from regard.recipes import translate
+from regard.recipes.base import open_recipe
 from regard.recipes.translate import Config, Model
 
 
@@ -174,6 +175,7 @@ def test_training_begins_as_that_of_soft_attention(attention: str):
             torch.manual_seed(step)
             each.zero_grad()
             translate.loss(each, pairs)[0].backward()
+            translate.after_step(each)
         gradients = {name: weights.grad for name, weights in model.named_parameters()}
         alike.append(all(torch.equal(gradients[name], weights.grad) for name, weights in shared.items()))
         assert all(gradient.abs().sum() > 0 for gradient in gradients.values()), "several processes need all of them"
@@ -241,13 +243,13 @@ def test_the_worst_translations_are_those_of_the_least_bleu_and_then_of_the_high
         cost = model.cost(decoded, decoded.features, alone["target"]).mean().item()
         order.append((bleu(counts(written, target)), -cost, source))
     assert len({each for each, *_ in order}) < 20, "there are ties"
-    found = looking.failures(OpenedRun(translate, replace(SMALL, batch=9), SPLITS, model), split)
+    found = looking.failures(OpenedRun(open_recipe(translate), replace(SMALL, batch=9), SPLITS, model), split)
     assert [picture.title for picture in found] == [source for *_, source in sorted(order)[:10]]
     assert [picture.text.rpartition("BLEU ")[2] for picture in found] == [
         f"{each:.1f}." for each, *_ in sorted(order)[:10]
     ]
     monkeypatch.setattr(translate, "badness", None)
-    first = looking.failures(OpenedRun(translate, replace(SMALL, batch=9), SPLITS, model), split)
+    first = looking.failures(OpenedRun(open_recipe(translate), replace(SMALL, batch=9), SPLITS, model), split)
     assert [picture.title for picture in first] == sources[:12], "all are wrong, and none is worse"
 
 
@@ -269,9 +271,20 @@ def test_what_is_right_is_not_among_the_worst(monkeypatch):
         translate, "evaluate", lambda model, batch: {name: each[batch["number"]] for name, each in values.items()}
     )
     monkeypatch.setattr(looking, "look", lambda recipe, model, split, indices: indices.tolist())
-    assert looking.failures(OpenedRun(translate, SMALL, SPLITS, model), split) == [15, 14, 13, 12, 11, 10, 9, 8, 6, 4]
+    assert looking.failures(OpenedRun(open_recipe(translate), SMALL, SPLITS, model), split) == [
+        15,
+        14,
+        13,
+        12,
+        11,
+        10,
+        9,
+        8,
+        6,
+        4,
+    ]
     values["error"][:] = 0
-    assert looking.failures(OpenedRun(translate, SMALL, SPLITS, model), split) is None
+    assert looking.failures(OpenedRun(open_recipe(translate), SMALL, SPLITS, model), split) is None
 
 
 @attentions
@@ -302,7 +315,7 @@ def final_error(attention: str, steps: int, shuffled: bool = False) -> float:
         translate.loss(model, pairs)[0].backward()
         optimizer.step()
         scheduler.step()
-    return averages(OpenedRun(translate, SMALL, SPLITS, model), other)["error"]
+    return averages(OpenedRun(open_recipe(translate), SMALL, SPLITS, model), other)["error"]
 
 
 def test_it_learns():

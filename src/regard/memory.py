@@ -57,6 +57,7 @@ def select(value: Any, rows: Tensor):
     `rows` are indices, or a bool mask over the rows. Raises TypeError for values that are read lazily and have no
     `select(rows)` of their own, such as `Glimpses` has.
 
+    >>> import torch
     >>> from regard import OneHot
     >>> select(OneHot(weights=torch.tensor([[[1.0]], [[0.5]]])), torch.tensor([1, 1])).mean.flatten()
     tensor([0.5000, 0.5000])

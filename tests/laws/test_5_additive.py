@@ -160,7 +160,7 @@ class TestWhichRoad:
         hooked, inner, other = self.score(), self.score(), self.score()
         hooked.register_forward_hook(lambda *_: None)
         inner.energy.register_forward_hook(lambda *_: None)
-        other.energy = nn.Linear(8, 1)
+        other.energy = nn.Sequential(nn.Linear(8, 1))
         assert not any(self.taken(each) for each in (hooked, inner, other))
 
     def test_not_under_torch_func(self):

@@ -145,11 +145,11 @@ class TestWhichRoad:
         assert not self.is_taken(look(37), *arguments("batch"))
 
     def test_not_with_hooks_or_another_energy(self):
-        hooked, inner, biased = look(37), look(37), look(37)
+        hooked, inner, other = look(37), look(37), look(37)
         hooked.attention.score.register_forward_hook(lambda *_: None)
         inner.attention.score.energy.register_forward_hook(lambda *_: None)
-        biased.attention.score.energy = torch.nn.Linear(40, 1)
-        assert not any(self.is_taken(each, *arguments("batch")) for each in (hooked, inner, biased))
+        other.attention.score.energy = torch.nn.Sequential(torch.nn.Linear(40, 1))
+        assert not any(self.is_taken(each, *arguments("batch")) for each in (hooked, inner, other))
 
     def test_not_under_torch_func(self):
         query, keys, values = arguments("batch")

@@ -97,7 +97,7 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def printed(value: str | float | None) -> str:
+def printed(value: str | float | int | None) -> str:
     """A number in a table for people, to three digits, or whole from 100 on; a dash where there is none.
 
     >>> printed(0.12345), printed(1728.0), printed(None)

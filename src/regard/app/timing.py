@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 Call = Callable[[], object]
 
 
-def interleave(calls: Sequence[Call], rounds: int, round_ms: float = 50) -> list[list[float]]:
+def interleave(calls: Sequence[Call], rounds: int, round_ms: float | int = 50) -> list[list[float]]:
     """Milliseconds of one call of each, for every round. In a round each runs for about `round_ms`, one after another,
     beginning with another one each time.
 

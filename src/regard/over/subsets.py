@@ -12,6 +12,7 @@ class subset:
     """Sets of k places with probability proportional to the exponential of the sum of their scores, the conditional
     Bernoulli distribution (Chen, Dempster and Liu 1994). Time O(K k).
 
+    >>> import torch
     >>> subset(2)(torch.zeros(1, 4)).mean
     tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
     """
@@ -30,6 +31,7 @@ class without_replacement:
     """Ordered draws of k places, each from the softmax over those that remain (Plackett 1975; Luce 1959), made by
     the Gumbel top-k trick (Kool et al. 2019, section 3.1).
 
+    >>> import torch
     >>> without_replacement(2)(torch.tensor([[1.0, 3.0, 2.0]])).mode
     tensor([[1, 2]])
     """

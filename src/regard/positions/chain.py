@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from regard.positions.algorithms import linear_chain
@@ -59,12 +59,12 @@ class Chain(Structure):
         """The probability of each label at each position."""
         return linear_chain.label_means(*self._parts).to(self.scores.dtype)
 
-    def features(self, z: Int[Tensor, "*SB T"]) -> Float[Tensor, "*SB P"]:
+    def features(self, z: Integer[Tensor, "*SB T"]) -> Float[Tensor, "*SB P"]:
         labels = self.indicator(z).to(self._parts[0].dtype)
         follow = labels[..., :-1, :].mT @ labels[..., 1:, :]  # (*S, *B, S, S)
         return torch.cat((labels.flatten(-2), follow.flatten(-2)), -1)
 
-    def indicator(self, z: Int[Tensor, "*SB T"]) -> Float[Tensor, "*SB T S"]:
+    def indicator(self, z: Integer[Tensor, "*SB T"]) -> Float[Tensor, "*SB T S"]:
         """The labels as a 0/1 tensor, a row of zeros where a position is absent."""
         labels = torch.arange(self.choices, device=z.device)
         return (self._where_present(z).unsqueeze(-1) == labels).to(self.scores.dtype)
@@ -138,14 +138,14 @@ class Segments(Structure):
         """The probability that each place is looked at."""
         return linear_chain.segment_means(wide(self.scores), wide(self.stay), self.present).to(self.scores.dtype)
 
-    def features(self, z: Int[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q P"]:
+    def features(self, z: Integer[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q P"]:
         return self.chain.features(z)
 
-    def indicator(self, z: Int[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q K"]:
+    def indicator(self, z: Integer[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q K"]:
         """Which places have label 1, as a 0/1 tensor."""
         return (self._where_present(z) == 1).to(self.scores.dtype)
 
-    def gather(self, values: Any, z: Int[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q V"]:
+    def gather(self, values: Any, z: Integer[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q V"]:
         """The sum of the values at the places with label 1; a reader is asked for these places alone."""
         if isinstance(values, Tensor):
             return self.indicator(z).to(values.dtype) @ values

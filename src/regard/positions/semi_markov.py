@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from regard.positions.algorithms import semi_markov
@@ -61,7 +61,7 @@ class SemiMarkov(Structure):
         labels = self.marginals[..., : self.scores.shape[-2] * self.choices]
         return labels.unflatten(-1, self.scores.shape[-2:]).to(self.scores.dtype)
 
-    def features(self, z: Int[Tensor, "*SB T"]) -> Float[Tensor, "*SB P"]:
+    def features(self, z: Integer[Tensor, "*SB T"]) -> Float[Tensor, "*SB P"]:
         z, labels = self._where_present(z), self.indicator(z).to(wide(self.scores).dtype)
         begins, ends, lengths = _runs(z)
         follow = labels[..., :-1, :].mT @ (labels * begins.unsqueeze(-1))[..., 1:, :]  # (*S, *B, S, S)
@@ -70,7 +70,7 @@ class SemiMarkov(Structure):
         spans = labels.new_zeros(*z.shape[:-1], self.durations.shape[-2:].numel())
         return torch.cat((labels.flatten(-2), follow.flatten(-2), spans.scatter_add(-1, which, ends.to(spans))), -1)
 
-    def indicator(self, z: Int[Tensor, "*SB T"]) -> Float[Tensor, "*SB T S"]:
+    def indicator(self, z: Integer[Tensor, "*SB T"]) -> Float[Tensor, "*SB T S"]:
         """The labels as a 0/1 tensor, a row of zeros where a position is absent."""
         labels = torch.arange(self.choices, device=z.device)
         return (self._where_present(z).unsqueeze(-1) == labels).to(self.scores.dtype)

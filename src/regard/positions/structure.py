@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 from torch.distributions import register_kl
 
@@ -56,7 +56,7 @@ class Structure(Positions):
         """How often each part is expected, the gradient of log Z in the potentials."""
 
     @abstractmethod
-    def features(self, z: Int[Tensor, "*SB N"]) -> Float[Tensor, "*SB P"]:
+    def features(self, z: Integer[Tensor, "*SB N"]) -> Float[Tensor, "*SB P"]:
         """How often each part is in the event z."""
 
     @abstractmethod
@@ -72,7 +72,7 @@ class Structure(Positions):
         """The most probable event."""
         return self.k_best(1)[0]
 
-    def log_prob(self, value: Int[Tensor, "*SB N"]) -> Float[Tensor, "*SB"]:
+    def log_prob(self, value: Integer[Tensor, "*SB N"]) -> Float[Tensor, "*SB"]:
         """The log-probability of the events, score less log Z; -inf where one is impossible. Of the structures that
         were observed it is what a conditional random field is trained by (Lafferty et al. 2001).
 
@@ -117,7 +117,7 @@ class Structure(Positions):
         again = ((events > 0) & ~self.present).any(-1) | nothing
         return events.where(self.present, -1).masked_fill(again.unsqueeze(-1), NO_EVENT)
 
-    def gather(self, values: Any, z: Int[Tensor, "*SB N"]) -> Float[Tensor, "*SB N V"]:
+    def gather(self, values: Any, z: Integer[Tensor, "*SB N"]) -> Float[Tensor, "*SB N V"]:
         """The values (*B, K, V) at the labels, zero where a position is absent."""
         return super().gather(values, self._where_present(z))
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from regard.positions.algorithms import trees
@@ -60,10 +60,10 @@ class Tree(Structure):
         """The probability of each head of each word, on the diagonal that it is a root."""
         return trees.marginals(*self._parts).to(self.scores.dtype)
 
-    def features(self, z: Int[Tensor, "*SB K"]) -> Float[Tensor, "*SB P"]:
+    def features(self, z: Integer[Tensor, "*SB K"]) -> Float[Tensor, "*SB P"]:
         return self.indicator(z).to(wide(self.scores).dtype).flatten(-2)
 
-    def indicator(self, z: Int[Tensor, "*SB K"]) -> Float[Tensor, "*SB K K"]:
+    def indicator(self, z: Integer[Tensor, "*SB K"]) -> Float[Tensor, "*SB K K"]:
         """The heads as a 0/1 tensor, a row of zeros where a word is absent."""
         return (self._where_present(z).unsqueeze(-1) == self._words).to(self.scores.dtype)
 

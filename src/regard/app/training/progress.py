@@ -50,7 +50,7 @@ def bar(title: str) -> Iterator[Tell]:
         yield lambda fraction, logs: progress.update(task, completed=fraction, logs=in_words(logs))
 
 
-def lines(title: str, seconds: float = SECONDS) -> Tell:
+def lines(title: str, seconds: float | int = SECONDS) -> Tell:
     """A line on standard error when so much time has passed since the one before, and at the end.
 
     >>> tell = lines("glimpse", seconds=60)
@@ -65,7 +65,7 @@ def lines(title: str, seconds: float = SECONDS) -> Tell:
     return tell
 
 
-def now_and_then(seconds: float = SECONDS) -> Callable[[], bool]:
+def now_and_then(seconds: float | int = SECONDS) -> Callable[[], bool]:
     """Says whether so much time has passed since it last said so.
 
     >>> due = now_and_then(seconds=60)

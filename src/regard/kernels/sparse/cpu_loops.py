@@ -17,7 +17,7 @@ from regard.kernels.on_cpu import FAST, compiled
 
 F, D = np.float32, np.float64
 LANES = 32
-PART = 1024
+PART = 128
 """Places whose sum in float32 is as good as one in float64, on any processor."""
 CLOSE = 2e-7
 """The step of Newton's method, relative to tau, after which none is made."""
@@ -381,14 +381,10 @@ def entmax_slopes(weights, exponent, kept, raised, where, out):
 def project(grad, slopes):
     """Makes q (g - sum(q g) / sum(q)) of the slopes q."""
     total, along = 0.0, 0.0
-    for first in range(0, len(grad), PART):
-        some, some_along = F(0), F(0)
-        for k in range(first, min(first + PART, len(grad))):
-            q = slopes[k]
-            some += q
-            some_along += F(0) if q == 0 else q * grad[k]
-        total += some
-        along += some_along
+    for k in range(len(grad)):
+        q = D(slopes[k])
+        total += q
+        along += 0.0 if q == 0 else q * D(grad[k])
     mean = F(0) if total == 0 else F(along / total)
     for k in range(len(grad)):
         q = slopes[k]
