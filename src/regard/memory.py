@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from regard.kernels.registry import find_road
 from regard.masks import full_rank, unread
 from regard.positions.base import exported
 from regard.protocol import State
@@ -47,8 +48,25 @@ def memory_of(score: Any, keys: Tensor, values: Any, mask: Tensor | None) -> Mem
     if mask is None:
         return Memory(prepare(score, keys), values)
     mask = full_rank(mask, shape[:-2], shape[-2])
-    keys, values = (each.masked_fill(unread(mask), 0) if isinstance(each, Tensor) else each for each in (keys, values))
-    return Memory(prepare(score, keys), values, mask)
+    hidden = unread(mask)
+    values = cleared(values, hidden) if isinstance(values, Tensor) else values
+    return Memory(prepare(score, cleared(keys, hidden)), values, mask)
+
+
+def cleared(rows: Float[Tensor, "*B K D"], hidden: Bool[Tensor, "*B K 1"]) -> Float[Tensor, "*B K D"]:
+    """The rows with zero in the place of those that are hidden, whatever they hold. Time O(K D).
+
+    >>> import torch
+    >>> cleared(torch.tensor([[1.0], [torch.nan]]), torch.tensor([[False], [True]]))
+    tensor([[1.],
+            [0.]])
+    """
+    return (find_road((cleared,), rows, hidden) or plain_cleared)(rows, hidden)
+
+
+def plain_cleared(rows: Tensor, hidden: Tensor) -> Tensor:
+    """The plain road."""
+    return rows.masked_fill(hidden, 0)
 
 
 def select(value: Any, rows: Tensor):

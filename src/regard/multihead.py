@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from regard.attention import Attended, Attention
 from regard.checks import check_width
 from regard.masks import full_rank, unread
-from regard.memory import Memory, check_call
+from regard.memory import Memory, check_call, cleared
 from regard.over.mappings import dropout, softmax
 from regard.protocol import State
 from regard.reads import mean
@@ -101,7 +101,7 @@ class MultiHead(nn.Module):
         if mask is not None:
             mask = self._mask(mask, keys.shape[:-2], keys.shape[-2])
             hidden = unread(mask).all(-3)
-            keys, values = keys.masked_fill(hidden, 0), values.masked_fill(hidden, 0)
+            keys, values = cleared(keys, hidden), cleared(values, hidden)
         projected = self._split(self.key(keys)), self._split(self.value(values))  # (*B, G, K, D / H)
         if isinstance(self.attention.score, per_head):
             projected = map(self._for_queries, projected)

@@ -14,12 +14,14 @@ from torch.testing import assert_close
 
 import regard as rg
 from regard.kernels.registry import known_roads
+from regard.memory import cleared
 from regard.over.local import GaussianWindow, MovingWindow
 from regard.positions.algorithms import linear_chain, recurrence, semi_markov, trees, windows
 from regard.reads import weighed
 
 pytestmark = pytest.mark.unchecked
 D = 16
+HIDDEN = torch.arange(64) < torch.tensor([40, 64])[:, None, None]
 SCORES: dict[Any, Callable[[], Any]] = {
     rg.dot: lambda: rg.dot,
     rg.scaled_dot: lambda: rg.scaled_dot,
@@ -100,6 +102,7 @@ def of_tree(answer: Callable[[rg.Tree], Tensor]) -> Case:
 
 FUNCTIONS: dict[Any, Callable[[], Case]] = {
     rg.Additive: lambda: attended(64, 64, rg.Additive(D, D, D), rg.sigmoid),
+    cleared: lambda: Case(Call(lambda rows: cleared(rows, rg.masks.unread(HIDDEN))), (torch.randn(2, 64, 64),)),
     rg.entmax_weights: lambda: Case(Call(lambda scores: rg.entmax_weights(scores, 1.5)), (torch.randn(2, 3, 64),)),
     recurrence.expected_alignment: lambda: Case(Call(lambda each: rg.Alignment(each).mean), (torch.randn(2, 3, 9),)),
     linear_chain.log_partition: lambda: of_chain(lambda each: each.log_z),

@@ -5,6 +5,7 @@ from regard.kernels.additive import cuda as additive_cuda  # noqa: F401
 from regard.kernels.additive import look_cpu as additive_look_cpu  # noqa: F401
 from regard.kernels.chain import cpu as chain_cpu  # noqa: F401
 from regard.kernels.chain import events_cpu as chain_events_cpu  # noqa: F401
+from regard.kernels.cleared import cpu as cleared_cpu  # noqa: F401
 from regard.kernels.dot import cpu_cuda as dot_cpu_cuda  # noqa: F401
 from regard.kernels.dot import look_cpu as dot_look_cpu  # noqa: F401
 from regard.kernels.monotonic import cpu as monotonic_cpu  # noqa: F401

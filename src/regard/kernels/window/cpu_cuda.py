@@ -18,7 +18,7 @@ from regard.kernels.registry import Road, register_road
 from regard.over.local import GaussianWindow, MovingWindow, fall
 from regard.over.mappings import masked, softmax
 from regard.positions import Band
-from regard.positions.algorithms.windows import window_places, window_rows, window_scores
+from regard.positions.algorithms.windows import take_rows, window_places, window_rows, window_scores
 from regard.positions.base import take
 from regard.reads import Read, mean
 from regard.scores import Additive, Bilinear, Cosine, compare, dot, scaled_dot
@@ -41,8 +41,10 @@ def refuses_mean(
 def run_mean(
     score: Any, over: MovingWindow, read: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
 ) -> Read:
-    """The context, by tiles or, where they would overlap much, from all places."""
+    """The context, by tiles or, where they would overlap much, from all places; of one query from its window alone."""
     queries, places = query.shape[-2], keys.shape[-2]
+    if queries == 1:
+        return sdpa.run(score, softmax, mean, query, *_near(over, keys, values, mask))
     size = tile_size(queries, over.radius)
     width = size + 2 * over.radius
     if queries * (places - 2 * width) < SAVED:
@@ -53,6 +55,27 @@ def run_mean(
     allowed = _allowed(window_places(first, width), size, places, mask)
     context = sdpa.run(score, softmax, mean, _tiled(query, size), seen, read, allowed)[0]
     return context.flatten(-3, -2)[..., :queries, :], None, None
+
+
+def _near(
+    over: MovingWindow, keys: Tensor, values: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The keys, values and mask of the window of one query; those outside of the K places have a mask of False."""
+    places, radius = keys.shape[-2], over.radius
+    if isinstance(over.start, int):
+        centre = min(max(over.start, -radius), places - 1 + radius)
+        some = slice(max(0, centre - radius), min(places, centre + radius + 1))
+        if some.start < some.stop:
+            return keys[..., some, :], values[..., some, :], None if mask is None else mask[..., some]
+    if places <= 2 * radius + 1:
+        inside = over.inside(1, places, keys.device)
+        return keys, values, inside if mask is None else inside & mask
+    index = window_places(over.first(1, keys.device), 2 * radius + 1).squeeze(-2)  # (*B, w)
+    near = index.clamp(0, places - 1)
+    inside, near = (index == near).unsqueeze(-2), near.expand(*keys.shape[:-2], -1)
+    if mask is not None:
+        inside = inside & take(mask, near.unsqueeze(-2), dim=-1)
+    return take_rows(keys, near), take_rows(values, near), inside
 
 
 def tile_size(queries: int, radius: int) -> int:
