@@ -152,7 +152,7 @@ def test_the_rules_are_few_and_name_what_is_there(graph):
         ("scores", "from regard.reads import mean", False),
         ("scores", "from regard.attention import attend", False),
         ("scores", "import torch", True),
-        ("masks", "from regard import protocol", False),
+        ("baselines", "from regard import protocol", False),
         ("positions.subset", "from regard.positions.base import Positions", True),
         ("positions.subset", "def f():\n    import regard.reads", False),
         ("positions.chain", "from regard.kernels.registry import road_for", True),

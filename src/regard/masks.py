@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from regard.kernels.registry import find_road
 
 
 def padding(lengths: Int[Tensor, "*B"], places: int) -> Bool[Tensor, "*B 1 K"]:
@@ -135,6 +137,21 @@ def unread(mask: Bool[Tensor, "*B Q K"]) -> Bool[Tensor, "*B K 1"]:
     tensor([False,  True,  True])
     """
     return ~mask.any(-2).unsqueeze(-1)
+
+
+def cleared(rows: Float[Tensor, "*B K D"], hidden: Bool[Tensor, "*B K 1"]) -> Float[Tensor, "*B K D"]:
+    """The rows with zero in the place of those that are hidden, whatever they hold. Time O(K D).
+
+    >>> cleared(torch.tensor([[1.0], [torch.nan]]), torch.tensor([[False], [True]]))
+    tensor([[1.],
+            [0.]])
+    """
+    return (find_road((cleared,), rows, hidden) or plain_cleared)(rows, hidden)
+
+
+def plain_cleared(rows: Tensor, hidden: Tensor) -> Tensor:
+    """The plain road."""
+    return rows.masked_fill(hidden, 0)
 
 
 def _behind(queries: int, places: int | None, device: torch.device | None) -> Int[Tensor, "Q K"]:

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from regard.kernels.registry import find_road
-from regard.masks import full_rank, unread
+from regard.masks import cleared, full_rank, unread
 from regard.positions.base import exported
 from regard.protocol import State
 from regard.scores import check_query, prepare
@@ -51,22 +50,6 @@ def memory_of(score: Any, keys: Tensor, values: Any, mask: Tensor | None) -> Mem
     hidden = unread(mask)
     values = cleared(values, hidden) if isinstance(values, Tensor) else values
     return Memory(prepare(score, cleared(keys, hidden)), values, mask)
-
-
-def cleared(rows: Float[Tensor, "*B K D"], hidden: Bool[Tensor, "*B K 1"]) -> Float[Tensor, "*B K D"]:
-    """The rows with zero in the place of those that are hidden, whatever they hold. Time O(K D).
-
-    >>> import torch
-    >>> cleared(torch.tensor([[1.0], [torch.nan]]), torch.tensor([[False], [True]]))
-    tensor([[1.],
-            [0.]])
-    """
-    return (find_road((cleared,), rows, hidden) or plain_cleared)(rows, hidden)
-
-
-def plain_cleared(rows: Tensor, hidden: Tensor) -> Tensor:
-    """The plain road."""
-    return rows.masked_fill(hidden, 0)
 
 
 def select(value: Any, rows: Tensor):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from regard.attention import Attended, Attention
 from regard.checks import check_width
-from regard.masks import full_rank, unread
-from regard.memory import Memory, check_call, cleared
+from regard.masks import cleared, full_rank, unread
+from regard.memory import Memory, check_call
 from regard.over.mappings import dropout, softmax
 from regard.protocol import State
 from regard.reads import mean

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 import regard as rg
 from regard.kernels.registry import known_roads
-from regard.memory import cleared
+from regard.masks import cleared
 from regard.over.local import GaussianWindow, MovingWindow
 from regard.positions.algorithms import linear_chain, recurrence, semi_markov, trees, windows
 from regard.reads import weighed

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from regard.kernels.autograd import differentiable
 from regard.kernels.registry import Road, register_road
-from regard.memory import cleared, plain_cleared
+from regard.masks import cleared, plain_cleared
 
 BITS = {torch.float64: torch.int64, torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 SMALLEST = 1 << 12
