@@ -207,6 +207,7 @@ def test_other_tasks_are_not_generated():
         questions("generated", task=3)
 
 
+@pytest.mark.unchecked
 @pytest.mark.skipif(not FULL.is_dir(), reason="needs the bAbI tasks")
 @pytest.mark.parametrize(("task", "needed", "answers"), [(1, 1, 6), (3, 3, 6), (16, 3, 4), (19, 2, 12)])
 def test_the_real_tasks(task: int, needed: int, answers: int):

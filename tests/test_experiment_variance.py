@@ -26,7 +26,7 @@ def variance() -> Iterator[ModuleType]:
         patch.setenv("KINETO_LOG_LEVEL", "99")
         module = importlib.import_module("variance")
         patch.setattr(importlib.import_module("gradients.model"), "STEPS", 60)
-        for name, value in {"UNITS": 2, "BATCH": 4, "ELEMENTS": 2**16, "GROWING": SMALL}.items():
+        for name, value in {"UNITS": 2, "BATCH": 4, "ELEMENTS": 2**14, "GROWING": SMALL}.items():
             patch.setattr(module, name, value)
         patch.setattr(module, "interleave", partial(module.interleave, round_ms=0))
         yield module

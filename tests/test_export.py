@@ -274,7 +274,6 @@ print(type(out.positions).__module__.split(".")[0], type(out.state).__name__)
     "first",
     [
         "import regard, torch",
-        "import torch, regard",
         "import torch.export\nimport torch._inductor.package\nimport regard",
     ],
 )

@@ -82,6 +82,7 @@ def test_a_state_can_be_reordered(attention: str):
     assert not torch.allclose(wanted[3], wanted[0])
 
 
+@pytest.mark.unchecked
 @attentions
 def test_bfloat16_costs_about_the_same(attention: str):
     model, pairs = made(attention).eval(), batch()
@@ -165,6 +166,7 @@ def test_hard_reads_one_place_and_is_fed_what_it_read():
     assert all((look.z == look.positions.mode).all() for look in decoded.looks)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("attention", ["hard", "variational", "exact"])
 def test_training_begins_as_that_of_soft_attention(attention: str):
     model, soft, pairs = made(attention, soft=0.25, epochs=4, batch=12), made("additive"), batch()
@@ -208,6 +210,7 @@ def test_the_weights_of_words_are_those_of_their_subwords():
     assert_close(found.weights[1], (weights[1] + weights[2]) / 2)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("attention", ["additive", "hard", "segments", "none", "self"])
 def test_pictures_say_where_each_word_looked(attention: str):
     model, pairs = made(attention).eval(), batch(2)
@@ -224,6 +227,7 @@ def test_pictures_say_where_each_word_looked(attention: str):
         assert picture.matrix.source == alone.source
 
 
+@pytest.mark.unchecked
 def test_the_worst_translations_are_those_of_the_least_bleu_and_then_of_the_highest_cost(monkeypatch):
     monkeypatch.setattr(translate, "png", lambda figure: b"")  # of sentences as long as these it takes half a minute
     monkeypatch.setattr(translate, "squares", lambda matrix: None)
@@ -318,9 +322,11 @@ def final_error(attention: str, steps: int, shuffled: bool = False) -> float:
     return averages(OpenedRun(open_recipe(translate), SMALL, SPLITS, model), other)["error"]
 
 
+@pytest.mark.unchecked
 def test_it_learns():
     assert final_error("dot", steps=120) < 0.2
 
 
+@pytest.mark.unchecked
 def test_it_does_not_learn_what_is_not_there():
     assert final_error("dot", steps=60, shuffled=True) > 0.95

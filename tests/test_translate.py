@@ -331,6 +331,7 @@ class TestComparison:
 
         monkeypatch.setattr(workers, "train_all", train_here)
 
+    @pytest.mark.unchecked
     def test_one_table_and_one_report(self, capsys):
         words = ["--attentions", "hard,none,hard", "--hidden", "16", "--epochs", "1", "--batch", "12", "--json"]
         assert cli.main(["compare", "translate", *words]) == 0

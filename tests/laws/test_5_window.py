@@ -165,15 +165,14 @@ def test_a_state_that_is_a_number_is_where_the_first_query_is(score: str):
 
 
 @pytest.mark.unchecked
-@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
 @windows
 @pytest.mark.parametrize("read", ["mean", "mode"])
 @pytest.mark.parametrize("score", ["scaled_dot", "additive"])
-def test_compiles_whole_above_the_thresholds(score: str, read: str, window: str, without, monkeypatch):
+def test_compiles_whole_above_the_thresholds(score: str, read: str, window: str, monkeypatch):
     monkeypatch.undo()
     torch._dynamo.reset()
     model, given = Contexts(score, window, read=examples.READS[read]()).eval(), arguments(1200, 130)
-    with without():
+    with torch.no_grad():
         wanted = model(*given)
         assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(*given), wanted)
 
