@@ -175,7 +175,7 @@ class TestAdditive:
     def test_export(self):
         model, given = additive_contexts(), tuple(arguments("tiles"))
         program = torch.export.export(model, given)
-        assert "additive_contexts" in str(program.graph)
+        assert "regard" not in str(program.graph), "it is the plain road that leaves Python"
         assert_close(program.module()(*given), model(*given))
 
 
@@ -187,6 +187,7 @@ class TestWhichRoad:
 
     def test_it_is_taken(self):
         assert self.taken(rg.Additive(6, 7, 8))
+        assert self.taken(rg.Additive(6, 7, 8, bias=True))
         assert self.taken(rg.Additive(6, 7, 8).bfloat16(), dtype=torch.bfloat16)
 
     def test_not_for_what_it_cannot_do(self):
@@ -194,7 +195,7 @@ class TestWhichRoad:
         assert not self.taken(rg.Additive(6, 7, 8), width=1025)
         hooked, other = rg.Additive(6, 7, 8), rg.Additive(6, 7, 8)
         hooked.energy.register_forward_hook(lambda *_: None)
-        other.energy = nn.Linear(8, 1)
+        other.energy = nn.Sequential(nn.Linear(8, 1))
         assert not any(map(self.taken, (hooked, other)))
 
 
@@ -203,7 +204,7 @@ class TestSparse:
     def check(self, alpha: float, scores: Tensor, factor: float = 1.0) -> None:
         """Law 5, of the kernel as it is, in rows where the gradient is not about to jump, as it does where a place
         enters the support."""
-        assert sparse_triton.suits(entmax_weights, scores, alpha)
+        assert sparse_triton.refuses(entmax_weights, scores, alpha) is None
         plainly = lambda scores: entmax_weights(scores, alpha)  # noqa: E731
         exact, plain = answers(plainly, scores.double()), answers(plainly, scores)
         fast = answers(lambda scores: factor * sparse_triton.run(entmax_weights, scores, alpha), scores)
@@ -224,7 +225,7 @@ class TestSparse:
     @pytest.mark.parametrize("shape", [(1,), (3,), (70, 16), (2, 1025), (0, 4)])
     def test_shapes(self, alpha: float, shape: tuple[int, ...]):
         if 0 in shape:
-            assert not sparse_triton.suits(entmax_weights, torch.randn(shape), alpha)
+            assert sparse_triton.refuses(entmax_weights, torch.randn(shape), alpha)
         else:
             self.check(alpha, torch.randn(shape))
 

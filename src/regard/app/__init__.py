@@ -1,0 +1,1 @@
+"""The application round the library: command line, data, training, reports and comparisons of recipes."""

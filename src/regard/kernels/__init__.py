@@ -1,1 +1,1 @@
-"""Fast roads, one file for each part or triple and device; who uses the parts makes them known to the registry."""
+"""Fast roads: a folder for each mechanism, a file for each device, found by the registry."""

@@ -1,0 +1,1 @@
+"""One recipe with several attentions: trained side by side, measured, and shown in one table and one report."""

@@ -1,0 +1,1 @@
+"""What is seen of a model: figures, curves and pages of HTML that stand alone."""

@@ -1,0 +1,1 @@
+"""What the distributions compute with: partition functions, marginals, the best events and drawn ones."""
