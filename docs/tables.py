@@ -7,10 +7,10 @@ python docs/tables.py runs/compare/glimpse/default/report.html   and the picture
 A table stands between the marks `<!-- table: NAME -->` and `<!-- end of NAME -->`.
 """
 
+import argparse
 import json
 import shutil
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -258,6 +258,9 @@ def photograph(report: Path) -> None:
 
 
 if __name__ == "__main__":
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("report", nargs="*", type=Path, help="report.html of a comparison")
+    reports = flags.parse_args().report
     write()
-    for report in map(Path, sys.argv[1:]):
-        photograph(report)
+    for each in reports:
+        photograph(each)
