@@ -179,10 +179,10 @@ def frozen(model: nn.Module) -> nn.Module:
 WITHOUT_GRADIENTS = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode, "frozen": nullcontext}
 
 
-def test_about_fifty_roads_are_known():
+def test_every_road_has_a_name_of_its_own():
     names = [f"{title(key)}, {key[-1]}" for key in known_roads()]
     print(*sorted(names), sep="\n")
-    assert len(names) == len(set(names)) and 50 <= len(names) <= 80
+    assert len(names) == len(set(names)) >= 50
     assert {road.name for road in known_roads().values()} >= {"additive.cpu", "chain.events_cpu", "tree.events_cpu"}
 
 
