@@ -1,7 +1,6 @@
 """Questions about stories: what is read from bAbI's files, what is generated, and what a batch holds."""
 
 import io
-import os
 import tarfile
 from pathlib import Path
 
@@ -19,7 +18,6 @@ LINES = """1 Mary moved to the bathroom.
 1 Ann slept.
 2 Who slept? \tnobody,ann\t1
 """
-FULL = Path(os.environ.get("REGARD_DATA", Path(__file__).parent.parent.parent / "shared" / "data")) / "babi"
 
 
 def fill(folder: Path, count: int = 10) -> Path:
@@ -208,10 +206,9 @@ def test_other_tasks_are_not_generated():
 
 
 @pytest.mark.unchecked
-@pytest.mark.skipif(not FULL.is_dir(), reason="needs the bAbI tasks")
 @pytest.mark.parametrize(("task", "needed", "answers"), [(1, 1, 6), (3, 3, 6), (16, 3, 4), (19, 2, 12)])
-def test_the_real_tasks(task: int, needed: int, answers: int):
-    splits = questions(FULL, task)
+def test_the_real_tasks(task: int, needed: int, answers: int, data_dir: Path):
+    splits = questions(data_dir / "babi", task)
     assert (len(splits.train), len(splits.valid), len(splits.test)) == (900, 100, 1000)
     assert splits.train.supporting.shape[-1] == needed and len(splits.classes) == answers
     for split in splits[:3]:

@@ -275,20 +275,10 @@ def test_what_is_right_is_not_among_the_worst(monkeypatch):
         translate, "evaluate", lambda model, batch: {name: each[batch["number"]] for name, each in values.items()}
     )
     monkeypatch.setattr(looking, "look", lambda recipe, model, split, indices: indices.tolist())
-    assert looking.failures(OpenedRun(open_recipe(translate), SMALL, SPLITS, model), split) == [
-        15,
-        14,
-        13,
-        12,
-        11,
-        10,
-        9,
-        8,
-        6,
-        4,
-    ]
+    opened = OpenedRun(open_recipe(translate), SMALL, SPLITS, model)
+    assert looking.failures(opened, split) == [15, 14, 13, 12, 11, 10, 9, 8, 6, 4]
     values["error"][:] = 0
-    assert looking.failures(OpenedRun(open_recipe(translate), SMALL, SPLITS, model), split) is None
+    assert looking.failures(opened, split) is None
 
 
 @attentions
