@@ -197,13 +197,9 @@ def evaluate(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _is_tree(heads: Tensor) -> Tensor:
-    """Whether the heads (B, K) of each sentence lead from every word to the same one, the root: (B,)."""
-    places = torch.arange(heads.shape[1], device=heads.device)
-    reached = heads.where(heads >= 0, places)
-    roots = (reached == places) & (heads >= 0)
-    for _ in range(heads.shape[1].bit_length()):
-        reached = reached.gather(1, reached)
-    return (roots.sum(-1) == 1) & (roots.gather(1, reached) | (heads < 0)).all(-1)
+    """Whether the heads (B, K) of each sentence are a possible tree, with one root: (B,)."""
+    scores = torch.zeros(*heads.shape, heads.shape[1], device=heads.device)
+    return rg.Tree(scores, heads >= 0, projective=False).log_prob(heads).isfinite()
 
 
 def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:

@@ -43,7 +43,7 @@ from regard.app.report.report import Picture
 from regard.app.report.text_figures import png, squares
 from regard.app.text import decoding
 from regard.app.text.bleu import bleu, counts
-from regard.app.text.networks import Decoded, Recurrent, State, Transformer, dropped, wide
+from regard.app.text.networks import Decoded, Dropped, Recurrent, State, Transformer, wide
 from regard.app.text.reading import clean, stream_lines
 from regard.app.text.translating import translated
 from regard.app.text.vocabulary import BEGIN, END, vocabulary, whole_words
@@ -186,7 +186,7 @@ class Model(nn.Module):
         nn.init.normal_(self.words.weight, std=config.hidden**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(train.vocabulary)))
         steps = config.epochs * math.ceil(len(train) / config.batch)
-        self.network = network(config)
+        self.dropped, self.network = Dropped(config.dropout), network(config)
         if config.attention in SOFT_FIRST:
             reader = self.network.attention
             reader.read = SoftThen(round(config.soft * steps), reader.read)
@@ -197,7 +197,7 @@ class Model(nn.Module):
 
     def vectors(self, words: Tensor) -> Tensor:
         """The vectors of words, of which units are dropped, (*B, D)."""
-        return dropped(self.config.hidden**0.5 * self.words(words), self.config.dropout, self.training)
+        return self.dropped(self.config.hidden**0.5 * self.words(words))
 
     def begin(self, source: Tensor) -> Any:
         """The state before the first word of the translations of sentences (B, K)."""

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import dropout
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import regard as rg
@@ -64,7 +63,7 @@ class Recurrent(nn.Module):
 
     def __init__(self, size: int, attention: str | None, layers: int = 1, dropout: float = 0.0):
         super().__init__()
-        self.fixed, self.drop = attention is None, dropout
+        self.fixed, self.dropped = attention is None, Dropped(dropout)
         between = dropout if layers > 1 else 0.0
         self.encoder = nn.LSTM(size, size // 2, layers, batch_first=True, bidirectional=True, dropout=between)
         self.start = nn.Linear(size, 2 * size)
@@ -81,7 +80,7 @@ class Recurrent(nn.Module):
         keys, _ = pad_packed_sequence(states, batch_first=True)
         if self.fixed:
             keys, present = summary.unsqueeze(-2), present[:, :1]
-        keys = dropped(keys[:, :PLACES], self.drop, self.training)
+        keys = self.dropped(keys[:, :PLACES])
         memory = self.attention.prepare(keys, self.seen(keys), present[:, None, :PLACES])
         hidden, cell = wide(self.start(summary)).tanh().chunk(2, -1)
         return State(memory, hidden, cell, torch.zeros_like(hidden))
@@ -148,21 +147,12 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def dropped(vectors: Tensor, share: float, training: bool) -> Tensor:
+class Dropped(nn.Dropout):
     """Dropout of the same units in all words of a sentence (*S, B, T, D) (Gal and Ghahramani 2016, "A Theoretically
     Grounded Application of Dropout in Recurrent Neural Networks")."""
-    return vectors * dropout(torch.ones_like(vectors[..., :1, :]), share, training)
 
-
-class Dropped(nn.Module):
-    """`dropped` as a layer."""
-
-    def __init__(self, share: float):
-        super().__init__()
-        self.share = share
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        return dropped(vectors, self.share, self.training)
+    def forward(self, input: Tensor) -> Tensor:
+        return input * super().forward(torch.ones_like(input[..., :1, :]))
 
 
 def lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
