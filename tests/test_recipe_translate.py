@@ -245,7 +245,7 @@ def test_the_worst_translations_are_those_of_the_least_bleu_and_then_of_the_high
         written = translated(model, [source], beam=1)[0]
         decoded, _ = model(alone)
         cost = model.cost(decoded, decoded.features, alone["target"]).mean().item()
-        order.append((bleu(counts(written, target)), -cost, source))
+        order.append((bleu(counts(written, [target])), -cost, source))
     assert len({each for each, *_ in order}) < 20, "there are ties"
     found = looking.failures(OpenedRun(open_recipe(translate), replace(SMALL, batch=9), SPLITS, model), split)
     assert [picture.title for picture in found] == [source for *_, source in sorted(order)[:10]]
@@ -267,7 +267,7 @@ def test_the_cost_of_a_translation_is_the_mean_of_its_words():
 
 def test_what_is_right_is_not_among_the_worst(monkeypatch):
     model, right = made("dot").eval(), [2, 5, 7]
-    values = {"error": torch.ones(16), "cost": torch.arange(16.0), **{name: torch.zeros(16) for name in counts("", "")}}
+    values = {"error": torch.ones(16), "cost": torch.arange(16.0), **{name: torch.zeros(16) for name in counts("", [""])}}
     values["error"][right] = 0
     split = made_of(16).test
     monkeypatch.setattr(split, "batch", lambda indices, generator: {"number": indices})

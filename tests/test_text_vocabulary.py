@@ -7,15 +7,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regard.app.text.reading import clean
-from regard.app.text.vocabulary import SPECIAL, START, UNKNOWN, Characters, subwords, vocabulary, whole_words
+from regard.app.text.vocabulary import (
+    SPECIAL,
+    START,
+    UNKNOWN,
+    Characters,
+    Words,
+    subwords,
+    vocabulary,
+    whole_words,
+    words,
+)
 
 GERMAN = ["ein Haus", "ein rotes Haus", "das Haus, ein Baum", "rot & grün"]
 CONTROLS = [*SPECIAL, START, "[UNK]", "<s>", "</s>", "<pad>", "##a"]
 LETTERS = "".join([*GERMAN, *CONTROLS])
 TEXTS = st.lists(st.sampled_from([*LETTERS, *CONTROLS, " "])).map("".join).map(clean)
 
-IDS = ["characters", "subwords"]
-KINDS = pytest.mark.parametrize("kind", [Characters(sorted(set("".join(GERMAN)))), subwords(GERMAN, 40)], ids=IDS)
+IDS = ["characters", "words", "subwords"]
+KINDS = pytest.mark.parametrize(
+    "kind", [Characters(sorted(set("".join(GERMAN)))), words(GERMAN), subwords(GERMAN, 40)], ids=IDS
+)
 
 
 @KINDS
@@ -32,8 +44,8 @@ def test_json_holds_all_of_it(kind):
 
 
 @KINDS
-def test_unknown_characters_are_one_number_and_no_text(kind):
-    (numbers,) = kind.encode(["日Haus"])
+def test_what_is_unknown_is_one_number_and_no_text(kind):
+    (numbers,) = kind.encode(["日 Haus" if isinstance(kind, Words) else "日Haus"])
     assert UNKNOWN in numbers and kind.decode(numbers).strip() == "Haus"
     assert kind.decode([0, 1, 2, 3]) == ""
 
@@ -75,7 +87,9 @@ def test_control_pieces_are_text_where_they_are_written(kind):
 
 
 KNOWING = pytest.mark.parametrize(
-    "kind", [Characters(sorted(set(LETTERS))), subwords([*GERMAN, " ".join(CONTROLS)] * 9, 90)], ids=IDS
+    "kind",
+    [Characters(sorted(set(LETTERS))), subwords([*GERMAN, " ".join(CONTROLS)] * 9, 90)],
+    ids=["characters", "subwords"],
 )
 
 
@@ -88,6 +102,20 @@ def test_any_text_of_known_characters_is_what_it_was(kind, text: str):
     if isinstance(kind, Characters):
         return
     assert whole_words(kind.pieces(numbers))[0] == text.split()
+
+
+def test_known_words_are_what_they_were_whatever_they_look_like():
+    text = " ".join(["Haus", *CONTROLS, "▁▁a", "a▁"])
+    kind = words([text])
+    (numbers,) = kind.encode([text])
+    assert kind.decode(numbers) == text and min(numbers) >= len(SPECIAL)
+    assert whole_words(kind.pieces([*numbers[:1], 2]))[0] == ["Haus", "<end>"]
+
+
+def test_words_are_those_that_occur_often_enough_the_most_frequent_first():
+    assert words(["b a c", "c d b", "c"], least=2).words == ["c", "b"]
+    assert words(["b a c", "c d b", "c"]).words == ["c", "b", "a", "d"]
+    assert len(words([])) == len(SPECIAL)
 
 
 def test_what_a_model_says_with_special_pieces_has_no_text():

@@ -326,7 +326,8 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     cost = (by_all_places if model.latent else by_mean)(model, decoded, state, target, 0.0)
     written = [model.vocabulary.decode(words.tolist()) for words in model.greedy(batch["source"])]
     wanted = [bytes(row[row > 0].tolist()).decode() for row in batch["text"]]
-    counted = [counts(*(spaced(model, text) for text in both)) for both in zip(written, wanted, strict=True)]
+    pairs = ([spaced(model, text) for text in both] for both in zip(written, wanted, strict=True))
+    counted = [counts(ours, [theirs]) for ours, theirs in pairs]
     wrong = [one != other for one, other in zip(written, wanted, strict=True)]
     return {
         "loss": cost[target > 0],
@@ -417,7 +418,7 @@ def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
 
 def _picture(model: Model, aligned: Matrix, read: str, written: str, wanted: str) -> Picture:
     """A sentence, its translation beside the wanted one if that is known, and where each word looked."""
-    score = bleu(counts(spaced(model, written), spaced(model, wanted)))
+    score = bleu(counts(spaced(model, written), [spaced(model, wanted)]))
     known = ", as in the data" if written == wanted else f", where the data have “{wanted}”: BLEU {score:.1f}"
     return Picture(read, f"Translated as “{written}”{known if wanted else ''}.", png(squares(aligned)), aligned)
 

@@ -3,11 +3,13 @@ translations, and questions about stories."""
 
 from regard.app.data.babi import questions as questions
 from regard.app.data.babi import questions_to_test as questions_to_test
+from regard.app.data.captions import captioned as captioned
 from regard.app.data.conllu import treebank as treebank
 from regard.app.data.conllu import trees_to_test as trees_to_test
 from regard.app.data.folder import Pictures as Pictures
 from regard.app.data.folder import pictures as pictures
 from regard.app.data.folder import pictures_to_test as pictures_to_test
+from regard.app.data.generators.composed import Composed as Composed
 from regard.app.data.generators.scatter import Scattered as Scattered
 from regard.app.data.images import images_to_test as images_to_test
 from regard.app.data.images import load as load

@@ -50,7 +50,7 @@ def digits(
     >>> splits.test.batch(torch.arange(5))["label"]
     tensor([7, 1, 0, 5, 9])
     """
-    found, source = _find(data)
+    found, source = find(data)
     train, valid = hold_out(found.labels)
     parts = (
         Scattered(found.images[train], found.labels[train], canvas, clutter, jitter=jitter, bend=bend),
@@ -70,11 +70,7 @@ def digits_to_test(data: str | Path, classes: Sequence[str], canvas: int = 60, c
     >>> digits_to_test("embedded", tuple("0123456789")).describe
     'MNIST, the real digits inside regard: 2,000 test images, on 60x60 pixels with 4 pieces of clutter'
     """
-    if data == "hub":
-        (_, _, images, labels), source = _find(data)
-    else:
-        folder, source = _place(data)
-        images, labels = read_part(folder, "t10k")
+    images, labels, source = find_test(data)
     if len(classes) <= labels.max():
         raise ValueError(f"the test labels of {source} go up to {labels.max()}, but there are {len(classes)} classes")
     test = Scattered(images, labels, canvas, clutter, seed=2)
@@ -87,11 +83,21 @@ def _layout(canvas: int, clutter: int) -> str:
     return f"on {canvas}x{canvas} pixels with {clutter} pieces of clutter"
 
 
-def _find(data: str | Path) -> tuple[Digits, str]:
+def find(data: str | Path) -> tuple[Digits, str]:
+    """The digits of "embedded", "hub" or a folder, and what they are called. Raises ValueError as `digits` does."""
     if data == "hub":
         return read_hub(), f"MNIST, {HUB} on the Hugging Face hub"
     folder, source = _place(data)
     return read_folder(folder), source
+
+
+def find_test(data: str | Path) -> tuple[UInt8[Tensor, "M Y X"], UInt8[Tensor, " M"], str]:
+    """The test images and labels of the same; a folder need not have the others."""
+    if data == "hub":
+        (_, _, images, labels), source = find(data)
+        return images, labels, source
+    folder, source = _place(data)
+    return *read_part(folder, "t10k"), source
 
 
 def _place(data: str | Path) -> tuple[Path, str]:

@@ -1,12 +1,13 @@
-"""Text as numbers and back: by characters, or by the subwords that are frequent in the sentences to learn from.
+"""Text as numbers and back: by characters, by words, or by the subwords that are frequent in the sentences to learn from.
 
 Text stays text: whatever is written in it, such as <end>, `encode` gives numbers of pieces and never a special one, but
-UNKNOWN for characters that no sentence had.
+UNKNOWN for characters and words that no sentence had.
 
 A vocabulary is a value that JSON can hold, so that a run keeps its own: `vocabulary(each.json)` is the same again.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -50,6 +51,50 @@ class Characters:
         return [START + names[number] for number in numbers]
 
 
+class Words:
+    """Whole words, which spaces part, from 4 on; others are UNKNOWN. `words` learns them.
+
+    >>> words = Words(["a", "dog"])
+    >>> len(words), words.encode(["a red dog"]), words.decode([4, 5, 2])
+    (6, [[4, 3, 5]], 'a dog')
+    """
+
+    def __init__(self, words: Sequence[str]):
+        self.words = list(words)
+        self._numbers = {word: number for number, word in enumerate(self.words, len(SPECIAL))}
+
+    def __len__(self) -> int:
+        return len(SPECIAL) + len(self.words)
+
+    @property
+    def json(self) -> str:
+        """All that it is."""
+        return json.dumps({"words": self.words})
+
+    def encode(self, texts: Iterable[str]) -> list[list[int]]:
+        """The numbers of each text; a word that is not known is UNKNOWN."""
+        return [[self._numbers.get(word, UNKNOWN) for word in text.split()] for text in texts]
+
+    def decode(self, numbers: Iterable[int]) -> str:
+        """The text of numbers, a space between words; those below 4 have none."""
+        return " ".join(self.words[number - len(SPECIAL)] for number in numbers if number >= len(SPECIAL))
+
+    def pieces(self, numbers: Iterable[int]) -> list[str]:
+        """What each number stands for, to be looked at."""
+        names = [*SPECIAL, *self.words]
+        return [START + names[number] for number in numbers]
+
+
+def words(texts: Iterable[str], least: int = 1) -> Words:
+    """The words that occur `least` times or more in these texts, the most frequent first.
+
+    >>> words(["a red car", "a red bus"], least=2).words
+    ['a', 'red']
+    """
+    counted = Counter(word for text in texts for word in text.split())
+    return Words([word for word in sorted(counted, key=lambda word: (-counted[word], word)) if counted[word] >= least])
+
+
 class Subwords:
     """Frequent pieces of words, which byte-pair encoding has put together (Sennrich et al. 2016, "Neural Machine
     Translation of Rare Words with Subword Units", section 3.2), by the package tokenizers.
@@ -85,7 +130,7 @@ class Subwords:
         return [self.tokenizer.id_to_token(number) for number in numbers]
 
 
-Vocabulary = Characters | Subwords
+Vocabulary = Characters | Words | Subwords
 
 
 def _escaped(text: str) -> str:
@@ -137,6 +182,8 @@ def vocabulary(text: str) -> Vocabulary:
         found = json.loads(text)
         if "characters" in found:
             return Characters(found["characters"])
+        if "words" in found:
+            return Words(found["words"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"the vocabulary of the run is damaged: {error}") from error
     tokenizers = _tokenizers()
