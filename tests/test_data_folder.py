@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from regard.app.data import Split, folder, images_to_test, load, pictures, pictures_to_test
+from regard.app.data import Split, images_to_test, load, pictures, pictures_to_test, pixels
+from regard.app.data.folder import read_picture
 from regard.app.vision import reading
 
 
@@ -202,7 +203,7 @@ def test_a_small_split_is_decoded_once_and_a_large_one_whenever_asked(tmp_path: 
     decoded, read = [], reading.read
     monkeypatch.setattr(reading, "read", lambda file, *form: decoded.append(file) or read(file, *form))
     small = pictures(tmp_path).train
-    monkeypatch.setattr(folder, "CACHE", 32 * 30 * 40 - 1)
+    monkeypatch.setattr(pixels, "CACHE", 32 * 30 * 40 - 1)
     large = pictures(tmp_path).train
     assert decoded == []
     indices = torch.tensor([5, 2, 5, 9])
@@ -346,5 +347,5 @@ def test_an_impossible_canvas_is_refused(tmp_path: Path):
 def test_one_picture_is_read_as_those_of_a_split_are(tmp_path: Path):
     fill(tmp_path, size=(40, 20))
     splits = pictures(tmp_path, canvas=30)
-    one = folder.read_picture(splits.train.files[3], splits.shape)
+    one = read_picture(splits.train.files[3], splits.shape)
     assert torch.equal(one, splits.train.batch(torch.tensor([3]))["image"][0]) and one.shape == (1, 30, 30)

@@ -3,7 +3,10 @@ translations, and questions about stories."""
 
 from regard.app.data.babi import questions as questions
 from regard.app.data.babi import questions_to_test as questions_to_test
+from regard.app.data.captions import Captions as Captions
 from regard.app.data.captions import captioned as captioned
+from regard.app.data.captions import captions_to_test as captions_to_test
+from regard.app.data.captions import no_captions as no_captions
 from regard.app.data.conllu import treebank as treebank
 from regard.app.data.conllu import trees_to_test as trees_to_test
 from regard.app.data.folder import Pictures as Pictures

@@ -1,17 +1,20 @@
 """The one way in for files of data, whichever format they have."""
 
 import gzip
+import lzma
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from regard.app.text.reading import lines, printable
 
+COMPRESSED = {".gz": ("gzip", gzip.decompress), ".xz": ("xz", lzma.decompress)}
+
 
 def contents(file: Path) -> bytes:
-    """The bytes of a file, decompressed if its name ends in .gz.
+    """The bytes of a file, decompressed if its name ends in .gz or .xz.
 
-    Raises ValueError where it is missing, cannot be read, is no whole gzip file, or holds nothing.
+    Raises ValueError where it is missing, cannot be read, is no whole file of that kind, or holds nothing.
 
     >>> contents(Path("nowhere.txt"))
     Traceback (most recent call last):
@@ -21,11 +24,12 @@ def contents(file: Path) -> bytes:
         data = file.read_bytes()
     except OSError as error:
         raise ValueError(f"{printable(file)} cannot be read: {error.strerror}") from error
-    if file.suffix == ".gz":
+    if file.suffix in COMPRESSED:
+        kind, decompress = COMPRESSED[file.suffix]
         try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{printable(file)} is not a whole gzip file: {error}") from error
+            data = decompress(data)
+        except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+            raise ValueError(f"{printable(file)} is not a whole {kind} file: {error}") from error
     if not data:
         raise ValueError(f"{printable(file)} is empty")
     return data

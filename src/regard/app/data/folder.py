@@ -1,27 +1,22 @@
 """Your own pictures: a folder with a folder for each class, the ImageFolder convention."""
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from regard.app.data.files import left_out
+from regard.app.data.pixels import Pixels, bits_of, checked, form, on_canvas
 from regard.app.data.splits import Splits, count, hold_out
 from regard.app.text.reading import clean, printable
 from regard.app.vision import reading
-from regard.app.vision.reading import ENDINGS, Facts
+from regard.app.vision.reading import ENDINGS
 
-LARGEST = 512  # pixels on the longer side of a canvas that is chosen from the pictures
-CACHE = 256 * 2**20  # bytes up to which a split keeps its decoded pictures
-CHANNELS = {1: "grey", 3: "in colour"}
-SHOWN = 10  # files that an error names
+SHOWN = 10  # kinds of files that are told apart
 OUTSIDE = "outside the class folders"
 LOOKED_FOR = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
 
@@ -41,19 +36,11 @@ NONE = Listing([], torch.zeros(0, dtype=torch.long))
 
 
 class Pictures:
-    """Pictures of any size, each centred on a canvas of `shape` (C, Y, X), as a split.
-
-    A picture is scaled, larger or smaller, until it just fits, in its own proportions; what is left of the canvas is
-    black. `bits` are those of the values of pictures of more than eight bits, in all of the data set: see
-    `regard.app.vision.reading`. Pictures are decoded when a batch asks for them, and kept only if those of the whole
-    split take at most 256 MiB, one byte a value.
-    """
+    """Pictures of any size, each centred on a canvas of `shape` (C, Y, X), as a split: their `Pixels` and labels."""
 
     def __init__(self, listing: Listing, shape: tuple[int, int, int], bits: int = 16):
-        self.files, self.labels, self.shape, self.bits = listing.files, listing.labels, shape, bits
-        small = len(self.files) * shape[0] * shape[1] * shape[2] <= CACHE
-        self.cache = torch.empty(len(self.files), *shape, dtype=torch.uint8) if small else None
-        self.known = torch.zeros(len(self.files), dtype=torch.bool)
+        self.files, self.labels, self.bits = listing.files, listing.labels, bits
+        self.pixels = Pixels(listing.files, shape, bits)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -63,19 +50,7 @@ class Pictures:
 
         Raises ValueError, with its name, for a picture that is damaged.
         """
-        return {"image": self._pixels(indices).float().mul_(1 / 255), "label": self.labels[indices]}
-
-    def _pixels(self, indices: Int[Tensor, " B"]) -> UInt8[Tensor, "B C Y X"]:
-        if self.cache is None:
-            return self._decode(indices)
-        missing = indices[~self.known[indices]].unique()
-        if len(missing):
-            self.cache[missing] = self._decode(missing)
-            self.known[missing] = True
-        return self.cache[indices]
-
-    def _decode(self, indices: Int[Tensor, " B"]) -> UInt8[Tensor, "B C Y X"]:
-        return torch.stack([reading.read(self.files[i], self.shape, self.bits) for i in indices.tolist()])
+        return {"image": self.pixels[indices].float().mul_(1 / 255), "label": self.labels[indices]}
 
 
 def read_picture(file: str | Path, shape: tuple[int, int, int], bits: int = 16) -> Float[Tensor, "C Y X"]:
@@ -126,8 +101,8 @@ def pictures(folder: str | Path, canvas: int | None = None, seed: int = 0) -> Sp
     tested = _found(folder / "test") if (folder / "test").is_dir() else None
     train = _listing(learned, classes)
     train, test = (train, _listing(tested, classes)) if tested else _apart(train, seed)
-    known = _checked(train.files + test.files)
-    shape, bits = _shape(known, canvas), _bits(known)
+    known = checked(train.files + test.files)
+    shape, bits = form(known, canvas), bits_of(known)
     train, valid = _apart(train, seed)
     if not train.files:
         raise ValueError(
@@ -156,14 +131,14 @@ def pictures_to_test(
     test = _listing(found, classes)
     if root.name == "train" and root != folder:
         _, test = _apart(test, seed)
-    known = _checked(test.files)
-    none, tested = (Pictures(each, shape, bits or _bits(known)) for each in (NONE, test))
+    known = checked(test.files)
+    none, tested = (Pictures(each, shape, bits or bits_of(known)) for each in (NONE, test))
     describe = f"the pictures of {printable(root)}: {len(test.files):,} test images; {_form(classes, shape)}"
     return Splits(none, none, tested, describe + left_out(_kinds(found.others)), classes, shape)
 
 
 def _form(classes: Sequence[str], shape: tuple[int, int, int]) -> str:
-    return f"{len(classes)} classes on {shape[1]}x{shape[2]} pixels (height x width), {CHANNELS[shape[0]]}"
+    return f"{len(classes)} classes {on_canvas(shape)}"
 
 
 class Found(NamedTuple):
@@ -256,32 +231,6 @@ def _apart(listing: Listing, seed: int) -> tuple[Listing, Listing]:
     return listing.take(kept), listing.take(held)
 
 
-def _checked(files: Sequence[Path]) -> list[Facts]:
-    """The facts of all pictures, each of which is decoded. Raises ValueError naming those that cannot be read."""
-    with reading.quiet(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(_facts, files))
-    if failed := [str(each) for each in found if isinstance(each, ValueError)]:
-        more = f"; and {len(failed) - SHOWN:,} more" if len(failed) > SHOWN else ""
-        raise ValueError(f"{len(failed):,} of {len(files):,} pictures fail: {'; '.join(failed[:SHOWN])}{more}")
-    return [each for each in found if isinstance(each, Facts)]
-
-
-def _facts(file: Path) -> Facts | ValueError:
-    try:
-        return reading.facts(file)
-    except ValueError as error:
-        return error
-
-
-def _shape(known: Sequence[Facts], canvas: int | None) -> tuple[int, int, int]:
-    channels = 1 if all(each.grey for each in known) else 3
-    if canvas is not None:
-        return channels, canvas, canvas
-    height, width = median(each.height for each in known), median(each.width for each in known)
-    scale = min(1, LARGEST / max(height, width))
-    return channels, max(1, round(height * scale)), max(1, round(width * scale))
-
-
 def _others(folder: Path, *parts: Found) -> dict[str, int]:
     """How much of a folder is left out, and why, of the parts and beside them."""
     beside = [entry for entry in _entries(folder) if entry.name not in ("train", "test")]
@@ -295,8 +244,3 @@ def _kinds(others: Counter[str]) -> dict[str, int]:
     most = dict(others.most_common(SHOWN))
     counts = {f"files ({printable(kind)})": number for kind, number in most.items()}
     return {**counts, "files (other kinds)": others.total() - sum(most.values())}
-
-
-def _bits(known: Sequence[Facts]) -> int:
-    """The bits of the largest value of all pictures that have more than eight; 16 if none has."""
-    return max((each.bits for each in known), default=0) or 16

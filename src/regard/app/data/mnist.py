@@ -137,11 +137,24 @@ def read_part(folder: Path, part: str) -> tuple[UInt8[Tensor, "N Y X"], UInt8[Te
     return images, labels
 
 
+def holds_digits(folder: Path) -> bool:
+    """Whether a folder has any of the four files.
+
+    >>> holds_digits(SAMPLE), holds_digits(SAMPLE.parent)
+    (True, False)
+    """
+    return any(file.is_file() for name in NAMES for file in _candidates(folder, name))
+
+
+def _candidates(folder: Path, name: str) -> list[Path]:
+    places = (folder, folder / "mnist", folder / "MNIST" / "raw")
+    return [place / file for place in places for file in (name, f"{name}.gz")]
+
+
 def _locate(folder: Path, name: str) -> Path:
-    for place in (folder, folder / "mnist", folder / "MNIST" / "raw"):
-        for file in (place / name, place / f"{name}.gz"):
-            if file.is_file():
-                return file
+    for file in _candidates(folder, name):
+        if file.is_file():
+            return file
     raise ValueError(
         f"MNIST file {name} or {name}.gz is not in {folder}, nor in its subfolders mnist and MNIST/raw; "
         f"the four files looked for are {', '.join(NAMES)}; pictures would be in {folder}/train/CLASS"

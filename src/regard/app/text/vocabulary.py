@@ -1,4 +1,4 @@
-"""Text as numbers and back: by characters, by words, or by the subwords that are frequent in the sentences to learn from.
+"""Text as numbers and back: by characters, by words, or by the subwords that sentences to learn from have often.
 
 Text stays text: whatever is written in it, such as <end>, `encode` gives numbers of pieces and never a special one, but
 UNKNOWN for characters and words that no sentence had.

@@ -7,6 +7,7 @@ white among pictures of at most 4095. Negative values are black, as is what is n
 only the higher eight are known.
 """
 
+import io
 import math
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,19 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")  # as pillow calls them:
 GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")  # what pillow calls the modes of grey files
 
 ORIENTATION = 0x0112  # the EXIF tag; from 5 on the picture lies on its side
+
+
+class Stored(NamedTuple):
+    """A file that lies in another one, an archive, where it has this name."""
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+File = Path | Stored
 
 
 class Facts(NamedTuple):
@@ -49,19 +63,19 @@ class _Decoded(NamedTuple):
         return self.image.mode[0] in "IF" or ";16" in self.raw_mode
 
 
-def _opened(file: Path) -> Any:
+def _opened(file: File) -> Any:
     """The first frame of the picture in a file, not decoded yet."""
     from PIL import Image
 
     Image.init()  # or pillow does not know all of FORMATS
-    return Image.open(file, formats=FORMATS)
+    return Image.open(io.BytesIO(file.data) if isinstance(file, Stored) else file, formats=FORMATS)
 
 
 def _raw_mode(image: Any) -> str:
     return str(image.tile[0].args) if image.tile else ""  # pillow forgets it once the picture is decoded
 
 
-def facts(file: Path) -> Facts:
+def facts(file: File) -> Facts:
     """What there is to know of the picture in a file. All of it is decoded, so that nothing is found missing later; a
     JPEG to an eighth of its size, which takes a fraction of the time.
 
@@ -104,7 +118,7 @@ def _values(image: Any) -> Any:
     return np.asarray(image.convert("RGB"), np.float64) * 257
 
 
-def read(file: Path, shape: tuple[int, int, int], bits: int = 16) -> UInt8[Tensor, "C Y X"]:
+def read(file: File, shape: tuple[int, int, int], bits: int = 16) -> UInt8[Tensor, "C Y X"]:
     """The picture in a file, on a canvas of `shape` as `fitted` puts it there; 2^`bits` - 1 is the largest value if it
     has more than eight bits. Raises ValueError if it cannot be read.
 
@@ -125,7 +139,7 @@ def read(file: Path, shape: tuple[int, int, int], bits: int = 16) -> UInt8[Tenso
     return torch.from_numpy(pixels).reshape(height, width, channels).permute(2, 0, 1)
 
 
-def _decoded(file: Path) -> _Decoded:
+def _decoded(file: File) -> _Decoded:
     """The picture in a file, upright."""
     from PIL import ImageOps
 
@@ -181,7 +195,7 @@ def quiet() -> warnings.catch_warnings:
 
 
 @contextmanager
-def _named(file: Path) -> Iterator[None]:
+def _named(file: File) -> Iterator[None]:
     """Says which picture cannot be read."""
     try:
         yield

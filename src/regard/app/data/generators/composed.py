@@ -37,7 +37,7 @@ class Composed:
     >>> images = torch.full((3, 20, 20), 255, dtype=torch.uint8)
     >>> batch = Composed(images, torch.tensor([7, 8, 9]), seed=0).batch(torch.tensor([2, 0]))
     >>> [bytes(text[text > 0].tolist()).decode() for text in batch["text"]], batch["picture"].shape
-    (['...', '...'], torch.Size([2, 1, 60, 60]))
+    (['seven left of nine', 'nine above seven'], torch.Size([2, 1, 60, 60]))
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Composed:
         self.captions = padded([torch.tensor([*numbers, END]) for numbers in vocabulary.encode(SENTENCES)])  # (200, T)
 
     def _draw(self, count: int, generator: torch.Generator | None) -> Float[Tensor, "B 7"]:
-        """Uniform numbers: the other digit; the axis, who is first on it and how far, (B, 4); where on the other one."""
+        """Uniform numbers: the other digit, the axis, who is first on it, and where on it and on the other axis."""
         return torch.rand(count, 7, generator=generator, dtype=torch.float64)
 
     def _corners(self, sizes: Int[Tensor, "B 2 2"], numbers: Float[Tensor, "B 6"]) -> Int[Tensor, "B 2 2"]:
@@ -128,9 +128,9 @@ def _cut(images: UInt8[Tensor, "N h w"]) -> tuple[UInt8[Tensor, "N y x"], Int[Te
     _, height, width = images.shape
     wider = images.new_zeros(len(images), 2 * height, 2 * width)
     wider[:, :height, :width] = images
-    largest = sizes.amax(0).tolist()
-    pixels = squares(corner, *largest, 2 * width)
-    return wider.flatten(1).gather(1, pixels).unflatten(1, largest), sizes
+    height, width = sizes.amax(0).tolist()
+    pixels = squares(corner, height, width, wider.shape[2])
+    return wider.flatten(1).gather(1, pixels).unflatten(1, (height, width)), sizes
 
 
 def _relation(boxes: Int[Tensor, "B 2 4"]) -> tuple[Int[Tensor, " B"], Int[Tensor, "B 2"]]:
