@@ -267,7 +267,8 @@ def test_the_cost_of_a_translation_is_the_mean_of_its_words():
 
 def test_what_is_right_is_not_among_the_worst(monkeypatch):
     model, right = made("dot").eval(), [2, 5, 7]
-    values = {"error": torch.ones(16), "cost": torch.arange(16.0), **{name: torch.zeros(16) for name in counts("", [""])}}
+    none = {name: torch.zeros(16) for name in counts("", [""])}
+    values = {"error": torch.ones(16), "cost": torch.arange(16.0), **none}
     values["error"][right] = 0
     split = made_of(16).test
     monkeypatch.setattr(split, "batch", lambda indices, generator: {"number": indices})

@@ -76,7 +76,7 @@ def _json_lines(data: bytes, name: str) -> Iterator[Said]:
 
 def _parsed(text: str | bytes, where: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: expected JSON, but {error}") from error
 
@@ -86,7 +86,7 @@ def _said(row: Any, where: str) -> Said:
     given = row if isinstance(row, Mapping) else {}
     if not all(isinstance(given.get(name), str) for name in ("image", "caption")):
         raise ValueError(f"{where}: expected an object with the texts image and caption")
-    if "split" in given and given["split"] not in PARTS:
+    if "split" in given and str(given["split"]) not in PARTS:
         raise ValueError(f"{where}: split must be train, valid or test, not {given['split']!r}")
     return Said(given["image"].strip(), given["caption"], PARTS.get(given.get("split", ""), ""))
 
