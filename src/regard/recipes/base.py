@@ -206,6 +206,10 @@ class Recipe(Protocol):
         """The same to test it on, which may be others than it learned from: of these the test split counts."""
         return self.fitted(config, weights)
 
+    def kept(self, config: Any, splits: Splits, run: Path) -> Splits:
+        """The run's own data, with what is computed of them once and kept in its folder."""
+        return splits
+
     # Its use: `regard predict RUN`, and `predict` of what `regard.load` gives.
 
     READS: str = ""

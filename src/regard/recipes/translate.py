@@ -43,13 +43,12 @@ from regard.app.report.report import Picture
 from regard.app.report.text_figures import png, squares
 from regard.app.text import decoding
 from regard.app.text.bleu import bleu, counts
-from regard.app.text.networks import Decoded, Dropped, Recurrent, State, Transformer, wide
+from regard.app.text.networks import Decoded, Dropped, Recurrent, SoftThen, State, Transformer, wide
 from regard.app.text.reading import clean, stream_lines
 from regard.app.text.translating import translated
 from regard.app.text.vocabulary import BEGIN, END, vocabulary, whole_words
 from regard.app.training.errors import Failure
 from regard.app.training.schedules import adam
-from regard.protocol import at
 from regard.recipes.base import COSTS, ERROR, Measure, Metric
 
 METRIC = Metric("valid_bleu", "max", "distance to 100 of BLEU on the validation sentences", 100.0, "BLEU")
@@ -144,21 +143,6 @@ def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
     """Sentences in the vocabulary that the weights come with, to test on."""
     spelling = known(config, weights).train.vocabulary  # pyright: ignore
     return datasets.pairs_to_test(config.data, config.source, config.target, spelling)
-
-
-class SoftThen(nn.Module):
-    """The mean in the first `steps` of training, which `after_step` counts, then another read."""
-
-    left: Tensor
-
-    def __init__(self, steps: int, read: Any):
-        super().__init__()
-        self.read = read
-        self.register_buffer("left", torch.tensor(steps))
-
-    def at(self, step: Any) -> Any:
-        """The plain function that it is at a step."""
-        return rg.mean if step.training and self.left > 0 else at(self.read, step)
 
 
 def network(config: Config) -> Any:
@@ -260,7 +244,7 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
     """The mean cost of a word, with what trains the attention of some: its value is zero."""
     (decoded, state), target = model(batch), batch["target"]
     first, later = SOFT_FIRST.get(model.config.attention, (by_mean, None))
-    by = first if later is None or model.network.attention.read.left > 0 else later
+    by = first if later is None or model.network.attention.read.soft else later
     return by(model, decoded, state, target, model.config.smoothing).sum() / (target > 0).sum(), {}
 
 
@@ -371,7 +355,7 @@ def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
 def after_step(model: Model) -> None:
     """Notes that a step is made, where the first ones are trained in another way."""
     if model.config.attention in SOFT_FIRST:
-        model.network.attention.read.left.sub_(1)
+        model.network.attention.read.count()
 
 
 def noun(splits: datasets.Splits) -> str:

@@ -7,7 +7,7 @@ Images are (C, Y, X) in [0, 1], locations and grids (y, x) in [-1, 1], boxes the
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -19,6 +19,7 @@ from regard.app.report.report import Look, Number
 
 GAP = 0.08  # between the middles of two numbers, as a share of the image's width
 COLUMNS = 4  # of a gallery
+TOLD = 8  # words in a row
 
 
 def learning_curves(
@@ -83,6 +84,39 @@ def heat(
     _show(large, image, box)
     for axes, each in zip(figure.axes, (weights.mean(0), *weights), strict=True):
         _draw_heat(axes, image, each, grid, model)
+    return figure
+
+
+def told(
+    picture: Float[Tensor, "C Y X"],
+    words: Sequence[str],
+    weights: Float[Tensor, "T rows columns"],
+    places: Int[Tensor, " T"] | None = None,
+) -> Figure:
+    """The picture once for each word, under the weights of its places, or with a frame around the one that was read.
+
+    >>> import torch
+    >>> figure = told(torch.rand(3, 64, 64), ["a", "dog"], torch.rand(2, 8, 8))
+    >>> [axes.get_title() for axes in figure.axes]
+    ['a', 'dog']
+    """
+    _, height, width = picture.shape
+    rows, columns = -(-max(len(words), 1) // TOLD), min(max(len(words), 1), TOLD)
+    figure = Figure((1.6 * columns, 1.9 * rows * height / width), layout="constrained")
+    for n, word in enumerate(words):
+        axes = figure.add_subplot(rows, columns, n + 1)
+        axes.set_title(word, fontsize="small")
+        _show(axes, picture, None)
+        if places is None:
+            shares = weights[n] / weights[n].amax().clamp_min(1e-9)
+            tint = drawings.tint(shares, drawings.colours(["soft"])["soft"][1])
+            axes.imshow(tint, extent=axes.images[0].get_extent(), interpolation="bilinear")
+        elif places[n] >= 0:
+            down, right = (extent / count for extent, count in zip((height, width), weights.shape[1:], strict=True))
+            row, column = divmod(int(places[n]), weights.shape[2])
+            colour = drawings.colours(["hard"])["hard"][1]
+            frame = Rectangle((column * right, row * down), right, down, fill=False, color=colour, linewidth=2)
+            axes.add_patch(frame)
     return figure
 
 

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import regard as rg
+from regard.protocol import at
 
 PLACES = 1024
 """Words of a sentence that may be looked at, from its beginning; all are read."""
@@ -145,6 +146,31 @@ class _Product(torch.autograd.Function):
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in float32 at least."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+class SoftThen(nn.Module):
+    """The mean in the first `steps` of training, then another read: where to look is learned from draws only when it
+    matters already what is seen there. A recipe's `after_step` counts the steps."""
+
+    left: Tensor
+
+    def __init__(self, steps: int, read: Any):
+        super().__init__()
+        self.read = read
+        self.register_buffer("left", torch.tensor(steps))
+
+    @property
+    def soft(self) -> bool:
+        """Whether these steps are not over."""
+        return bool(self.left > 0)
+
+    def count(self) -> None:
+        """Notes that a step of training is made."""
+        self.left.sub_(1)
+
+    def at(self, step: Any) -> Any:
+        """The plain function that it is at a step."""
+        return rg.mean if step.training and self.soft else at(self.read, step)
 
 
 class Dropped(nn.Dropout):

@@ -67,7 +67,7 @@ def _holds_best(state: State, metric: Metric) -> bool:
     return not rows or (state["place"] == 0 and best_row(rows, metric) is rows[-1])
 
 
-def opened_at(beginning: Beginning, recipe: Recipe, config: Any, start: str | Path | None) -> OpenedRun:
+def opened_at(beginning: Beginning, recipe: Recipe, config: Any, run: Path, start: str | Path | None) -> OpenedRun:
     """The run as it begins: a model as its seed makes it, or of the weights that it starts from or goes on with."""
     weights, path = None, beginning.checkpoint or (files(Path(start))[1] if start else None)
     if beginning.checkpoint:
@@ -78,4 +78,5 @@ def opened_at(beginning: Beginning, recipe: Recipe, config: Any, start: str | Pa
     splits = recipe.data(config) if weights is None else recipe.fitted(config, weights)
     seed_all(mix(config.seed, "model"), torch.device("cpu"))
     model = recipe.Model(replace(config, epochs=schedules(beginning.fields)[0]), splits)
-    return OpenedRun(recipe, config, splits, filled(model, weights, path) if weights is not None and path else model)
+    model = filled(model, weights, path) if weights is not None and path else model
+    return OpenedRun(recipe, config, recipe.kept(config, splits, run), model)

@@ -73,7 +73,7 @@ def train(
         beginning = first_says(fabric, claimed)
         rows = beginning.finished
         if rows is None:
-            rows = Trainer(fabric, fit, run, opened_at(beginning, recipe, config, start), beginning).train()
+            rows = Trainer(fabric, fit, run, opened_at(beginning, recipe, config, run, start), beginning).train()
         elif heard:
             say(f"{run} is already finished.")
         best = best_row(rows, recipe.METRIC)

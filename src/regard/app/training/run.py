@@ -102,4 +102,4 @@ def open_run(run: str | Path, data: str | None = None, recipe: Recipe | ModuleTy
     if data:
         config = replace(config, data=data)
         return OpenedRun(recipe, config, recipe.tested(config, weights), model)
-    return OpenedRun(recipe, config, recipe.fitted(config, weights), model)
+    return OpenedRun(recipe, config, recipe.kept(config, recipe.fitted(config, weights), files(run)[0].parent), model)

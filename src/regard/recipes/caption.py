@@ -1,0 +1,420 @@
+"""Say in words what a picture shows, and look at one place of it for every word.
+
+Xu et al. 2015, "Show, Attend and Tell: Neural Image Caption Generation with Visual Attention": a convolutional network
+makes a grid of places of the picture; an LSTM, which begins with their mean, writes word by word, and each word is told
+from the LSTM's state, the word before, and what is read at the places (sections 3.1.2 and 4.1, with the gate beta and
+the deep output). Soft attention reads the mean of all places under its weights, hard attention one place, drawn in
+training. What is read tells its word and is not handed on to the next state, otherwise than in the paper: so all words
+look at once, a draw is paid for by its own word alone, with nothing to go after it, and several draws cost a layer.
+
+- `hard` compares the draws of a word with each other (`leave_one_out`); `reinforce` has one, and a learned baseline;
+  `straight-through` has one, and the gradient of the mean; `top-k` is trained by the likelihood of the word under the
+  likeliest places, -log sum_k p_k p(word | k).
+- These four are trained as soft attention at first: from the beginning, the places that are drawn say nothing yet of
+  the word, and the attention stays where it is, everywhere.
+- `random` reads a place drawn blindly, `uniform` the mean of all, `none` nothing: it knows the mean at the beginning.
+
+    regard train caption                                  two digits and how they lie: minutes on one core
+    regard train caption --data DIR/emoji_captions --config experiments/caption/emoji.yaml
+    regard predict RUN PICTURE...
+
+BLEU-4 of the paper on Flickr8k, from 6,000 photographs: 19.5 soft, 21.3 hard. To reach on the digits: 93 and 90.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+import regard as rg
+from regard.app import data as datasets
+from regard.app import flags
+from regard.app.data.folder import read_picture
+from regard.app.facts import Facts, read_facts
+from regard.app.report.image_figures import told
+from regard.app.report.report import Picture
+from regard.app.report.text_figures import png
+from regard.app.text.bleu import bleu, counts
+from regard.app.text.captioning import State, Teller, Told, ended
+from regard.app.text.networks import SoftThen
+from regard.app.text.reading import raw_lines
+from regard.app.text.vocabulary import Words
+from regard.app.training.schedules import adam
+from regard.app.vision.features import kept_features, open_features
+from regard.app.vision.places import Learned, Projected, boxes_of, moved, overlap
+from regard.recipes.base import COSTS, ERROR, Measure, Metric
+
+METRIC = Metric("valid_bleu", "max", "distance to 100 of BLEU on the validation pictures", 100.0, "BLEU")
+
+NAMED_BY, QUICK = ("attention",), {"epochs": 2}
+
+COLUMNS = (
+    Measure("test_bleu", 1, "BLEU", "", "Of the captions of the test {noun}s, up to four words."),
+    ERROR._replace(meaning="Share of the test {noun}s whose caption is none of those in the data, ± {spread}."),
+    Measure("test_pointing", 100, "pointing", "%", "Share of the digits that were named looking at them."),
+    Measure("test_entropy", 1, "entropy", "nats", "Of where a word looks."),
+    Measure("test_movement", 1, "movement", "", "Total variation between where a word looks and the next; at most 1."),
+    Measure("test_places", 1, "places", "", "Read for a caption."),
+    *COSTS,
+)
+
+KINDS = {
+    "soft": "Weighs all places for each word and reads their weighted mean: it looks everywhere.",
+    "hard": "Reads one place for each word; several that are drawn are compared with each other in training.",
+    "reinforce": "Reads one place for each word; one is drawn in training and compared with what was expected.",
+    "straight-through": "Reads one place for each word; one is drawn in training, with the gradient of the mean.",
+    "top-k": "Reads one place for each word; trained by the likelihood of the word under the likeliest places.",
+    "random": "The same network, but it reads a place drawn blindly: what learning where to look has to beat.",
+    "uniform": "The same network, but it reads the mean of all places.",
+    "none": "The same network without places: it knows the mean of all before the first word, and nothing else.",
+}
+
+
+@dataclass
+class Config:
+    """What a run is a function of."""
+
+    seed: int = 0
+    """Of the weights, the order of the pictures, what is dropped and what is drawn."""
+    data: str = "digits"
+    """digits (two of them, composed on the fly), or a folder or file of captions: captions.csv or captions.txt beside
+    pictures, captions_train*.json as COCO has them, or MNIST's files to compose digits of."""
+    pictures: str | None = None
+    """The folder or archive of the pictures, where it is not the data folder."""
+    attention: Literal[
+        "soft", "hard", "reinforce", "straight-through", "top-k", "random", "uniform", "none"
+    ] = "soft"  # fmt: skip
+    """How a word looks at the picture."""
+    features: str = "learned"
+    """What sees the places: learned, squeezenet:FILE, or hf:NAME_OR_FOLDER, a vision model of Hugging Face; other than
+    learned ones are computed once and kept with the run."""
+    canvas: int | None = None
+    """Height and width of the pictures in pixels; 60 for digits, else as the pictures or the features suggest."""
+    stride: Literal[4, 8, 16] = 4
+    """Pixels from one place to the next, of learned features."""
+    size: int = 64
+    """Numbers at a place."""
+    moved: float = 0.0
+    """How much the training pictures are moved and scaled, as a share of their sides; not with frozen features."""
+    least: int = 1
+    """How often a word must be in the training captions to be known."""
+    hidden: int = 256
+    """Units of the LSTM, and the size of a word's vector."""
+    dropout: float = 0.3
+    """Share of the units of words, states and outputs that are dropped."""
+    blinded: float = 0.0
+    """Share of the numbers at the places that are dropped."""
+    smoothing: float = 0.05
+    """Share of the probability that is to be spread over all words instead of the right one."""
+    doubly: float = 0.0
+    """Weight of the doubly stochastic term, (1 - K / T sum_t p_tk)^2 over the K places: each is to have an equal share
+    of the T looks of a caption (the paper's equation 14, in which that share is one look)."""
+    draws: int = 4
+    """Places that are drawn for each word, by hard; the likeliest ones, of top-k."""
+    soft: float = 0.5
+    """Share of the training, at its beginning, in which those that read one place are trained as soft attention."""
+    entropy: float = 0.0
+    """Weight of the entropy of where a word looks, in nats, which is kept high in drawing."""
+    focus: float = 0.0
+    """The same while trained as soft attention, to make it low: what a soft attention sees at its mode."""
+    beam: int = 3
+    """Beginnings that are kept at each word of a caption; 1 is greedy."""
+    epochs: int = 12
+    """Passes over the training pictures, at most."""
+    patience: int = 8
+    """Epochs without better captions after which training stops."""
+    batch: int = 64
+    """Pictures of a step."""
+    learning_rate: float = 2e-3
+    """The highest, after a tenth of the steps; it then falls to zero by a cosine."""
+
+    def __post_init__(self) -> None:
+        flags.check_training(self, "hidden", "size", "patience", "beam", "least", "canvas")
+        flags.share(self, "dropout", "blinded", "smoothing", "soft", "moved")
+        if self.draws < 2:
+            raise ValueError(f"--draws expected at least 2, as draws are compared, but got {self.draws}")
+
+
+def data(config: Config) -> datasets.Splits:
+    """The pictures and their captions."""
+    canvas = config.canvas or (None if config.features == "learned" else open_features(config.features).side)
+    return datasets.captioned(config.data, config.pictures, canvas, config.least)
+
+
+def facts(config: Config, splits: datasets.Splits) -> Facts:
+    """What a model must know of its pictures and captions: their words, the shape, bits, and what made the features."""
+    train: Any = splits.train
+    features = "" if config.features == "learned" else open_features(config.features).digest
+    return Facts(words=train.vocabulary.words, shape=splits.shape, bits=getattr(train, "bits", 8), features=features)
+
+
+def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """No pictures, but the words and the shape that were learned. Raises Failure where the features are others."""
+    facts = read_facts(weights)
+    if facts["features"]:
+        open_features(config.features).require(facts["features"])
+    return datasets.no_captions(Words(facts["words"]), tuple(facts["shape"]))
+
+
+def fitted(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """The pictures, their captions in the words that were learned."""
+    splits, vocabulary = data(config), known(config, weights).train.vocabulary  # pyright: ignore
+    train, valid, test = (part.spelled_by(vocabulary) for part in splits[:3])  # pyright: ignore
+    return splits._replace(train=train, valid=valid, test=test)
+
+
+def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
+    """Pictures of the shape that was learned, to test on."""
+    facts = read_facts(weights)
+    vocabulary, shape = known(config, weights).train.vocabulary, tuple(facts["shape"])  # pyright: ignore
+    return datasets.captions_to_test(config.data, vocabulary, shape, config.pictures, facts["bits"])
+
+
+def kept(config: Config, splits: datasets.Splits, run: Path) -> datasets.Splits:
+    """With the features of all pictures, where these are not learned."""
+    if config.features == "learned":
+        return splits
+    network, parts = open_features(config.features), {"train": splits.train, "valid": splits.valid, "test": splits.test}
+    found: Any = {
+        name: part.with_features(kept_features(network, part.pixels, run / f"features-{name}.npy"))
+        for name, part in parts.items()
+    }
+    return splits._replace(**found)
+
+
+def alike(query: Tensor, keys: Tensor) -> Tensor:
+    """The score of one who knows nothing: all places alike."""
+    return query.new_zeros(*query.shape[:-1], keys.shape[-2])
+
+
+class Through:
+    """`straight_through` in training, the mode in evaluation."""
+
+    def at(self, step: rg.Step) -> Any:
+        return rg.straight_through if step.training else rg.mode
+
+
+BLIND = {"random": rg.sample, "uniform": rg.mean, "none": rg.mean}
+SOFT_FIRST = {"hard": rg.hard, "reinforce": rg.hard, "top-k": rg.hard, "straight-through": Through()}
+"""What is read, of those that know nothing of the places, and of those that begin as soft attention."""
+
+
+class Model(nn.Module):
+    """What sees the places of a picture, and what writes, with the attention between the two."""
+
+    def __init__(self, config: Config, splits: datasets.Splits):
+        super().__init__()
+        self.config, self.facts = config, facts(config, splits)
+        steps = config.epochs * math.ceil(len(splits.train) / config.batch)
+        self.vocabulary = Words(self.facts.values["words"])
+        if config.features == "learned":
+            self.places: Any = Learned(splits.shape, config.size, config.stride)
+        else:
+            self.places = Projected(open_features(config.features), config.size)
+        if config.attention in BLIND:
+            attention = rg.Attention(score=alike, over=rg.softmax, read=BLIND[config.attention])
+        else:
+            later = SOFT_FIRST.get(config.attention)
+            read: Any = SoftThen(round(config.soft * steps), later) if later else rg.mean
+            attention = rg.Attention(score=rg.Additive(config.hidden, config.size, 128), over=rg.softmax, read=read)
+        sizes = len(self.vocabulary), math.prod(self.places.grid), config.size, config.hidden, config.dropout
+        self.teller = Teller(*sizes, attention)
+        self.baseline = rg.Learned(config.hidden, 64) if config.attention == "reinforce" else None
+
+    @property
+    def drawing(self) -> bool:
+        """Whether it learns from draws: later on."""
+        return self.config.attention in SOFT_FIRST and not self.teller.attention.read.soft
+
+    def begin(self, batch: dict[str, Tensor]) -> State:
+        """The state before the first word, from pictures (B, C, Y, X) or their features (B, K, F)."""
+        seen = batch["features"] if "features" in batch else batch["picture"]
+        if self.training and seen.dim() == 4 and self.config.moved:
+            seen = moved(seen, self.config.moved)
+        places = dropout(self.places(seen), self.config.blinded, self.training)  # (B, K, D)
+        nowhere = places.new_zeros(len(places), 1, places.shape[1], dtype=torch.bool)
+        return self.teller.begin(places, nowhere if self.config.attention == "none" else None)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Told, State]:
+        """What is known of every word of the captions, given those before it, and the state at first."""
+        state = self.begin(batch)
+        return self.teller(batch["caption"], state), state
+
+
+def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mean cost of a word, with what trains the attention of some, whose value is zero."""
+    (told, state), target, config = model(batch), batch["caption"], model.config
+    by = LATER.get(config.attention, by_mean) if model.drawing else by_mean
+    present = target > 0
+    positions = told.looked.positions
+    entropy = positions.entropy()[present].mean()
+    shares = (positions.mean * present.unsqueeze(-1)).sum(1) / present.sum(1, keepdim=True)  # (B, K)
+    uneven = (1 - shares.shape[-1] * shares).square().mean()
+    total = by(model, told, state, target, config.smoothing).sum() / present.sum()
+    wanted = -config.entropy if model.drawing else config.focus
+    return total + wanted * entropy + config.doubly * uneven, {"entropy": entropy, "uneven": uneven}
+
+
+def by_mean(model: Model, told: Told, state: State, target: Tensor, smoothing: float) -> Tensor:
+    """The cost of each word (B, T) by what was read."""
+    return model.teller.cost(told, told.looked.context, target, smoothing)
+
+
+def by_draws(model: Model, told: Told, state: State, target: Tensor, smoothing: float) -> Tensor:
+    """The mean cost of each word (B, T) by the places that are drawn; compared, these also train where to look."""
+    positions = told.looked.positions
+    z = positions.sample((model.config.draws,))
+    costs = model.teller.cost(told, positions.gather(state.memory.values, z), target, smoothing)
+    return (costs + rg.leave_one_out(positions.log_prob(z), costs)).mean(0)
+
+
+def by_one_draw(model: Any, told: Told, state: State, target: Tensor, smoothing: float) -> Tensor:
+    """The cost of each word (B, T) by the place that was drawn, which is compared with what was expected before."""
+    cost = model.teller.cost(told, told.looked.context, target, smoothing)
+    expected = model.baseline(told.hidden.detach())
+    fit = (expected - cost.detach()).square().masked_fill(target == 0, 0)
+    return cost + rg.reinforce(told.looked.positions.log_prob(told.looked.z), cost, expected.detach()) + fit
+
+
+def by_likeliest(model: Model, told: Told, state: State, target: Tensor, smoothing: float) -> Tensor:
+    """-log sum_k p_k p(word | k) of each word (B, T) over the likeliest places k, as if there were no others."""
+    positions: Any = told.looked.positions
+    likeliest, places = positions.log_weights[..., :-1].topk(model.config.draws)
+    context = positions.gather(state.memory.values, places.movedim(-1, 0))
+    costs = model.teller.cost(told, context, target, smoothing)  # (k, B, T)
+    return -(likeliest.log_softmax(-1).movedim(-1, 0) - costs).logsumexp(0).masked_fill(target == 0, 0)
+
+
+LATER = {"hard": by_draws, "reinforce": by_one_draw, "top-k": by_likeliest}
+"""What those are trained by that begin as soft attention."""
+
+
+def after_step(model: Any) -> None:
+    """Notes that a step is made, where the first ones are trained in another way."""
+    if model.config.attention in SOFT_FIRST:
+        model.teller.attention.read.count()
+
+
+def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The `loss` of each word, (words,); of each picture, (B,), whether the caption that is written is none of those in
+    the data (`error`), and what BLEU counts of it; and of its words, END included, where they look: the `entropy` in
+    nats, the `movement`, how much of it is elsewhere from one word to the next, and the `places` that are read.
+    `pointing` says of each digit whether the word that names it is right and looks at it most, (digits,)."""
+    told, state = model(batch)
+    written = model.teller.written(state, model.config.beam)
+    words, truths = ended(written), references(batch)
+    looked, present = model.teller(words, state).looked, words > 0  # (B, T)
+    texts = [model.vocabulary.decode(each.tolist()) for each in written]
+    both = list(zip(texts, truths, strict=True))
+    counted = [counts(text.split(), [truth.split() for truth in each]) for text, each in both]
+    moves = (looked.weights[:, 1:] - looked.weights[:, :-1]).abs().sum(-1) / 2 * present[:, 1:]
+    values = {
+        "loss": model.teller.cost(told, told.looked.context, batch["caption"])[batch["caption"] > 0],
+        "error": torch.tensor([float(text not in each) for text, each in both]),
+        "entropy": (looked.positions.entropy() * present).sum(-1) / present.sum(-1),
+        "movement": moves.sum(-1) / (present.sum(-1) - 1).clamp_min(1),
+        "places": present.sum(-1) * read_at_once(looked),
+        **{name: torch.tensor([float(each[name]) for each in counted]) for name in counted[0]},
+    }
+    return values | ({"pointing": pointing(model, batch, words, looked)} if "boxes" in batch else {})
+
+
+def references(batch: dict[str, Tensor]) -> list[list[str]]:
+    """The captions in the data, of each picture."""
+    return [bytes(row[row > 0].tolist()).decode().split("\n") for row in batch["text"]]
+
+
+def read_at_once(looked: rg.Attended) -> float:
+    """How many places a word reads."""
+    if looked.z is not None:
+        return 1.0
+    return float((looked.weights > 0).any().item() * looked.weights.shape[-1])
+
+
+def pointing(model: Model, batch: dict[str, Tensor], words: Tensor, looked: rg.Attended) -> Tensor:
+    """Of each digit of the captions in the data whether the same word is written there, and looks at its box: (N,)."""
+    caption, boxes = batch["caption"], batch["boxes"]
+    most = looked.weights.argmax(-1) if looked.z is None else looked.z  # (B, T)
+    long = max(words.shape[1], caption.shape[1])
+    words, most, caption = (nn.functional.pad(each, (0, long - each.shape[1])) for each in (words, most, caption))
+    boxes = nn.functional.pad(boxes, (0, 0, 0, long - boxes.shape[1]), value=math.nan)
+    places = boxes_of(model.places.grid, batch["picture"].shape[-2:]).to(boxes)[most]  # (B, T, 4)
+    right = (words == caption) & overlap(places, boxes)
+    return right[~boxes[..., 0].isnan()].float()
+
+
+def conclude(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """What is to be known of a split, from the sum and the number of each of its values."""
+    score = bleu({name: total for name, (total, _) in sums.items()})
+    own = {name: total / count for name, (total, count) in sums.items() if "words" not in name and "_" not in name}
+    return {**own, "bleu": score}
+
+
+def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
+    """Adam with a decay of the weights, its rate rising over a tenth of the steps and then falling to zero."""
+    return adam(model.parameters(), config.learning_rate, steps)
+
+
+def noun(splits: datasets.Splits) -> str:
+    """What is described."""
+    return "picture"
+
+
+def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
+    """Each picture once for every word of its caption, with where that word looked."""
+    state = model.begin(batch)
+    written = model.teller.written(state, model.config.beam)
+    looked = model.teller(ended(written), state).looked
+    return [_picture(model, batch, n, words, looked) for n, words in enumerate(written)]
+
+
+def _picture(model: Model, batch: dict[str, Tensor], n: int, words: Tensor, looked: rg.Attended) -> Picture:
+    text, truths = model.vocabulary.decode(words.tolist()), references(batch)[n]
+    known = ", as in the data" if text in truths else f", where the data have “{'” and “'.join(truths)}”"
+    weights = looked.weights[n, : len(words)].unflatten(-1, model.places.grid)  # (T, rows, columns)
+    place = None if looked.z is None else looked.z[n, : len(words)]
+    figure = told(batch["picture"][n], text.split(), weights, place)
+    return Picture(text, f"Said: “{text}”{known if truths != [''] else ''}.", png(figure))
+
+
+READS = "paths of pictures, one a line"
+
+
+@dataclass
+class Prediction:
+    """How captions are looked for."""
+
+    beam: int = 5
+    """Beginnings that are kept at each word; 1 is greedy."""
+
+    def __post_init__(self) -> None:
+        flags.at_least(1, self, "beam")
+
+
+def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[str]:
+    """The paths."""
+    return iter(arguments) if arguments else filter(None, raw_lines(stream))
+
+
+def prepare(model: Model, given: str | Path | Tensor) -> Tensor:
+    """The picture in a file as one (C, Y, X) such as the model knows; a picture stays as it is."""
+    if isinstance(given, Tensor):
+        return given
+    facts = model.facts.values
+    return read_picture(given, tuple(facts["shape"]), facts["bits"] or 16)
+
+
+def predict(model: Model, prepared: Sequence[Tensor], options: Prediction) -> list[str]:
+    """The caption of each picture."""
+    words = model.teller.written(model.begin({"picture": torch.stack(list(prepared))}), options.beam)
+    return [model.vocabulary.decode(each.tolist()) for each in words]
+
+
+def written(given: Any, prediction: str) -> str:
+    """The caption, and the path."""
+    return f"{prediction}\t{given}"
