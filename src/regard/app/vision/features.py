@@ -46,7 +46,7 @@ class Frozen:
 
     def __init__(self, network: nn.Module, side: int, name: str):
         self.network, self.side, self.name = network.eval().requires_grad_(False), side, name
-        self.network.to(memory_format=torch.channels_last)  # in which convolutions take half the time
+        self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - a convolution's half time
         self.digest = digest(network.state_dict())
         _, self.size, *grid = self._maps(torch.zeros(1, 3, side, side)).shape
         self.grid = (grid[0], grid[1])

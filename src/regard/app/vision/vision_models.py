@@ -58,12 +58,18 @@ def vision_model(name: str) -> tuple[VisionModel, int]:
     except Exception as error:  # one of many, from several libraries
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"the vision model {printable(name)} cannot be loaded: {printable(reason)}") from error
-    missing = [each for each in loaded["missing_keys"] if "pooler" not in each]  # which is not read
-    if missing:
-        raise ValueError(
-            f"the vision model {printable(name)} lacks {len(missing)} of its weights, such as {missing[0]}"
-        )
+    _check(model, sorted(loaded["missing_keys"]), name)
     return _prepared(getattr(model, "vision_model", model), prepared), _side(prepared, name)
+
+
+def _check(model: Any, missing: list[str], name: str) -> None:
+    """Raises ValueError where weights are missing, but for those of a pooler, which nothing is read from: they are zero
+    then, so that the same files always make the same network."""
+    needed = [each for each in missing if "pooler" not in each]
+    if needed:
+        raise ValueError(f"the vision model {printable(name)} lacks {len(needed)} of its weights, such as {needed[0]}")
+    for each in missing:
+        model.get_parameter(each).data.zero_()
 
 
 def _prepared(model: nn.Module, prepared: Any) -> VisionModel:
