@@ -181,7 +181,7 @@ class Recurrent(nn.Module):
 
     def begin(self, count: int) -> tuple[Tensor, State]:
         """The canvas and the decoder before the first step."""
-        return self.canvas.expand(count, *self.shape), State(*self.start.unsqueeze(1).expand(-1, count, -1))
+        return self.canvas.expand(count, *self.shape), State(*self.start.unsqueeze(1).repeat(1, count, 1))
 
     def paint(self, z: Tensor, canvas: Tensor, decoder: State) -> tuple[Tensor, State, Any]:
         """The canvas and the decoder after one more step with the latent variable z (B, Z)."""

@@ -175,11 +175,13 @@ class Filtered:
 class Through(nn.Module):
     """Looks through a window at every step, which the memory places, spaces and sharpens: DRAW's read (Gregor et al.
     2015, section 3.2). It is linear in the image and smooth in where it looks, so that backpropagation trains it all.
+
+    At first it reaches over half of the image: over all of it, too little is seen for it to learn where to go.
     """
 
     def __init__(self, hidden: int, size: int, shape: Sequence[int]):
         super().__init__()
-        self.window = Window(hidden, size, shape)
+        self.window = Window(hidden, size, shape, share=0.5)
 
     def prepare(self, scene: Scene, batch: int) -> None:
         """Nothing: the window differs from step to step."""

@@ -13,6 +13,9 @@ from torch.nn.functional import linear
 
 import regard as rg
 
+LARGEST = 3.0
+"""The logarithm of how many times wider, or narrower, than at first a window can become."""
+
 
 class Placed(NamedTuple):
     """A window over images, and what belongs to it."""
@@ -43,23 +46,26 @@ class Placed(NamedTuple):
 
 class Window(nn.Module):
     """Places a window of N x N filters by a linear function of a state (*B, H): its centre, the logarithms of its
-    stride, its width and its intensity (equation 21). At first it covers the image, with filters half a stride wide.
+    stride, its width and its intensity (equation 21), all within bounds. At first it covers a `share` of the
+    image's longer side, with filters half a stride wide.
 
     >>> placed = Window(8, 4, (1, 28, 20))(torch.zeros(2, 8))
     >>> placed.side.squeeze(-1), placed.edges()[0]
     (tensor([28., 28.]), tensor([ 0., -4., 28., 24.]))
     """
 
-    def __init__(self, hidden: int, size: int, shape: Sequence[int]):
+    def __init__(self, hidden: int, size: int, shape: Sequence[int], share: float = 1.0):
         super().__init__()
-        self.size, self.shape, self.place = size, (shape[-2], shape[-1]), nn.Linear(hidden, 5)
+        self.size, self.shape, self.longest = size, (shape[-2], shape[-1]), share * max(shape[-2:])
+        self.place = nn.Linear(hidden, 5)
         nn.init.normal_(self.place.weight, std=0.01)
         nn.init.zeros_(self.place.bias)
 
     def forward(self, state: Tensor) -> Placed:
         centre, scales = self.place(state).float().split((2, 3), -1)
+        centre, scales = centre.tanh(), LARGEST * (scales / LARGEST).tanh()
         stride, width, gain = scales.exp().split(1, -1)
-        side = max(self.shape) * stride
+        side = self.longest * stride
         stride = side / self.size * (2 / side.new_tensor(self.shape))  # of a pixel's: as many pixels down as across
         filters = rg.GaussianGrid(centre, stride, stride * width / 2, self.size, self.shape)
         return Placed(filters, side, scales[..., :2], gain[..., None, None])

@@ -41,4 +41,5 @@ class Binarised:
 
 def drawn(shape: torch.Size, seed: int, index: int = 0) -> Float[Tensor, "*image"]:
     """Uniform numbers of the image with that index."""
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed << 32 | index))
+    number = (seed * 1_000_003 + index) % 2**32  # as many bits as the generator makes use of
+    return torch.rand(shape, generator=torch.Generator().manual_seed(number))
