@@ -115,6 +115,16 @@ MASKS: dict[str, Callable[..., Tensor | None]] = {
 }
 
 
+def gaussian_grid(size: int) -> rg.GaussianGrid:
+    """Two windows on an image of 4 x 5 pixels, one partly outside of it."""
+    centre, width = tensor([0.2, -0.3], [-0.9, 1.3]), tensor([0.3, 0.4], [0.2, 0.7])
+    return rg.GaussianGrid(centre, tensor([0.5], [0.8]), width, size, (4, 5))
+
+
+def tensor(*rows: list[float]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
 def queries(over: str) -> int:
     """How many queries a row is asked: those of a tree are its words, and so are the keys."""
     return K if over.startswith("tree") else Q

@@ -13,7 +13,7 @@ from regard import estimators
 from regard.named import BY_NAME, TABLE, Named, cite, find, papers
 
 B, Q, K, D, V = 2, 3, 12, 8, 4
-ATTENTIONS = [row for row in TABLE if row.name != "glimpse"]
+ATTENTIONS = [row for row in TABLE if row.whole.name != "look"]
 
 
 def queries(row: Named) -> int:
@@ -47,6 +47,13 @@ def test_the_glimpse_looks_at_an_image():
     assert seen.z is not None
     assert seen.log_prob is not None
     assert seen.log_prob.requires_grad
+
+
+def test_the_window_reads_an_image():
+    window = find("window").make(query_dim=D, key_dim=D, places=400)
+    seen = window(torch.randn(B, D), sensor=torch.rand(B, 400, V))
+    assert seen.context.shape == (B, 25, V) and seen.weights.shape == (B, 25, 400)
+    assert seen.z is None and seen.context.requires_grad
 
 
 def test_different_sizes_of_query_and_key_fit_where_the_score_has_parameters():

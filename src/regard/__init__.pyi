@@ -70,6 +70,7 @@ from .positions import Band as Band
 from .positions import Chain as Chain
 from .positions import Chunkwise as Chunkwise
 from .positions import Coordinate as Coordinate
+from .positions import GaussianGrid as GaussianGrid
 from .positions import Independent as Independent
 from .positions import OneHot as OneHot
 from .positions import Positions as Positions

@@ -10,6 +10,7 @@ additive: Additive, softmax, mean
 Importing this module loads neither torch nor the parts: a row holds their names until it makes something.
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,22 +101,37 @@ class Named:
     ) -> Callable[..., Any]:
         """The mechanism, ready to be called; a size that it has no use for is left aside.
 
-        It is an `Attention` or a `MultiHead`, both modules, or for the glimpse a `look` with its policy, which is
-        called with `(query, sensor=sensor)`.
+        It is an `Attention` or a `MultiHead`, both modules, or for the glimpse and the window a `look` with its policy,
+        which is called with `(query, sensor=sensor)`; of the window the sensor is the values of the pixels,
+        (*B, places, V), of a square image.
         """
         sizes = {"query_dim": query_dim, "key_dim": key_dim, "hidden_dim": hidden_dim}
         sizes |= {"places": places, "heads": heads}
         if self.whole.name == "look":
-            return _glimpse(query_dim, self.read.make(sizes))
+            policy = {"Coordinate": _glimpse, "GaussianGrid": _window}[self.over.name]
+            return partial(regard.look, policy=policy(query_dim, places), read=self.read.make(sizes))
         score, over, read = (_made(part, sizes) for part in (self.score, self.over, self.read))
         return self.whole.make(sizes, score=score, over=over, read=read)
 
 
-def _glimpse(query_dim: int, read: Any) -> Callable[..., Any]:
+def _glimpse(query_dim: int, places: int) -> Callable[[Any], Any]:
     from torch import nn
 
     network = nn.Sequential(nn.Linear(query_dim, 2), nn.Tanh())
-    return partial(regard.look, policy=lambda query: regard.Coordinate(network(query), 0.2), read=read)
+    return lambda query: regard.Coordinate(network(query), 0.2)
+
+
+def _window(query_dim: int, places: int) -> Callable[[Any], Any]:
+    from torch import nn
+
+    network, side = nn.Linear(query_dim, 4), math.isqrt(places)
+
+    def policy(query: Any) -> Any:
+        centre, scale = network(query).split((2, 2), -1)
+        stride, width = scale.exp().split(1, -1)
+        return regard.GaussianGrid(centre, stride, width, 5, (side, side))
+
+    return policy
 
 
 def papers() -> dict[str, str]:
@@ -201,6 +217,8 @@ TABLE = (
           "stochastic hard attention, one place a step, trained by reinforce"),
     Named("glimpse", "a location network", Part("Coordinate"), HARD, "mnih2014recurrent", "equation 2",
           "recurrent visual attention: glimpses of an image, trained by reinforce", whole=LOOK),
+    Named("window", "a window network", Part("GaussianGrid"), MEAN, "gregor2015draw", "equations 19 to 27",
+          "a grid of Gaussian filters over an image, placed, spaced and sharpened by the query", whole=LOOK),
     Named("variational", ADDITIVE, SOFTMAX, SAMPLE, "deng2018latent", "section 3",
           "the prior of a latent alignment, trained by the evidence bound, variational"),
     Named("scaled-dot", SCALED_DOT, SOFTMAX, MEAN, "vaswani2017attention", "equation 1",

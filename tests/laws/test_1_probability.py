@@ -85,6 +85,16 @@ def test_location():
     check_location(coordinate())
 
 
+def test_grid_of_gaussians():
+    grid = examples.gaussian_grid(3)
+    check_probability(grid, torch.randn(2, 20, 3, dtype=torch.float64))
+    other = rg.GaussianGrid(-grid.centre, 0.7, 0.6, 3, (4, 5))
+    support = grid.enumerate_support()
+    difference = grid.log_prob(support) - other.log_prob(support)
+    torch.testing.assert_close((grid.log_prob(support).exp() * difference).sum(0), grid.kl(other))
+    torch.testing.assert_close(grid.kl(grid), torch.zeros(2, 9, dtype=torch.float64))
+
+
 class TestMutants:
     """Each breaks one clause of the law, which must then fail."""
 

@@ -103,6 +103,13 @@ def test_location_sampling():
     check_location_sampling(coordinates())
 
 
+def test_sampling_of_a_grid_of_gaussians():
+    check_sampling(examples.gaussian_grid(1))
+    grid = examples.gaussian_grid(2)
+    z, probability = grid.sample((DRAWS,)), grid.mean
+    check_independent_rows(z[:, 0, 1], z[:, 0, 3], probability[0, 1], probability[0, 3])
+
+
 class TestMutants:
     """Each breaks one clause of the law, which must then fail."""
 

@@ -180,7 +180,8 @@ def compare(words: list[str]) -> None:
     from regard.app.compare import comparison, summary
     from regard.app.training.run import write
 
-    only = _chosen(options.attentions, comparison.kinds(recipe))
+    field = comparison.compared(recipe)
+    only = _chosen(getattr(options, f"{field}s"), comparison.kinds(recipe), field)
     plan = comparison.Plan(recipe, config, options.seeds, RUNS / "compare" / recipe.name / folder, only)
     results = comparison.compare(plan, " ".join(["regard compare", *words]))
     as_json = json.dumps(results, indent=2)
@@ -193,19 +194,23 @@ def compare(words: list[str]) -> None:
         print(results["report"])
 
 
-def _chosen(text: str, kinds: Sequence[str]) -> tuple[str, ...]:
+def _chosen(text: str, kinds: Sequence[str], name: str) -> tuple[str, ...]:
     """Some kinds of attention, with commas between. Raises Wrong where there is no such kind."""
     chosen = tuple(dict.fromkeys(filter(None, text.split(","))))
     for kind in chosen:
         if kind not in kinds:
-            raise Wrong(unknown("attention", kind, kinds))
+            raise Wrong(unknown(name, kind, kinds))
     return chosen
 
 
 def _compare_parser(recipe: Any, shorter: Mapping[str, Any]) -> argparse.ArgumentParser:
-    parser = flags.typed_parser("compare", recipe, recipe.Config, skip=("attention", "seed"))
+    from regard.app.compare.comparison import compared
+
+    field = compared(recipe)
+    parser = flags.typed_parser("compare", recipe, recipe.Config, skip=(field, "seed"))
     parser.add_argument("--seeds", type=int, default=1, help="How many of each are trained; three show the spread.")
-    parser.add_argument("--attentions", type=str, default="", metavar="KINDS", help="Some of them, such as none,hard.")
+    some = f"Some of them, such as {','.join([*recipe.KINDS][:2])}."
+    parser.add_argument(f"--{field}s", type=str, default="", metavar="KINDS", help=some)
     parser.add_argument("--quick", action="store_true", help="In a minute: large errors, but all else holds.")
     parser.add_argument("--name", type=str, default="", help="Of the comparison; by default what is not as usual.")
     parser.add_argument("--json", action="store_true", help="Print the results as JSON.")

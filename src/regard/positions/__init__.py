@@ -6,6 +6,7 @@ from regard.positions.base import Positions
 from regard.positions.chain import Chain, Segments
 from regard.positions.chunkwise import Chunkwise
 from regard.positions.coordinate import Coordinate
+from regard.positions.gaussian_grid import GaussianGrid
 from regard.positions.independent import Independent
 from regard.positions.onehot import OneHot
 from regard.positions.replacement import WithoutReplacement
@@ -19,6 +20,7 @@ __all__ = [
     "Chain",
     "Chunkwise",
     "Coordinate",
+    "GaussianGrid",
     "Independent",
     "OneHot",
     "Positions",

@@ -62,13 +62,7 @@ class Coordinate(Positions):
         shape = self.centre.shape
         if shape[-1:] != (2,):
             raise ValueError(f"Coordinate expected a centre of shape (*B, 2), but got {tuple(shape)}.")
-        self.width = torch.as_tensor(self.width, dtype=self.centre.dtype, device=self.centre.device)
-        if not _broadcasts(self.width.shape, shape):
-            raise ValueError(
-                f"Coordinate expected a width that broadcasts to its centre, {tuple(shape)}, "
-                f"but got {tuple(self.width.shape)}."
-            )
-        self.width = self.width.expand(shape)
+        self.width = spread_out("Coordinate", "width", self.width, self.centre)
         super().__init__(shape[:-1], shape[-1:], validate_args=False)
 
     @property
@@ -132,6 +126,17 @@ class Coordinate(Positions):
         rate = 1 / (SPREAD * self.width.double().clamp(max=WIDE))  # pyright: ignore[reportAttributeAccessIssue]
         near = rate * (side * self.centre.double() - 1)
         return side, near.clamp(max=FAR), rate * (near / FAR).clamp(min=1)
+
+
+def spread_out(family: str, name: str, value: Tensor | float, centre: Tensor) -> Tensor:
+    """A number or a tensor as one of the centre's type and shape. Raises ValueError if it does not broadcast to it."""
+    value = torch.as_tensor(value, dtype=centre.dtype, device=centre.device)
+    if not _broadcasts(value.shape, centre.shape):
+        raise ValueError(
+            f"{family} expected a {name} that broadcasts to its centre, {tuple(centre.shape)}, "
+            f"but got {tuple(value.shape)}."
+        )
+    return value.expand(centre.shape)
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:

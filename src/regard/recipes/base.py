@@ -51,6 +51,8 @@ class Metric(NamedTuple):
     """Its value where nothing is wrong."""
     label: str = "Wrong"
     """What it is called before a number: "Wrong on the test images: soft 5.0 %"."""
+    unit: str = ""
+    """What it is counted in, such as nats, where it is neither a share of one nor a score with a `perfect` value."""
 
     @property
     def test(self) -> str:
@@ -60,7 +62,7 @@ class Metric(NamedTuple):
     @property
     def is_share(self) -> bool:
         """Whether it is a share of one, which people read in per cent."""
-        return self.perfect in (0.0, 1.0)
+        return self.perfect in (0.0, 1.0) and not self.unit
 
     def distance(self, value: float) -> float:
         """How far a value is from perfection: 0 there, and 1 at the other end."""
@@ -145,7 +147,7 @@ class Recipe(Protocol):
     """The fields of Config that a run is named by: ("attention",) makes runs/NAME/soft-seed0."""
     KINDS: Mapping[str, str] = {}
     """A sentence on each kind of attention, for the report of a comparison, which needs a field `attention` in Config
-    whose type is a Literal of the kinds."""
+    whose type is a Literal of the kinds, or such a field of these kinds in NAMED_BY."""
     QUICK: Mapping[str, Any] = {}
     """What `regard compare --quick` makes of Config."""
     COLUMNS: Sequence[Measure] = (ERROR, *COSTS)

@@ -4,14 +4,15 @@ Mnih et al. 2014, "Recurrent Models of Visual Attention", section 3: at every st
 around a location, an encoder joins *what* was seen and *where*, a recurrent core remembers, and a classifier answers.
 Soft attention reads the mean over a grid of glimpses that covers the image. Hard attention reads one glimpse, at a
 location drawn from a Gaussian whose centre a policy moves from glimpse to glimpse; it is trained by `leave_one_out`
-over several draws and a learned baseline, with what each glimpse and the answers after it cost in cross-entropy. The
-same with random locations, and with the middle of the image, is what a learned policy has to beat, and a small
-convolutional network reads every pixel.
+over several draws and a learned baseline, with what each glimpse and the answers after it cost in cross-entropy.
+Through a grid it reads by a window of Gaussian filters, which the core places and zooms (Gregor et al. 2015, "DRAW",
+section 4.1): soft attention, all of it trained by backpropagation. Hard attention with random locations, and with the
+middle of the image, is what a learned policy has to beat, and a small convolutional network reads every pixel.
 
 No gradient of the classifier reaches the policy, which sees detached features; no gradient of the policy reaches the
 encoder and the core, unless `--policy_trains_core true` asks for it, and none ever the classifier or the baseline.
 
-    regard compare glimpse                      all five side by side
+    regard compare glimpse                      all six side by side
     regard train glimpse --attention hard       one of them: about two minutes on one core
 
 The paper's error with eight glimpses of three scales, after much longer training on 60,000 digits, is 4.04 %.
@@ -35,7 +36,19 @@ from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Look
 from regard.app.text.reading import raw_lines
 from regard.app.training.schedules import adam
-from regard.app.vision.networks import Blind, Drawn, Eye, Hard, Moves, Scene, Soft, State, as_computed
+from regard.app.vision.networks import (
+    Blind,
+    Drawn,
+    Eye,
+    Filtered,
+    Hard,
+    Moves,
+    Scene,
+    Soft,
+    State,
+    Through,
+    as_computed,
+)
 from regard.images import grid
 from regard.recipes.base import COSTS, ERROR, Measure, Metric, first_paragraph
 
@@ -48,7 +61,7 @@ COLUMNS = (
     Measure("test_pixels", 1, "pixels read", "", "Of the image and its pooled versions, as the sensor counts."),
     *COSTS,
     Measure("test_on_digit", 100, "on the digit", "%", "Share of glimpses in its box, from the third on."),
-    Measure("test_entropy", 1, "entropy", "nats", "Of the weights of a glimpse, over all glimpses."),
+    Measure("test_entropy", 1, "entropy", "nats", "Of the weights, or of a filter, of a glimpse, over all glimpses."),
     Measure(
         "train_signal_to_noise",
         1,
@@ -63,6 +76,8 @@ COLLAPSED = 0.005
 KINDS = {
     "hard": "Looks at one place at every step, drawn from a distribution that it learned, and reads only that glimpse.",
     "soft": "Weighs a grid of glimpses at every step and reads their weighted mean: it looks everywhere.",
+    "grid": "Looks through a window of Gaussian filters at every step, which it places and zooms: soft attention: "
+    "the filters reach over the whole image, so that all its pixels are read, and counted, at every glimpse.",
     "random": "The same network as hard, but the places are drawn blindly: what learning where to look has to beat.",
     "fixed": "The same network, but it always looks at the middle of the image.",
     "cnn": "A small convolutional network that reads every pixel.",
@@ -77,7 +92,7 @@ class Config:
     """Of the weights, the order of the images, their clutter and the draws."""
     data: str = "embedded"
     """embedded (10,000 digits), hub, a folder of MNIST's files, or one of pictures: train/CLASS/*.png, test/CLASS/*."""
-    attention: Literal["hard", "soft", "random", "fixed", "cnn"] = "hard"
+    attention: Literal["hard", "soft", "grid", "random", "fixed", "cnn"] = "hard"
     """Where to look; cnn reads every pixel."""
     canvas: int | None = None
     """Height and width of the images in pixels; 60 for digits, for pictures what their sizes suggest, if not given."""
@@ -88,9 +103,10 @@ class Config:
     bend: float = 0.0
     """How much the training digits are bent out of shape; 1 is by two thirds of a pixel, as a rule."""
     size: int | None = None
-    """Height and width of a patch in pixels; a fifth of the image, 32 at the most, if not given."""
+    """Height and width of a patch in pixels, or in filters; a fifth of the image, 32 at the most, if not given."""
     scales: int | None = None
-    """Patches of a glimpse, each twice as wide as the one before; as many as reach over two fifths, if not given."""
+    """Patches of a glimpse, each twice as wide as the one before; as many as reach over two fifths, if not given; a
+    grid, which zooms, has one."""
     glimpses: int = 6
     """Glimpses of an image."""
     filters: int = 0
@@ -186,7 +202,9 @@ class Recurrent(nn.Module):
         self.size, self.scales = patches(config, min(height, width))
         hidden, classes = config.hidden, len(splits.classes)
         self.draws = config.draws if config.attention in ("hard", "random") else 1
-        self.eye = Eye((self.scales, channels, self.size), config)
+        through = config.attention == "grid"
+        self.scales = 1 if through else self.scales
+        self.eye = Eye((self.scales, channels, self.size), config, where=4 if through else 2)
         self.remember, self.take_in = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden)
         self.classify, self.classify_alone = nn.Linear(hidden, classes), nn.Linear(hidden, classes)
         self.baseline = rg.Learned(2 * hidden, 64) if config.attention == "hard" else None
@@ -194,6 +212,7 @@ class Recurrent(nn.Module):
         self.attention: Any = {
             "hard": lambda: Hard(Moves(config, steps), Drawn()),
             "soft": lambda: Soft(hidden, grid(height, width, self.size)),
+            "grid": lambda: Through(hidden, self.size, splits.shape),
             "random": lambda: Hard(Blind(), rg.sample),
             "fixed": lambda: Hard(Blind(), rg.mode),
         }[config.attention]()
@@ -212,6 +231,8 @@ class Recurrent(nn.Module):
 
     def scene(self, images: Tensor) -> Scene:
         """The images, through this model's sensor and eye."""
+        if isinstance(self.attention, Through):
+            return Scene(Filtered(images), self.eye)
         return Scene(rg.Glimpses(images, self.size, self.scales), self.eye)
 
     def start(self, images: Tensor) -> State:
@@ -322,7 +343,7 @@ def _wrong(logits: Tensor, labels: Tensor) -> Tensor:
 def evaluate(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of each image, (B,): whether the last answer is wrong, the pixels read, the share of glimpses from the third on
     (of all, if there are but two) that are in the digit's box, if there is one, the spread of the n-th glimpses over
-    the images, and for soft attention the mean entropy of its weights."""
+    the images, and for soft attention the mean entropy of its weights, or of its filters."""
     output, labels = model(batch["image"]), batch["label"]
     values = {
         "error": _wrong(output.answers[0, :, -1], labels),
@@ -334,7 +355,8 @@ def evaluate(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     if output.looks and output.looks[0].z is not None:
         values["spread"] = _spread(output.looks).expand(len(labels))
     if output.looks and output.looks[0].z is None:
-        values["entropy"] = torch.stack([look.positions.entropy().squeeze(-1) for look in output.looks]).mean(0)
+        entropies = [look.positions.entropy().reshape(len(labels), -1).mean(-1) for look in output.looks]
+        values["entropy"] = torch.stack(entropies).mean(0)
     return values
 
 
@@ -394,7 +416,9 @@ def look(model: Any, batch: dict[str, Tensor]) -> Look:
     """Where the model looked on these images, and what it answered."""
     output = model(batch["image"])
     where: dict[str, Any] = {}
-    if output.looks and output.looks[0].z is None:
+    if isinstance(model.attention, Through):
+        where = _windows([look.positions for look in output.looks], batch["image"])
+    elif output.looks and output.looks[0].z is None:
         where["weights"] = torch.stack([look.weights.squeeze(1) for look in output.looks], 1)  # (B, T, G)
         where["grid"] = model.attention.places
     elif output.looks:
@@ -403,6 +427,16 @@ def look(model: Any, batch: dict[str, Tensor]) -> Look:
         where = {"locations": locations.transpose(0, 1), "patches": patches.transpose(0, 1)}
     predictions = output.answers[0, :, -1].argmax(-1)
     return Look(batch["image"], batch["label"], predictions, boxes=batch.get("box"), classes=model.classes, **where)
+
+
+def _windows(windows: Sequence[Any], images: Tensor) -> dict[str, Tensor]:
+    """Where windows (1, B) were, how many pixels they reached over, and what was seen there, for a `Look`."""
+    each = (
+        (window.centre[0], window.stride[0, :, 0] * window.size * images.shape[-2] / 2, window.read(images)[0])
+        for window in windows
+    )
+    locations, spans, patches = (torch.stack(part, 1) for part in zip(*each, strict=True))
+    return {"locations": locations, "spans": spans, "patches": patches.unsqueeze(2)}  # (B, T, 1, C, N, N)
 
 
 READS = "paths of pictures, one a line"

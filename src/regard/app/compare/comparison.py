@@ -1,8 +1,9 @@
 """`regard compare`: every kind of attention of a recipe trained on the same data, then measured in the same way.
 
-A recipe can be compared if its Config has a field `attention` whose type is a Literal of the kinds; it says in KINDS
-what each is, in COLUMNS what is in the table, and in QUICK what `--quick` makes of its Config. All runs of a comparison
-share a folder, `runs/compare/RECIPE/NAME`; a run that is finished there is not trained again.
+A recipe can be compared if its Config has a field `attention` whose type is a Literal of the kinds, or another that its
+runs are named by, such as `model`, with kinds that KINDS explains; it says in KINDS what each is, in COLUMNS what is in
+the table, and in QUICK what `--quick` makes of its Config. All runs of a comparison share a folder,
+`runs/compare/RECIPE/NAME`; a run that is finished there is not trained again.
 Everything is done on the CPU.
 """
 
@@ -34,12 +35,20 @@ from regard.app.training.run import open_run
 from regard.recipes.base import Metric, Recipe
 
 
+def compared(recipe: Recipe) -> str:
+    """The field of a recipe's Config whose kinds are compared: one of those that its runs are named by and whose kinds
+    it explains, or else `attention`."""
+    types = get_type_hints(recipe.Config)
+    explained = (name for name in recipe.NAMED_BY if recipe.KINDS and {*get_args(types[name])} == {*recipe.KINDS})
+    return next(explained, "attention")
+
+
 def kinds(recipe: Recipe) -> tuple[str, ...]:
     """The kinds of attention that a recipe has. Raises Failure if there are none to compare."""
-    attention = get_type_hints(recipe.Config).get("attention")
-    if get_origin(attention) is not Literal:
+    kind = get_type_hints(recipe.Config).get(compared(recipe))
+    if get_origin(kind) is not Literal:
         raise Failure(f"the recipe {recipe.name} has no kinds of attention to compare.")
-    return get_args(attention)
+    return get_args(kind)
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class Plan:
 
     def config_of(self, kind: str, seed: int = 0) -> Any:
         """The configuration of one run."""
-        return replace(self.config, attention=kind, seed=seed)
+        return replace(self.config, **{compared(self.recipe): kind, "seed": seed})
 
 
 def compare(plan: Plan, command: str = "regard compare") -> dict[str, Any]:
@@ -81,7 +90,7 @@ def compare(plan: Plan, command: str = "regard compare") -> dict[str, Any]:
     results = {
         "recipe": recipe.name,
         "data": splits.describe,
-        "config": {name: value for name, value in asdict(config).items() if name not in ("attention", "seed")},
+        "config": {name: value for name, value in asdict(config).items() if name not in (compared(recipe), "seed")},
         "seeds": plan.seeds,
         "error_spread": "standard deviation over the seeds" if plan.seeds > 1 else "binomial standard error",
         "example": recipe.noun(splits),
@@ -139,9 +148,11 @@ def train(plan: Plan, seconds: Mapping[str, float]) -> None:
 
 
 def row(plan: Plan, kind: str, examples: int, measured: Mapping[str, float]) -> dict[str, Any]:
-    """The results of one kind: means over the seeds, and the spread of its error."""
+    """The results of one kind: means over the seeds, and the spread of its error, if it makes any."""
     seeds = [results_of(plan.run(kind, seed)) for seed in range(plan.seeds)]
     means = {name: statistics.fmean(each[name] for each in seeds) for name in seeds[0]}
+    if "test_error" not in means:
+        return {"model": kind, **means, **measured}
     error = means["test_error"]
     alone = math.sqrt(error * (1 - error) / examples)
     spread = statistics.stdev(each["test_error"] for each in seeds) if len(seeds) > 1 else alone
@@ -174,6 +185,7 @@ def report(plan: Plan, splits: Any, results: Mapping[str, Any], command: str) ->
         curves={row["model"]: seconds_curve(plan, row, len(splits.train)) for row in rows},
         curves_x="seconds of training on one thread",
         curves_y=recipe.METRIC.meaning,
+        curves_unit=recipe.METRIC.unit,
         **looking.shown(recipe, looks, failures),
         learning={kind: learned for kind in plan.kinds if (learned := read_learning(plan.run(kind)))},
         command=command,

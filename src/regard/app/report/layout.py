@@ -59,7 +59,7 @@ def page(report: Report) -> str:
         report=report,
         colours=palette,
         rows={model: [_cell(value) for value in row] for model, row in report.rows.items()},
-        chart=chart(report.curves),
+        chart=chart(report.curves, "{:.3g}".format if report.curves_unit else percent),
         looks=looks,
         images=list(zip(*looks.values(), strict=True)),
         failures=failures,
@@ -185,6 +185,9 @@ def _add_path(view: _View, look: Look, n: int, points: Float[Tensor, "T 2"]) -> 
     view.marks = marks(points * unit, MARK, view.height, WIDTH)
     if look.patches is not None:
         view.frames = [_frames(point, look.patches, unit) for point in points]
+        if look.spans is not None:
+            spans = zip(points.tolist(), look.spans[n].tolist(), strict=True)
+            view.frames = [[_square(y - span / 2, x - span / 2, span, unit)] for (y, x), span in spans]
         view.patches = [embed(stack(patches)) for patches in look.patches[n]]
         view.alts = [f"What glimpse {t} saw at row {y:.0f}, column {x:.0f}." for t, (y, x) in enumerate(points, 1)]
 
@@ -192,7 +195,11 @@ def _add_path(view: _View, look: Look, n: int, points: Float[Tensor, "T 2"]) -> 
 def _frames(point: Float[Tensor, "2"], patches: Tensor, unit: float) -> list[dict[str, float]]:
     """The outlines of what one glimpse read."""
     *_, scales, _, _, size = patches.shape
-    return [{"x": x * unit, "y": y * unit, "side": side * unit} for y, x, side in windows(point, size, scales)]
+    return [_square(*window, unit) for window in windows(point, size, scales)]
+
+
+def _square(y: float, x: float, side: float, unit: float) -> dict[str, float]:
+    return {"x": x * unit, "y": y * unit, "side": side * unit}
 
 
 def _describe(view: _View, look: Look, n: int, weights: Float[Tensor, "T G"], places: Float[Tensor, "G 2"]) -> None:

@@ -39,7 +39,7 @@ def look(recipe: Recipe, model: nn.Module, split: Any, indices: Tensor) -> Any:
 
 def failures(opened: OpenedRun, split: Any) -> Any:
     """Where it looked on the first examples of the split that it answered wrongly, or if the recipe says of each its
-    `badness`, on the worst of all; None if no answer is wrong."""
+    `badness`, on the worst of all; None if no answer is wrong, or none can be."""
     recipe = opened.recipe
     worst = nlargest(WORST if recipe.badness else SHOWN, _wrong(opened, split))
     indices = [-before for _, before in worst]
@@ -51,6 +51,8 @@ def _wrong(opened: OpenedRun, split: Any) -> Iterator[tuple[Any, int]]:
     equals the first counts as the largest: a split is evaluated in an order of its own."""
     recipe = opened.recipe
     for indices, values in evaluation.results(opened, split):
+        if "error" not in values:
+            return
         badness = recipe.badness(values) if recipe.badness else values["error"].tolist()
         yield from ((badness[i], -int(indices[i])) for i in values["error"].nonzero().flatten().tolist())
 
@@ -91,6 +93,7 @@ def show(run: Path, folder: Path, data: str = "", recipe: Recipe | None = None) 
         curves={run.name: points} if (points := curve(run, recipe)) else {},
         curves_x="epoch",
         curves_y=recipe.METRIC.meaning,
+        curves_unit=recipe.METRIC.unit,
         **shown(recipe, {run.name: seen}, {run.name: failed}),
         learning={run.name: learned} if (learned := read_learning(run)) else {},
         command=f"regard look {run}",

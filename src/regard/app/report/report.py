@@ -31,6 +31,7 @@ class Look:
         predictions: (N,) the answers.
         locations: (N, T, 2) as (y, x) in [-1, 1], the image's outer edges.
         patches: (N, T, scales, C, g, g) what was seen there.
+        spans: (N, T) how many pixels of the image a patch reaches over, if not its own size.
         weights: (N, T, G) the share of each place of the grid in a glimpse.
         grid: (G, 2) the places as (y, x) in [-1, 1].
         boxes: (N, 4) the edges y0, x0, y1, x1 in pixels of what is to be recognised.
@@ -53,10 +54,11 @@ class Look:
     weights: Float[Tensor, "N T G"] | None = None
     grid: Float[Tensor, "G 2"] | None = None
     boxes: Float[Tensor, "N 4"] | None = None
+    spans: Float[Tensor, "N T"] | None = None
     classes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for name in ("images", "labels", "predictions", "locations", "patches", "weights", "grid", "boxes"):
+        for name in ("images", "labels", "predictions", "locations", "patches", "weights", "grid", "boxes", "spans"):
             if (value := getattr(self, name)) is not None:
                 setattr(self, name, value.detach().cpu().float() if value.is_floating_point() else value.cpu())
         _check(self)
@@ -138,6 +140,7 @@ class Report:
         rows: {model: a cell for each column}; numbers are rounded to three digits, None is shown as a dash.
         curves: {model: [(x, error), ...]}, the error as a share of one.
         curves_x, curves_y: what the axes of the curves are.
+        curves_unit: what the curves count, such as nats, if not a share of one.
         looks: {model: where it looked}, all on the same images.
         failures: {model: images that it answered wrongly}.
         command, config: how to run this again.
@@ -164,6 +167,7 @@ class Report:
     curves: Mapping[str, Sequence[tuple[Number, Number]]] = field(default_factory=dict)
     curves_x: str = "seconds of training"
     curves_y: str = "error on the validation images"
+    curves_unit: str = ""
     looks: Mapping[str, Look] = field(default_factory=dict)
     failures: Mapping[str, Look] = field(default_factory=dict)
     command: str = ""

@@ -1,10 +1,11 @@
-"""What looks at images: the eye that encodes a glimpse, the policies that choose where the next one is, and the two
-ways to look, hard and soft.
+"""What looks at images: the eye that encodes a glimpse, the policies that choose where the next one is, and the ways to
+look, hard, soft, and through a window of Gaussian filters.
 
 Mnih et al. 2014, "Recurrent Models of Visual Attention", section 3; `config` is that of the recipe glimpse.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,19 +13,20 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
 import regard as rg
+from regard.app.vision.windows import Placed, Window
 
 
 class Eye(nn.Module):
     """What was seen and where, g = relu(W_what patches + W_where location + b) (section 3.1), the patches perhaps
     through a convolution that all scales share."""
 
-    def __init__(self, shape: tuple[int, int, int], config: Any):
+    def __init__(self, shape: tuple[int, int, int], config: Any, where: int = 2):
         super().__init__()
         scales, channels, size = shape
         self.filters = nn.Conv2d(channels, config.filters, 5, padding=2) if config.filters else None
         values = config.filters * (size // 2) ** 2 if config.filters else channels * size**2
         self.what = nn.Linear(scales * values, config.hidden)
-        self.where = nn.Linear(2, config.hidden, bias=False)
+        self.where = nn.Linear(where, config.hidden, bias=False)
 
     def forward(self, patches: Tensor, location: Tensor) -> Tensor:
         if self.filters is not None:
@@ -37,7 +39,7 @@ class Eye(nn.Module):
 class Scene(NamedTuple):
     """Images that an eye can look at: reading a location gives the encoded glimpse, and its patches are counted."""
 
-    sensor: rg.Glimpses
+    sensor: Any
     eye: Eye
 
     def read(self, z: Tensor) -> Tensor:
@@ -152,6 +154,51 @@ class Soft(nn.Module):
     def looked(self, out: rg.Attended) -> tuple[Tensor, Tensor]:
         """The locations (G, 1, 2) of a glimpse, and their shares (G, B)."""
         return self.places.unsqueeze(1), out.weights.squeeze(1).T
+
+
+class Filtered:
+    """A sensor that reads images through windows of Gaussian filters. Each read takes all pixels, and is so counted."""
+
+    def __init__(self, images: Tensor):
+        self.images, self.pixels = images, 0
+
+    def read(self, window: Placed) -> Tensor:
+        """The patches (S, B, 1, C, N, N) that are seen through a window (S, B)."""
+        self.pixels += window.side.shape[0] * self.images.numel()
+        return window.read(self.images).unsqueeze(-4)
+
+    def select(self, rows: Tensor) -> "Filtered":
+        """The sensor of some of the images; what it reads it counts by itself."""
+        return Filtered(self.images[rows])
+
+
+class Through(nn.Module):
+    """Looks through a window at every step, which the memory places, spaces and sharpens: DRAW's read (Gregor et al.
+    2015, section 3.2). It is linear in the image and smooth in where it looks, so that backpropagation trains it all.
+
+    At first it reaches over half of the image: over all of it, too little is seen for it to learn where to go.
+    """
+
+    def __init__(self, hidden: int, size: int, shape: Sequence[int]):
+        super().__init__()
+        self.window = Window(hidden, size, shape, share=0.5)
+
+    def prepare(self, scene: Scene, batch: int) -> None:
+        """Nothing: the window differs from step to step."""
+
+    def forward(self, state: State, scene: Scene, memory: None) -> rg.Attended:
+        """A glimpse, encoded, with where the window was, and the logarithms of its stride and its width."""
+        window = self.window(state.memory)
+        where = torch.cat((window.filters.centre, window.scales), -1)
+        return rg.Attended(scene.eye(scene.sensor.read(window), where), None, None, formed=window.filters)
+
+    def looked(self, out: rg.Attended) -> tuple[Tensor, Tensor]:
+        """The locations (Y X, 1, 2) of the pixels, and their shares (Y X, B) in what all filters read together."""
+        window: Any = out.positions
+        rows, columns = (each.mean(-2)[0] for each in window.filters)  # (B, Y), (B, X)
+        lines = [(torch.arange(each.shape[-1]) * 2 + 1) / each.shape[-1] - 1 for each in (rows, columns)]
+        shares = rows.unsqueeze(-1) * columns.unsqueeze(-2)  # (B, Y, X)
+        return torch.cartesian_prod(*lines).unsqueeze(1).to(rows), shares.flatten(1).T
 
 
 class Drawn:
