@@ -224,6 +224,14 @@ class TestLeftOut:
         splits = captioned(table(tmp_path, [(f"{n:03}.png", "a") for n in range(20)] + [("caf\u00e9.png", "b")]))
         assert 77 in [colour for part in splits[:3] for colour in colours(part)]
 
+    def test_values_of_more_than_eight_bits_have_one_scale(self, tmp_path: Path):
+        album(tmp_path)
+        Image.new("I;16", (40, 30), 4000).save(tmp_path / "000.png")
+        assert {part.bits for part in captioned(tmp_path)[:3]} == {12}
+        words = Words(["picture"])
+        assert captions_to_test(tmp_path, words, (3, 30, 40)).test.bits == 16
+        assert captions_to_test(tmp_path, words, (3, 30, 40), bits=14).test.bits == 14
+
     def test_all_pictures_that_fail_are_named(self, tmp_path: Path):
         album(tmp_path)
         for name in ("003.png", "017.png", "alone.png"):

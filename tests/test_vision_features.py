@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
@@ -125,6 +126,18 @@ class TestKept:
         monkeypatch.setattr(features, "now_and_then", lambda: lambda: True)
         kept_features(tiny(), pictures(), tmp_path / "train.npy")
         assert capsys.readouterr().err.splitlines()[-1] == "tiny: features of 20 of 20 pictures"
+
+
+def test_a_split_of_pictures_with_captions_is_read_by_its_kept_features(tmp_path: Path):
+    for n in range(20):
+        Image.new("RGB", (20, 20), (n, 10 * n, 0)).save(tmp_path / f"{n}.png")
+    (tmp_path / "captions.csv").write_text("".join(f"{n}.png,picture {n}\n" for n in range(20)))
+    split = captioned(tmp_path).train
+    pictures, frozen = split.batch(torch.arange(len(split)))["picture"], tiny()
+    found = split.with_features(kept_features(frozen, split.pixels, tmp_path / "train.npy"))
+    batch = found.batch(torch.tensor([7, 2]), torch.Generator().manual_seed(0))
+    assert_close(batch["features"], frozen.of(pictures[[7, 2]]), rtol=1e-3, atol=1e-3)
+    assert batch["index"].tolist() == [7, 2] and "picture" not in batch
 
 
 class TestSqueezeNet:

@@ -35,7 +35,8 @@ class Captions:
         shape: tuple[int, int, int],
         bits: int = 16,
     ):
-        self.captions, self.pixels, self.features = captions, Pixels(files, shape, bits), None
+        self.captions, self.bits = captions, bits
+        self.pixels, self.features = Pixels(files, shape, bits), None
         self.counts = torch.tensor([len(each) for each in captions], dtype=torch.long)
         self.first = self.counts.cumsum(0) - self.counts
         self._spell(vocabulary)
