@@ -6,7 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -54,19 +54,26 @@ def do_all(jobs: Iterable[Any], do: Callable[[Any], None], write: Callable[[], o
 
 
 def once(
-    recipe: ModuleType, config: Any, run: Path, fit: Fit, test: Callable[[Row], dict[str, Any]], known: bool
+    recipe: ModuleType,
+    config: Any,
+    run: Path,
+    fit: Fit,
+    test: Callable[[Row], dict[str, Any]],
+    known: bool,
+    now: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any] | None:
     """Trains a run and keeps in its result.json what the test says, given what is known of the best epoch; with the
-    seconds of training in all its sittings. None if that is done already, or is `known` and not begun again."""
+    seconds of training in all its sittings, by the clock `now`. None if that is done already, or is `known` and not
+    begun again."""
     if (run / "result.json").exists() or (known and not run.exists()):
         return None
-    start, clock = time.monotonic(), run / "seconds"
+    start, clock = now(), run / "seconds"
     before = float(clock.read_text()) if clock.exists() else 0.0
     try:
         best = train(recipe, config, run, fit)
     finally:
         if run.is_dir():
-            write(clock, str(before + time.monotonic() - start).encode())
+            write(clock, str(before + now() - start).encode())
     result = {**test(best), "seconds": round(float(clock.read_text()), 1), "machine": results.machine()}
     write(run / "result.json", json.dumps(result).encode())
     return result
@@ -80,3 +87,117 @@ def finished(folder: Path) -> list[dict[str, Any]]:
 def kept(file: Path, key: str = "rows") -> list[dict[str, Any]]:
     """What a file of results holds under a key; nothing if there is none."""
     return json.loads(file.read_text()).get(key, []) if file.exists() else []
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a `Trained` table: on which data, of which model, and with which seed."""
+
+    data: str
+    model: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.data}-{self.model}-seed{self.seed}"
+
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class Trained:
+    """A table of trained models in results/NAME.json, whose rows have the metrics and the seconds of each seed:
+
+        {"data", "model", "seeds": [...], "metrics": {name: [one a seed]}, "seconds": [one a seed], "command"}
+
+    A metric that a row lacks is absent. Seconds are those of computing on one thread, however loaded the machine is.
+    """
+
+    name: str
+    results: Path
+    """The file."""
+    recipe: ModuleType
+    jobs: Iterable[Job]
+    """All that is to be done, what matters most first."""
+    configuration: Callable[[Job, Path], Any]
+    """The recipe's Config of a job, given the folder of data."""
+    test: Callable[[Job, Path, Row], dict[str, Metrics]]
+    """What a run is worth, given its folder and the row of its best epoch: by the name of the model, and of others that
+    are the same run in another use."""
+
+    def do(self, job: Job, data: Path, folder: Path, fit: Fit) -> None:
+        """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
+        run = folder / str(job)
+        known = any(self._is(row, job) and job.seed in row["seeds"] for row in kept(self.results))
+
+        def said(best: Row) -> dict[str, Any]:
+            return {**asdict(job), "metrics": self.test(job, run, best)}
+
+        config = self.configuration(job, data)
+        result = once(self.recipe, config, run, fit, said, known, now=time.process_time)
+        if result:
+            found = {name: results.rounded(value) for name, value in result["metrics"][job.model].items()}
+            print(f"{job}: {found} in {result['seconds']:.0f} s", flush=True)
+
+    def collect(self, folder: Path) -> list[dict[str, Any]]:
+        """The rows: what is kept of each seed, or what its run says if there is one."""
+        rows: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+        for row in kept(self.results):
+            for n, seed in enumerate(row["seeds"]):
+                metrics = {name: values[n] for name, values in row["metrics"].items()}
+                found = {"metrics": metrics, "seconds": row["seconds"][n], "machine": row["machine"]}
+                rows.setdefault((row["data"], row["model"]), {})[seed] = found
+        for each in finished(folder):
+            for model, metrics in each["metrics"].items():
+                rows.setdefault((each["data"], model), {})[each["seed"]] = {**each, "metrics": metrics}
+        return [self._row(data, model, seeds) for (data, model), seeds in sorted(rows.items(), key=self._place)]
+
+    def write(self, folder: Path) -> None:
+        """Writes the file from what is finished."""
+        found = {"name": self.name, "machine": results.machine(), "rows": self.collect(folder)}
+        results.save_json(found, self.results)
+
+    def run(self, options: argparse.Namespace, threads: int = 1) -> list[dict[str, Any]]:
+        """Does what the options ask for, if they name the data, and gives the rows."""
+        if options.data:
+            data, trained_by = options.data.resolve(), fit(options, threads)
+            chosen = argparse.Namespace(**{**vars(options), "data": options.of})
+            do_all(
+                asked(self.jobs, chosen),
+                lambda job: self.do(job, data, options.runs, trained_by),
+                lambda: self.write(options.runs),
+            )
+        return self.collect(options.runs)
+
+    def _is(self, row: dict[str, Any], job: Job) -> bool:
+        return (row["data"], row["model"]) == (job.data, job.model)
+
+    def _place(self, row: tuple[tuple[str, str], Any]) -> tuple[int, int]:
+        """Where a row stands: in the order of the jobs, and what is another use of a run behind them."""
+        (data, model), _ = row
+        order = [(job.data, job.model) for job in self.jobs]
+        datas = list(dict.fromkeys(each for each, _ in order))
+        return datas.index(data), order.index((data, model)) if (data, model) in order else len(order)
+
+    def _row(self, data: str, model: str, seeds: dict[int, dict[str, Any]]) -> dict[str, Any]:
+        each = [seeds[seed] for seed in sorted(seeds)]
+        names = [name for name in each[0]["metrics"] if all(name in one["metrics"] for one in each)]
+        return {
+            "data": data,
+            "model": model,
+            "seeds": sorted(seeds),
+            "metrics": {name: [round(one["metrics"][name], 4) for one in each] for name in names},
+            "seconds": [round(one["seconds"], 1) for one in each],
+            "machine": each[-1]["machine"],
+            "command": f"regard experiment {self.name} --data DIR --of {data} --model {model}",
+        }
+
+
+def table_parser(table: Trained, about: str, data: str, figure: bool = False) -> argparse.ArgumentParser:
+    """The flags of an experiment that makes a `Trained` table."""
+    flags = parser(table.name, about, data, figure)
+    flags.add_argument("--of", choices=list(dict.fromkeys(job.data for job in table.jobs)), help="one data set alone")
+    flags.add_argument("--model", choices=list(dict.fromkeys(job.model for job in table.jobs)), help="one model alone")
+    flags.add_argument("--seed", type=int, help="one seed alone")
+    flags.set_defaults(precision="32-true")
+    return flags

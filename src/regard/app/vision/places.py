@@ -16,9 +16,9 @@ class Residual(nn.Module):
     figure 2), to which what it read is added where the shapes allow it: (B, C, Y, X) to (B, D, Y / stride, X / stride).
     """
 
-    def __init__(self, channels: int, size: int, stride: int = 1):
+    def __init__(self, channels: int, size: int, stride: int = 1, dilation: int = 1):
         super().__init__()
-        self.convolve = nn.Conv2d(channels, size, 3, stride, padding=1, bias=False)
+        self.convolve = nn.Conv2d(channels, size, 3, stride, padding=dilation, dilation=dilation, bias=False)
         self.normalise = nn.BatchNorm2d(size)
         self.adds = channels == size and stride == 1
 
@@ -49,7 +49,7 @@ class Learned(nn.Module):
         layers = []
         for n, each in enumerate(wider):
             layers.append(Residual(channels, each, stride=2))
-            layers += [Residual(each, each) for _ in range(_DEPTHS[halvings][n])]
+            layers += [Residual(each, each, dilation=dilation) for dilation in _DILATIONS[halvings][n]]
             channels = each
         self.layers: Any = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -58,8 +58,8 @@ class Learned(nn.Module):
         return found.flatten(2).mT
 
 
-_DEPTHS = {2: (0, 3), 3: (0, 1, 2), 4: (0, 1, 1, 2)}
-"""Residual layers after each halving."""
+_DILATIONS = {2: ((), (1, 2, 2)), 3: ((), (1,), (1, 2)), 4: ((), (1,), (1,), (1, 2))}
+"""Of the residual layers after each halving: the wider, the more of its surroundings a place sees."""
 
 
 class Projected(nn.Module):
