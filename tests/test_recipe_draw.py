@@ -14,7 +14,8 @@ from regard.app import cli
 from regard.app.data.generators.binary import Binarised
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train
-from regard.app.vision.windows import Window, lstm
+from regard.app.vision.painting import divergence, first_canvas, lstm
+from regard.app.vision.windows import Window
 from regard.recipes import draw
 from regard.recipes.draw import Config
 
@@ -52,7 +53,7 @@ def test_the_divergence_is_that_of_torch():
     posterior = torch.randn(5, 3, 8)
     mean, log_width = posterior.chunk(2, -1)
     normal, prior = torch.distributions.Normal(mean, log_width.exp()), torch.distributions.Normal(0, 1)
-    assert_close(draw._divergence(posterior), torch.distributions.kl_divergence(normal, prior).sum(-1))
+    assert_close(divergence(posterior), torch.distributions.kl_divergence(normal, prior).sum(-1))
 
 
 def test_the_cell_is_torch_s():
@@ -96,7 +97,7 @@ def test_the_first_canvas_has_the_odds_of_each_pixel(few_digits: Path):
     config = replace(SMALL, data=str(few_digits))
     splits = draw.data(config)
     images = splits.train.batch(torch.arange(900), torch.Generator().manual_seed(0))["image"]
-    assert_close(draw.first_canvas(splits).sigmoid(), (images.sum(0) + 1) / 902)
+    assert_close(first_canvas(splits.train, splits.shape).sigmoid(), (images.sum(0) + 1) / 902)
 
 
 def test_images_are_drawn_with_their_brightness(few_digits: Path):

@@ -24,7 +24,6 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from regard.app import data as datasets
 from regard.app import flags
@@ -36,7 +35,8 @@ from regard.app.report.report import Picture
 from regard.app.report.text_figures import png
 from regard.app.text.reading import raw_lines
 from regard.app.training.schedules import adam
-from regard.app.vision.windows import Attentive, Placed, State, Whole, lstm
+from regard.app.vision.painting import Attentive, State, Whole, divergence, first_canvas, layers, lstm, reconstruction
+from regard.app.vision.windows import frames
 from regard.recipes.base import COSTS, Measure, Metric
 
 METRIC = Metric("valid_nats", "min", "nats an image", label="The bound", unit="nats")
@@ -58,8 +58,7 @@ KINDS = {
     "draw-without-attention": "The same network, but it reads and writes the whole image at every step.",
 }
 
-SAMPLES = 32
-HOW = " It read through the dashed frame before and wrote through the other."
+SAMPLES, HOW = 32, " It read through the dashed frame before and wrote through the other."
 
 
 @dataclass
@@ -106,7 +105,7 @@ def binarised(config: Config, splits: datasets.Splits) -> datasets.Splits:
     side = min(splits.shape[1:])
     if config.model == "draw" and max(config.read, config.write) > side:
         raise ValueError(f"a window of {max(config.read, config.write)} filters is larger than a canvas of {side}")
-    train, valid, test = (Binarised(each, seed) for each, seed in zip(splits[:3], (None, 1, 2), strict=True))
+    train, valid, test = Binarised(splits.train), Binarised(splits.valid, seed=1), Binarised(splits.test, seed=2)
     return splits._replace(train=train, valid=valid, test=test, describe=f"{splits.describe}, binarised")
 
 
@@ -127,9 +126,8 @@ def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
 
 def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
     """Images of the shape that was learned, to test on."""
-    found = read_facts(weights)
-    shape, bits = tuple(found["shape"]), found["bits"] or None
-    return binarised(config, datasets.images_to_test(config.data, found["classes"], shape, 0, bits))
+    classes, shape, bits = (read_facts(weights)[name] for name in ("classes", "shape", "bits"))
+    return binarised(config, datasets.images_to_test(config.data, classes, tuple(shape), 0, bits or None))
 
 
 class Output(NamedTuple):
@@ -160,7 +158,10 @@ class Recurrent(nn.Module):
         self.brush: Any = (Attentive if config.model == "draw" else Whole)(config, self.shape)
         self.encode, self.infer = nn.Linear(2 * hidden, 4 * hidden, bias=False), nn.Linear(hidden, 2 * latent)
         self.decode = nn.Linear(latent + hidden, 4 * hidden)
-        self.canvas, self.start = nn.Parameter(first_canvas(splits)), nn.Parameter(torch.zeros(2, hidden))
+        self.canvas, self.start = (
+            nn.Parameter(first_canvas(splits.train, self.shape)),
+            nn.Parameter(torch.zeros(2, hidden)),
+        )
 
     def forward(self, images: Tensor) -> Output:
         count, config = len(images), self.config
@@ -177,7 +178,7 @@ class Recurrent(nn.Module):
             canvas, decoder, written = self.paint(mean + log_width.exp() * each, canvas, decoder)
             canvases.append(canvas)
             windows.append((read, written))
-        return Output(_reconstruction(canvas, images), _divergence(torch.stack(posteriors, 1)), canvases, windows)
+        return Output(reconstruction(canvas, images), divergence(torch.stack(posteriors, 1)), canvases, windows)
 
     def begin(self, count: int) -> tuple[Tensor, State]:
         """The canvas and the decoder before the first step."""
@@ -197,25 +198,6 @@ class Recurrent(nn.Module):
         return canvas
 
 
-def first_canvas(splits: datasets.Splits) -> Tensor:
-    """The logits (C, Y, X) of how often each pixel is on in the first images to learn from; even odds without any."""
-    count = min(1000, len(splits.train))
-    if not count:
-        return torch.zeros(splits.shape)
-    images = splits.train.batch(torch.arange(count), torch.Generator().manual_seed(0))["image"]
-    return ((images.sum(0) + 1) / (count + 2)).logit()
-
-
-def _reconstruction(logits: Tensor, images: Tensor) -> Tensor:
-    return cross_entropy(logits.float(), images, reduction="none").flatten(1).sum(-1)
-
-
-def _divergence(posteriors: Tensor) -> Tensor:
-    """Of Gaussians, (B, T, 2 Z) their means and the logs of their widths, from the standard one (equation 10)."""
-    mean, log_width = posteriors.float().chunk(2, -1)
-    return (mean.square() + (2 * log_width).exp() - 2 * log_width - 1).sum(-1) / 2
-
-
 class Autoencoder(nn.Module):
     """Sees and paints at once, through a code that is a point, or drawn: a network of two layers either way."""
 
@@ -223,25 +205,20 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config, self.shape, self.facts = config, splits.shape, facts(splits)
         self.is_drawn, units, pixels = config.model == "vae", 2 * config.hidden, torch.Size(self.shape).numel()
-        self.infer, self.decode = _layers(pixels, units, 2 * config.latent), _layers(config.latent, units, pixels)
+        self.infer, self.decode = layers(pixels, units, 2 * config.latent), layers(config.latent, units, pixels)
 
     def forward(self, images: Tensor) -> Output:
         posterior = self.infer(images.flatten(1))
         mean, log_width = posterior.chunk(2, -1)
         z = mean + log_width.exp() * torch.randn_like(mean) if self.is_drawn else mean
         canvas = self.decode(z).unflatten(-1, self.shape)
-        divergence = _divergence(posterior.unsqueeze(1)) * self.is_drawn
-        return Output(_reconstruction(canvas, images), divergence, [canvas])
+        price = divergence(posterior.unsqueeze(1)) * self.is_drawn
+        return Output(reconstruction(canvas, images), price, [canvas])
 
     def sample(self, count: int) -> Tensor:
         """The canvas of codes that are drawn from the prior; none of an autoencoder, whose codes have none."""
         z = torch.randn(count if self.is_drawn else 0, self.config.latent)
         return self.decode(z).unflatten(-1, self.shape)
-
-
-def _layers(inputs: int, units: int, outputs: int) -> nn.Sequential:
-    layers = nn.Linear(inputs, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(), nn.Linear(units, outputs)
-    return nn.Sequential(*layers)
 
 
 def Model(config: Config, splits: datasets.Splits) -> Recurrent | Autoencoder:
@@ -250,17 +227,15 @@ def Model(config: Config, splits: datasets.Splits) -> Recurrent | Autoencoder:
 
 
 def loss(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The bound, a mean over the images."""
-    output = model(batch["image"])
-    parts = {"reconstruction": output.reconstruction.mean(), "divergence": output.divergence.sum(-1).mean()}
-    return parts["reconstruction"] + parts["divergence"], parts
+    """The bound and its two parts, means over the images."""
+    means = {name: each.mean() for name, each in evaluate(model, batch).items()}
+    return means.pop("nats"), means
 
 
 def evaluate(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of each image, (B,): the bound and its two parts."""
     output = model(batch["image"])
-    parts = {"reconstruction": output.reconstruction, "divergence": output.divergence.sum(-1)}
-    return {"nats": output.nats, **parts}
+    return {"nats": output.nats, "reconstruction": output.reconstruction, "divergence": output.divergence.sum(-1)}
 
 
 def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
@@ -279,21 +254,15 @@ def look(model: Any, batch: dict[str, Tensor]) -> list[Picture]:
     images = batch["image"]
     output = model(images)
     canvases = torch.stack([each.sigmoid() for each in output.canvases], 1)  # (B, T, C, Y, X)
-    frames = [_frames(windows) for windows in zip(*output.windows, strict=True)] or [None, None]
+    over = [frames(windows) for windows in zip(*output.windows, strict=True)] or [None, None]
     pictures = []
     for n, nats in enumerate(output.nats.tolist()):
-        over = (None if each is None else each[n] for each in frames)
-        how = f"The image, and the canvas after each of {canvases.shape[1]} steps." + HOW * (frames[0] is not None)
-        pictures.append(Picture(f"{nats:.1f} nats", how, png(painting(images[n], canvases[n], *over))))
+        edges = (None if each is None else each[n] for each in over)
+        how = f"The image, and the canvas after each of {canvases.shape[1]} steps." + HOW * (over[0] is not None)
+        pictures.append(Picture(f"{nats:.1f} nats", how, png(painting(images[n], canvases[n], *edges))))
     if len(samples := model.sample(SAMPLES)):
         pictures.append(Picture("Samples", "Images painted from the prior.", png(sheet(samples.sigmoid()))))
     return pictures
-
-
-def _frames(windows: Sequence[Placed | None]) -> Tensor | None:
-    """The edges (B, T, 4) in pixels of the windows of T steps."""
-    edges = [window.edges() for window in windows if window is not None]
-    return torch.stack(edges, 1) if edges else None
 
 
 READS = "paths of pictures, one a line"

@@ -181,14 +181,14 @@ class Through(nn.Module):
 
     def __init__(self, hidden: int, size: int, shape: Sequence[int]):
         super().__init__()
-        self.window = Window(hidden, size, shape, share=0.5)
+        self.policy = Window(hidden, size, shape, share=0.5)
 
     def prepare(self, scene: Scene, batch: int) -> None:
         """Nothing: the window differs from step to step."""
 
     def forward(self, state: State, scene: Scene, memory: None) -> rg.Attended:
         """A glimpse, encoded, with where the window was, and the logarithms of its stride and its width."""
-        window = self.window(state.memory)
+        window = self.policy(state.memory)
         where = torch.cat((window.filters.centre, window.scales), -1)
         return rg.Attended(scene.eye(scene.sensor.read(window), where), None, None, formed=window.filters)
 

@@ -1,15 +1,11 @@
-"""Windows of Gaussian filters that a network places over an image, to read it and to paint on it.
-
-Gregor et al. 2015, "DRAW: A Recurrent Neural Network For Image Generation", section 3.2; `config` is that of the recipe
-draw.
-"""
+"""Windows of Gaussian filters that a network places over an image, to read it and to paint on it: Gregor et al. 2015,
+"DRAW: A Recurrent Neural Network For Image Generation", section 3.2."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 import regard as rg
 
@@ -71,69 +67,7 @@ class Window(nn.Module):
         return Placed(filters, side, scales[..., :2], gain[..., None, None])
 
 
-class Attentive(nn.Module):
-    """Reads the image and what the canvas lacks of it, and writes on the canvas, each through a window."""
-
-    def __init__(self, config: Any, shape: Sequence[int]):
-        super().__init__()
-        self.reading = Window(config.hidden, config.read, shape)
-        self.writing = Window(config.hidden, config.write, shape)
-        self.see = nn.Linear(2 * shape[0] * config.read**2, 4 * config.hidden)
-        self.patch = nn.Linear(config.hidden, shape[0] * config.write**2)
-
-    def prepare(self, images: Tensor) -> Tensor:
-        """Nothing that does not change from step to step."""
-        return images
-
-    def read(self, images: Tensor, painted: Tensor, hidden: Tensor) -> tuple[Tensor, Placed]:
-        """What drives the encoder (B, 4 H), and the window."""
-        window = self.reading(hidden)
-        patches = window.read(torch.cat((images, images - painted), 1))
-        return self.see(patches.flatten(1)), window
-
-    def write(self, hidden: Tensor) -> tuple[Tensor, Placed]:
-        """What is added to the canvas (B, C, Y, X), and the window."""
-        window = self.writing(hidden)
-        return window.write(self.patch(hidden).unflatten(-1, (-1, *2 * [window.filters.size]))), window
-
-
-class Whole(nn.Module):
-    """Reads and writes everything (equations 17 and 18). The image's part in what is read is the same in all steps."""
-
-    def __init__(self, config: Any, shape: Sequence[int]):
-        super().__init__()
-        self.shape, pixels = shape, torch.Size(shape).numel()
-        self.see, self.paint = nn.Linear(2 * pixels, 4 * config.hidden), nn.Linear(config.hidden, pixels)
-
-    def prepare(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The product with the image, whether it is seen as it is or less what is painted, and the latter's weights."""
-        image, lacking = self.see.weight.chunk(2, -1)
-        return linear(images.flatten(1), image + lacking, self.see.bias), lacking
-
-    def read(self, seen: tuple[Tensor, Tensor], painted: Tensor, hidden: Tensor) -> tuple[Tensor, None]:
-        """What drives the encoder (B, 4 H)."""
-        image, lacking = seen
-        return image - linear(painted.flatten(1), lacking), None
-
-    def write(self, hidden: Tensor) -> tuple[Tensor, None]:
-        """What is added to the canvas (B, C, Y, X)."""
-        return self.paint(hidden).unflatten(-1, self.shape), None
-
-
-class State(NamedTuple):
-    """Of an LSTM, each (B, H)."""
-
-    hidden: Tensor
-    cell: Tensor
-
-
-def lstm(gates: Tensor, cell: Tensor) -> State:
-    """The next state of an LSTM from the sums (B, 4 H) at its input, forget and output gates and at its candidate.
-
-    >>> lstm(torch.zeros(1, 4), torch.ones(1, 1)).cell
-    tensor([[0.5000]])
-    """
-    size = cell.shape[-1]
-    let_in, keep, let_out = gates[:, : 3 * size].sigmoid().chunk(3, -1)
-    cell = keep * cell + let_in * gates[:, 3 * size :].tanh()
-    return State(let_out * cell.tanh(), cell)
+def frames(windows: Sequence[Placed | None]) -> Tensor | None:
+    """The edges (B, T, 4) in pixels of the windows (B) of T steps; None of steps without windows."""
+    edges = [window.edges() for window in windows if window is not None]
+    return torch.stack(edges, 1) if edges else None
