@@ -60,8 +60,7 @@ def configuration(job: Job, data: Path) -> caption.Config:
             fields |= yaml.safe_load(file.read_text(encoding="utf-8"))
     if folder := FOLDERS[job.data]:
         fields["data"] = str(data / folder)
-    if "features" in fields:
-        fields["features"] = fields["features"].replace("DIR", str(data))
+    fields |= {name: value.replace("DIR", str(data)) for name, value in fields.items() if isinstance(value, str)}
     return caption.Config(**fields | {"attention": job.model, "seed": job.seed})
 
 

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, runtime_checkab
 from torch import Tensor
 
 from regard.app.data.splits import Split, Splits
+from regard.app.text.reading import raw_lines
 from regard.app.training.errors import Failure
 from regard.app.training.schedules import adam
 from regard.checks import unknown
@@ -262,6 +263,11 @@ def from_files(arguments: Sequence[str], stream: BinaryIO, read: Callable[[Any, 
                 yield from read(file, path)
         except (OSError, ValueError) as error:
             yield error
+
+
+def paths(arguments: Sequence[str], stream: BinaryIO) -> Iterator[str]:
+    """The paths that are given, or without any those of standard input, one a line: the `inputs` of pictures."""
+    return iter(arguments) if arguments else filter(None, raw_lines(stream))
 
 
 REQUIRED = ("Config", "Model", "METRIC", "data", "loss", "evaluate")

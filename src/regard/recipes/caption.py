@@ -22,10 +22,10 @@ BLEU-4 of the paper on Flickr8k, from 6,000 photographs: 19.5 soft, 21.3 hard. T
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,20 +34,18 @@ from torch.nn.functional import dropout
 import regard as rg
 from regard.app import data as datasets
 from regard.app import flags
-from regard.app.data.folder import read_picture
+from regard.app.data.folder import picture_for
 from regard.app.facts import Facts, read_facts
 from regard.app.report.image_figures import told
 from regard.app.report.report import Picture
 from regard.app.report.text_figures import png
 from regard.app.text.bleu import bleu, counts
-from regard.app.text.captioning import State, Teller, Told, ended
+from regard.app.text.captioning import State, Teller, Told, ended, references
 from regard.app.text.networks import SoftThen
-from regard.app.text.reading import raw_lines
 from regard.app.text.vocabulary import Words
-from regard.app.training.schedules import adam
-from regard.app.vision.features import kept_features, open_features
-from regard.app.vision.places import Learned, Projected, boxes_of, moved, overlap
-from regard.recipes.base import COSTS, ERROR, Measure, Metric
+from regard.app.vision.features import open_features, with_features
+from regard.app.vision.places import Learned, Projected, moved, pointing
+from regard.recipes.base import COSTS, ERROR, Measure, Metric, paths
 
 METRIC = Metric("valid_bleu", "max", "distance to 100 of BLEU on the validation pictures", 100.0, "BLEU")
 
@@ -86,9 +84,7 @@ class Config:
     pictures, captions_train*.json as COCO has them, or MNIST's files to compose digits of."""
     pictures: str | None = None
     """The folder or archive of the pictures, where it is not the data folder."""
-    attention: Literal[
-        "soft", "hard", "reinforce", "straight-through", "top-k", "random", "uniform", "none"
-    ] = "soft"  # fmt: skip
+    attention: Literal["soft", "hard", "reinforce", "straight-through", "top-k", "random", "uniform", "none"] = "soft"
     """How a word looks at the picture."""
     features: str = "learned"
     """What sees the places: learned, squeezenet:FILE, or hf:NAME_OR_FOLDER, a vision model of Hugging Face; other than
@@ -101,6 +97,9 @@ class Config:
     """Numbers at a place."""
     moved: float = 0.0
     """How much the training pictures are moved and scaled, as a share of their sides; not with frozen features."""
+    others: str | None = None
+    """A file of captions of other pictures, which need not be there: more to learn to write from, without those of
+    pictures that are held out."""
     least: int = 1
     """How often a word must be in the training captions to be known."""
     hidden: int = 256
@@ -120,11 +119,9 @@ class Config:
     """Share of the training, at its beginning, in which those that read one place are trained as soft attention."""
     entropy: float = 0.0
     """Weight of the entropy of where a word looks, in nats, which is kept high in drawing."""
-    focus: float = 0.0
-    """The same while trained as soft attention, to make it low: what a soft attention sees at its mode."""
     beam: int = 3
     """Beginnings that are kept at each word of a caption; 1 is greedy."""
-    epochs: int = 12
+    epochs: int = 5
     """Passes over the training pictures, at most."""
     patience: int = 8
     """Epochs without better captions after which training stops."""
@@ -143,22 +140,15 @@ class Config:
 def data(config: Config) -> datasets.Splits:
     """The pictures and their captions."""
     canvas = config.canvas or (None if config.features == "learned" else open_features(config.features).side)
-    return datasets.captioned(config.data, config.pictures, canvas, config.least)
-
-
-def facts(config: Config, splits: datasets.Splits) -> Facts:
-    """What a model must know of its pictures and captions: their words, the shape, bits, and what made the features."""
-    train: Any = splits.train
-    features = "" if config.features == "learned" else open_features(config.features).digest
-    return Facts(words=train.vocabulary.words, shape=splits.shape, bits=getattr(train, "bits", 8), features=features)
+    return datasets.captioned(config.data, config.pictures, canvas, config.least, config.others)
 
 
 def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
-    """No pictures, but the words and the shape that were learned. Raises Failure where the features are others."""
+    """No pictures, but the words, the shape and the bits that were learned. Raises ValueError for other features."""
     facts = read_facts(weights)
     if facts["features"]:
         open_features(config.features).require(facts["features"])
-    return datasets.no_captions(Words(facts["words"]), tuple(facts["shape"]))
+    return datasets.no_captions(Words(facts["words"]), tuple(facts["shape"]), facts["bits"])
 
 
 def fitted(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
@@ -170,21 +160,14 @@ def fitted(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
 
 def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
     """Pictures of the shape that was learned, to test on."""
-    facts = read_facts(weights)
-    vocabulary, shape = known(config, weights).train.vocabulary, tuple(facts["shape"])  # pyright: ignore
-    return datasets.captions_to_test(config.data, vocabulary, shape, config.pictures, facts["bits"])
+    learned: Any = known(config, weights)
+    of = config.data, learned.train.vocabulary, learned.shape, config.pictures, learned.train.bits
+    return datasets.captions_to_test(*of)
 
 
 def kept(config: Config, splits: datasets.Splits, run: Path) -> datasets.Splits:
     """With the features of all pictures, where these are not learned."""
-    if config.features == "learned":
-        return splits
-    network, parts = open_features(config.features), {"train": splits.train, "valid": splits.valid, "test": splits.test}
-    found: Any = {
-        name: part.with_features(kept_features(network, part.pixels, run / f"features-{name}.npy"))
-        for name, part in parts.items()
-    }
-    return splits._replace(**found)
+    return splits if config.features == "learned" else with_features(splits, open_features(config.features), run)
 
 
 def alike(query: Tensor, keys: Tensor) -> Tensor:
@@ -199,9 +182,19 @@ class Through:
         return rg.straight_through if step.training else rg.mode
 
 
-BLIND = {"random": rg.sample, "uniform": rg.mean, "none": rg.mean}
-SOFT_FIRST = {"hard": rg.hard, "reinforce": rg.hard, "top-k": rg.hard, "straight-through": Through()}
-"""What is read, of those that know nothing of the places, and of those that begin as soft attention."""
+ONE_PLACE: dict[str, Any] = {"hard": rg.hard, "reinforce": rg.hard, "straight-through": Through(), "top-k": rg.hard}
+BLIND: dict[str, Any] = {"random": rg.sample, "uniform": rg.mean, "none": rg.mean}
+"""What is read, by those that begin as soft attention, and by those that know nothing of the places."""
+
+
+def attention(config: Config, steps: int) -> rg.Attention:
+    """The triple: how places are scored, over what, and what is read."""
+    if config.attention in BLIND:
+        return rg.Attention(score=alike, over=rg.softmax, read=BLIND[config.attention])
+    read: Any = rg.mean
+    if config.attention in ONE_PLACE:
+        read = SoftThen(round(config.soft * steps), ONE_PLACE[config.attention])
+    return rg.Attention(score=rg.Additive(config.hidden, config.size, 128), over=rg.softmax, read=read)
 
 
 class Model(nn.Module):
@@ -209,55 +202,53 @@ class Model(nn.Module):
 
     def __init__(self, config: Config, splits: datasets.Splits):
         super().__init__()
-        self.config, self.facts = config, facts(config, splits)
-        steps = config.epochs * math.ceil(len(splits.train) / config.batch)
-        self.vocabulary = Words(self.facts.values["words"])
-        if config.features == "learned":
-            self.places: Any = Learned(splits.shape, config.size, config.stride)
-        else:
-            self.places = Projected(open_features(config.features), config.size)
-        if config.attention in BLIND:
-            attention = rg.Attention(score=alike, over=rg.softmax, read=BLIND[config.attention])
-        else:
-            later = SOFT_FIRST.get(config.attention)
-            read: Any = SoftThen(round(config.soft * steps), later) if later else rg.mean
-            attention = rg.Attention(score=rg.Additive(config.hidden, config.size, 128), over=rg.softmax, read=read)
-        sizes = len(self.vocabulary), math.prod(self.places.grid), config.size, config.hidden, config.dropout
-        self.teller = Teller(*sizes, attention)
+        self.config, train = config, cast(Any, splits.train)
+        network = None if config.features == "learned" else open_features(config.features)
+        digest, bits = network.digest if network else "", getattr(train, "bits", 16)
+        self.facts = Facts(words=train.vocabulary.words, shape=splits.shape, bits=bits, features=digest)
+        self.vocabulary = train.vocabulary
+        shape = splits.shape, config.size, config.stride
+        self.places: Any = Projected(network, config.size) if network else Learned(*shape)
+        sizes = len(train.vocabulary), math.prod(self.places.grid), config.size, config.hidden, config.dropout
+        self.teller = Teller(*sizes, attention(config, config.epochs * math.ceil(len(train) / config.batch)))
         self.baseline = rg.Learned(config.hidden, 64) if config.attention == "reinforce" else None
 
     @property
     def drawing(self) -> bool:
-        """Whether it learns from draws: later on."""
-        return self.config.attention in SOFT_FIRST and not self.teller.attention.read.soft
+        """Whether it learns from one place at a time: later on."""
+        return self.config.attention in ONE_PLACE and not self.teller.attention.read.soft
 
-    def begin(self, batch: dict[str, Tensor]) -> State:
+    def begin(self, batch: Mapping[str, Tensor]) -> State:
         """The state before the first word, from pictures (B, C, Y, X) or their features (B, K, F)."""
         seen = batch["features"] if "features" in batch else batch["picture"]
-        if self.training and seen.dim() == 4 and self.config.moved:
+        if self.training and self.config.moved and seen.dim() == 4:
             seen = moved(seen, self.config.moved)
         places = dropout(self.places(seen), self.config.blinded, self.training)  # (B, K, D)
         nowhere = places.new_zeros(len(places), 1, places.shape[1], dtype=torch.bool)
         return self.teller.begin(places, nowhere if self.config.attention == "none" else None)
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Told, State]:
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Told, State]:
         """What is known of every word of the captions, given those before it, and the state at first."""
         state = self.begin(batch)
         return self.teller(batch["caption"], state), state
+
+    def text(self, words: Tensor) -> str:
+        """What words say."""
+        return self.vocabulary.decode(words.tolist())
 
 
 def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean cost of a word, with what trains the attention of some, whose value is zero."""
     (told, state), target, config = model(batch), batch["caption"], model.config
-    by = LATER.get(config.attention, by_mean) if model.drawing else by_mean
-    present = target > 0
+    by, present = LATER.get(config.attention, by_mean) if model.drawing else by_mean, target > 0
     positions = told.looked.positions
     entropy = positions.entropy()[present].mean()
     shares = (positions.mean * present.unsqueeze(-1)).sum(1) / present.sum(1, keepdim=True)  # (B, K)
     uneven = (1 - shares.shape[-1] * shares).square().mean()
-    total = by(model, told, state, target, config.smoothing).sum() / present.sum()
-    wanted = -config.entropy if model.drawing else config.focus
-    return total + wanted * entropy + config.doubly * uneven, {"entropy": entropy, "uneven": uneven}
+    total = by(model, told, state, target, config.smoothing).sum() / present.sum() + config.doubly * uneven
+    if "others" in batch:
+        total = total + model.teller.cost_of_others(batch["others"], config.smoothing)
+    return total - config.entropy * model.drawing * entropy, {"entropy": entropy, "uneven": uneven}
 
 
 def by_mean(model: Model, told: Told, state: State, target: Tensor, smoothing: float) -> Tensor:
@@ -275,28 +266,29 @@ def by_draws(model: Model, told: Told, state: State, target: Tensor, smoothing: 
 
 def by_one_draw(model: Any, told: Told, state: State, target: Tensor, smoothing: float) -> Tensor:
     """The cost of each word (B, T) by the place that was drawn, which is compared with what was expected before."""
-    cost = model.teller.cost(told, told.looked.context, target, smoothing)
+    cost = by_mean(model, told, state, target, smoothing)
     expected = model.baseline(told.hidden.detach())
     fit = (expected - cost.detach()).square().masked_fill(target == 0, 0)
-    return cost + rg.reinforce(told.looked.positions.log_prob(told.looked.z), cost, expected.detach()) + fit
+    return cost + rg.reinforce(told.looked.log_prob, cost, expected.detach()) + fit
 
 
 def by_likeliest(model: Model, told: Told, state: State, target: Tensor, smoothing: float) -> Tensor:
     """-log sum_k p_k p(word | k) of each word (B, T) over the likeliest places k, as if there were no others."""
     positions: Any = told.looked.positions
-    likeliest, places = positions.log_weights[..., :-1].topk(model.config.draws)
+    likeliest, places = positions.mean.topk(model.config.draws)
     context = positions.gather(state.memory.values, places.movedim(-1, 0))
     costs = model.teller.cost(told, context, target, smoothing)  # (k, B, T)
-    return -(likeliest.log_softmax(-1).movedim(-1, 0) - costs).logsumexp(0).masked_fill(target == 0, 0)
+    shares = (likeliest / likeliest.sum(-1, keepdim=True)).movedim(-1, 0)
+    return -(shares.log() - costs).logsumexp(0).masked_fill(target == 0, 0)
 
 
 LATER = {"hard": by_draws, "reinforce": by_one_draw, "top-k": by_likeliest}
-"""What those are trained by that begin as soft attention."""
+"""What those are trained by that begin as soft attention, beside `by_mean`."""
 
 
 def after_step(model: Any) -> None:
     """Notes that a step is made, where the first ones are trained in another way."""
-    if model.config.attention in SOFT_FIRST:
+    if model.config.attention in ONE_PLACE:
         model.teller.attention.read.count()
 
 
@@ -307,57 +299,30 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     `pointing` says of each digit whether the word that names it is right and looks at it most, (digits,)."""
     told, state = model(batch)
     written = model.teller.written(state, model.config.beam)
-    words, truths = ended(written), references(batch)
+    words, both = ended(written), [*zip(map(model.text, written), references(batch), strict=True)]
     looked, present = model.teller(words, state).looked, words > 0  # (B, T)
-    texts = [model.vocabulary.decode(each.tolist()) for each in written]
-    both = list(zip(texts, truths, strict=True))
-    counted = [counts(text.split(), [truth.split() for truth in each]) for text, each in both]
+    counted = [counts(text.split(), [truth.split() for truth in truths]) for text, truths in both]
     moves = (looked.weights[:, 1:] - looked.weights[:, :-1]).abs().sum(-1) / 2 * present[:, 1:]
+    each = 1 if looked.z is not None else (looked.weights[0, 0] > 0).sum()
     values = {
-        "loss": model.teller.cost(told, told.looked.context, batch["caption"])[batch["caption"] > 0],
-        "error": torch.tensor([float(text not in each) for text, each in both]),
+        "loss": by_mean(model, told, state, batch["caption"], 0.0)[batch["caption"] > 0],
+        "error": torch.tensor([float(text not in truths) for text, truths in both]),
         "entropy": (looked.positions.entropy() * present).sum(-1) / present.sum(-1),
         "movement": moves.sum(-1) / (present.sum(-1) - 1).clamp_min(1),
-        "places": present.sum(-1) * read_at_once(looked),
+        "places": (each * present.sum(-1)).float(),
         **{name: torch.tensor([float(each[name]) for each in counted]) for name in counted[0]},
     }
-    return values | ({"pointing": pointing(model, batch, words, looked)} if "boxes" in batch else {})
-
-
-def references(batch: dict[str, Tensor]) -> list[list[str]]:
-    """The captions in the data, of each picture."""
-    return [bytes(row[row > 0].tolist()).decode().split("\n") for row in batch["text"]]
-
-
-def read_at_once(looked: rg.Attended) -> float:
-    """How many places a word reads."""
-    if looked.z is not None:
-        return 1.0
-    return float((looked.weights > 0).any().item() * looked.weights.shape[-1])
-
-
-def pointing(model: Model, batch: dict[str, Tensor], words: Tensor, looked: rg.Attended) -> Tensor:
-    """Of each digit of the captions in the data whether the same word is written there, and looks at its box: (N,)."""
-    caption, boxes = batch["caption"], batch["boxes"]
-    most = looked.weights.argmax(-1) if looked.z is None else looked.z  # (B, T)
-    long = max(words.shape[1], caption.shape[1])
-    words, most, caption = (nn.functional.pad(each, (0, long - each.shape[1])) for each in (words, most, caption))
-    boxes = nn.functional.pad(boxes, (0, 0, 0, long - boxes.shape[1]), value=math.nan)
-    places = boxes_of(model.places.grid, batch["picture"].shape[-2:]).to(boxes)[most]  # (B, T, 4)
-    right = (words == caption) & overlap(places, boxes)
-    return right[~boxes[..., 0].isnan()].float()
+    if "boxes" in batch:
+        most = looked.weights.argmax(-1) if looked.z is None else looked.z
+        values["pointing"] = pointing(model.places.grid, batch, words, most)
+    return values
 
 
 def conclude(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """What is to be known of a split, from the sum and the number of each of its values."""
+    names = [name for name in sums if name != "words" and "_" not in name]  # and not what BLEU counts
     score = bleu({name: total for name, (total, _) in sums.items()})
-    own = {name: total / count for name, (total, count) in sums.items() if "words" not in name and "_" not in name}
-    return {**own, "bleu": score}
-
-
-def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
-    """Adam with a decay of the weights, its rate rising over a tenth of the steps and then falling to zero."""
-    return adam(model.parameters(), config.learning_rate, steps)
+    return {name: sums[name][0] / sums[name][1] for name in names} | {"bleu": score}
 
 
 def noun(splits: datasets.Splits) -> str:
@@ -374,15 +339,14 @@ def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
 
 
 def _picture(model: Model, batch: dict[str, Tensor], n: int, words: Tensor, looked: rg.Attended) -> Picture:
-    text, truths = model.vocabulary.decode(words.tolist()), references(batch)[n]
+    text, truths = model.text(words), references(batch)[n]
     known = ", as in the data" if text in truths else f", where the data have “{'” and “'.join(truths)}”"
     weights = looked.weights[n, : len(words)].unflatten(-1, model.places.grid)  # (T, rows, columns)
-    place = None if looked.z is None else looked.z[n, : len(words)]
-    figure = told(batch["picture"][n], text.split(), weights, place)
-    return Picture(text, f"Said: “{text}”{known if truths != [''] else ''}.", png(figure))
+    figure = told(batch["picture"][n], text.split(), weights, None if looked.z is None else looked.z[n, : len(words)])
+    return Picture(text, f"Said: “{text}”{known}.", png(figure))
 
 
-READS = "paths of pictures, one a line"
+READS, inputs = "paths of pictures, one a line", paths
 
 
 @dataclass
@@ -396,23 +360,15 @@ class Prediction:
         flags.at_least(1, self, "beam")
 
 
-def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[str]:
-    """The paths."""
-    return iter(arguments) if arguments else filter(None, raw_lines(stream))
-
-
 def prepare(model: Model, given: str | Path | Tensor) -> Tensor:
     """The picture in a file as one (C, Y, X) such as the model knows; a picture stays as it is."""
-    if isinstance(given, Tensor):
-        return given
-    facts = model.facts.values
-    return read_picture(given, tuple(facts["shape"]), facts["bits"] or 16)
+    return given if isinstance(given, Tensor) else picture_for(model.facts, given)
 
 
 def predict(model: Model, prepared: Sequence[Tensor], options: Prediction) -> list[str]:
     """The caption of each picture."""
-    words = model.teller.written(model.begin({"picture": torch.stack(list(prepared))}), options.beam)
-    return [model.vocabulary.decode(each.tolist()) for each in words]
+    state = model.begin({"picture": torch.stack(list(prepared))})
+    return [model.text(words) for words in model.teller.written(state, options.beam)]
 
 
 def written(given: Any, prediction: str) -> str:

@@ -17,27 +17,26 @@ The number to reach with ten steps on MNIST: 95 nats. The paper's, with 64 steps
 binarisation, are 80.97 with attention and 87.40 without.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from regard.app import data as datasets
 from regard.app import flags
-from regard.app.data.folder import Listing, read_picture
+from regard.app.data.folder import Listing, picture_for
 from regard.app.data.generators.binary import Binarised, drawn
 from regard.app.facts import Facts, read_facts
 from regard.app.report.canvas_figures import painting, sheet
 from regard.app.report.report import Picture
 from regard.app.report.text_figures import png
-from regard.app.text.reading import raw_lines
 from regard.app.training.schedules import adam
 from regard.app.vision.painting import Attentive, State, Whole, divergence, first_canvas, layers, lstm, reconstruction
 from regard.app.vision.windows import frames
-from regard.recipes.base import COSTS, Measure, Metric
+from regard.recipes.base import COSTS, Measure, Metric, paths
 
 METRIC = Metric("valid_nats", "min", "nats an image", label="The bound", unit="nats")
 
@@ -265,7 +264,7 @@ def look(model: Any, batch: dict[str, Tensor]) -> list[Picture]:
     return pictures
 
 
-READS = "paths of pictures, one a line"
+READS, inputs = "paths of pictures, one a line", paths
 
 
 class Answer(NamedTuple):
@@ -276,15 +275,9 @@ class Answer(NamedTuple):
     divergence: float
 
 
-def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[str]:
-    """The paths."""
-    return iter(arguments) if arguments else filter(None, raw_lines(stream))
-
-
 def prepare(model: Any, given: str | Path | Tensor) -> Tensor:
     """The picture in a file, or an image (C, Y, X) in [0, 1], as the model knows them: binarised."""
-    known = model.facts.values
-    image = given if isinstance(given, Tensor) else read_picture(given, tuple(known["shape"]), known["bits"] or 16)
+    image = given if isinstance(given, Tensor) else picture_for(model.facts, given)
     return (drawn(image.shape, seed=0) < image).float()
 
 

@@ -19,10 +19,10 @@ The paper's error with eight glimpses of three scales, after much longer trainin
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,9 @@ from torch.nn.functional import cross_entropy
 import regard as rg
 from regard.app import data as datasets
 from regard.app import flags
-from regard.app.data.folder import Listing, read_picture
+from regard.app.data.folder import Listing, picture_for
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Look
-from regard.app.text.reading import raw_lines
 from regard.app.training.schedules import adam
 from regard.app.vision.networks import (
     Blind,
@@ -50,7 +49,7 @@ from regard.app.vision.networks import (
     as_computed,
 )
 from regard.images import grid
-from regard.recipes.base import COSTS, ERROR, Measure, Metric, first_paragraph
+from regard.recipes.base import COSTS, ERROR, Measure, Metric, first_paragraph, paths
 
 METRIC = Metric("valid_error", "min", "error on the validation images")
 
@@ -439,7 +438,7 @@ def _windows(windows: Sequence[Any], images: Tensor) -> dict[str, Tensor]:
     return {"locations": locations, "spans": spans, "patches": patches.unsqueeze(2)}  # (B, T, 1, C, N, N)
 
 
-READS = "paths of pictures, one a line"
+READS, inputs = "paths of pictures, one a line", paths
 
 
 class Answer(NamedTuple):
@@ -449,17 +448,9 @@ class Answer(NamedTuple):
     probability: float
 
 
-def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[str]:
-    """The paths."""
-    return iter(arguments) if arguments else filter(None, raw_lines(stream))
-
-
 def prepare(model: Any, given: str | Path | Tensor) -> Tensor:
     """The picture in a file as an image (C, Y, X) such as the model knows; an image stays as it is."""
-    if isinstance(given, Tensor):
-        return given
-    facts = model.facts.values
-    return read_picture(given, tuple(facts["shape"]), facts["bits"] or 16)
+    return given if isinstance(given, Tensor) else picture_for(model.facts, given)
 
 
 def predict(model: Any, prepared: Sequence[Tensor], options: Any) -> list[Answer]:

@@ -44,13 +44,14 @@ class Example(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What captions and pictures there are for each part, what they are called, how the parts were told apart, and what
-    is left out."""
+    """What captions and pictures there are for each part, what they are called, how the parts were told apart, what is
+    left out, and the names of the pictures that are not to be learned from."""
 
     parts: dict[str, list[Example]]
     what: str
     remark: str
     left_out: str
+    held_out: frozenset[str]
 
     def examples(self, part: str) -> list[Example]:
         """The examples of a part, of which there are some."""
@@ -75,7 +76,15 @@ def find(data: Path, pictures: str | Path | None) -> Found:
         raise ValueError(f"{printable(data)} has no caption of a picture in {printable(place)}{left_out(counts)}")
     parts, remark = _parted(told, not place.is_dir())
     examples = {part: [Example(files[name], captions[name]) for name in parts[part]] for part in PARTS}
-    return Found(examples, f"the captions of {printable(data)}", remark, left_out(counts))
+    held_out = frozenset(parts["valid"] + parts["test"])
+    return Found(examples, f"the captions of {printable(data)}", remark, left_out(counts), held_out)
+
+
+def unheld(file: Path, found: Found) -> list[str]:
+    """The captions of a file that are of no picture that is held out, without those that are empty or too long."""
+    names = by_ending(found.held_out)
+    texts = (_words_of(row) for row in said(file) if plain(row.picture) not in names)
+    return [text for text in texts if not _unfit(text, file.name)]
 
 
 def _rows(data: Path) -> tuple[list[Said], Path]:

@@ -1,6 +1,6 @@
 """Pictures with what is said of them: pairs of digits that are composed on the fly, or pictures of your own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from regard.app.data import mnist
-from regard.app.data.caption_folder import PARTS, Example, find
+from regard.app.data.caption_folder import PARTS, Example, find, unheld
 from regard.app.data.generators.composed import Composed
 from regard.app.data.pixels import Pixels, bits_of, checked, form, on_canvas
 from regard.app.data.splits import Splits, hold_out, padded
 from regard.app.text.reading import printable
 from regard.app.text.vocabulary import END, Words, words
 from regard.app.vision.reading import File
+
+OTHERS = 4  # captions without pictures beside each picture of a training batch
 
 
 class Captions:
@@ -35,7 +37,7 @@ class Captions:
         shape: tuple[int, int, int],
         bits: int = 16,
     ):
-        self.captions, self.bits = captions, bits
+        self.captions, self.bits, self.others = captions, bits, list[str]()
         self.pixels, self.features = Pixels(files, shape, bits), None
         self.counts = torch.tensor([len(each) for each in captions], dtype=torch.long)
         self.first = self.counts.cumsum(0) - self.counts
@@ -49,10 +51,12 @@ class Captions:
 
         Of captions of at most T words, END included:
 
-            picture (B, C, Y, X)    in [0, 1]; or what `with_features` has put in its place
+            picture (B, C, Y, X)    in [0, 1]; not in training `with_features`, so that no picture is decoded
+            features (B, K, D)      what `with_features` has given, if that was done
             caption (B, T)          the number of each word, END last; 0 after it
             text (B, C)             the bytes of all captions of the picture, a line each; 0 after them
             index (B,)              the indices
+            others (4 B, T)         in training `with_others`, as many of these captions, about as long as each other
 
         Raises ValueError, with its name, for a picture that is damaged.
         """
@@ -60,27 +64,37 @@ class Captions:
         if generator is not None:
             drawn = torch.rand(len(rows), generator=generator, dtype=torch.float64)
             rows = rows + (drawn * self.counts[indices]).long()
-        caption = self.numbers[rows]
+        caption, others = self.numbers[rows], {}
+        if generator is not None and self.others:
+            others["others"] = _cut(self.other_numbers[_neighbours(len(self.others), OTHERS * len(rows), generator)])
         texts = ("\n".join(self.captions[n]).encode() for n in indices.tolist())
         return {
-            **self._seen(indices),
-            "caption": caption[:, : int((caption > 0).any(0).sum())].long(),
+            **self._seen(indices, training=generator is not None),
+            **others,
+            "caption": _cut(caption),
             "text": pad_sequence([torch.frombuffer(bytearray(text), dtype=torch.uint8) for text in texts], True),
             "index": indices,
         }
 
-    def _seen(self, indices: Int[Tensor, " B"]) -> dict[str, Tensor]:
-        if self.features is None:
-            return {"picture": self.pixels[indices].float().mul_(1 / 255)}
-        return {"features": torch.from_numpy(self.features[indices.numpy()]).float()}
+    def _seen(self, indices: Int[Tensor, " B"], training: bool) -> dict[str, Tensor]:
+        found = {} if self.features is None else {"features": torch.from_numpy(self.features[indices.numpy()]).float()}
+        if found and training:
+            return found
+        return found | {"picture": self.pixels[indices].float().mul_(1 / 255)}
 
     def with_features(self, features: Any) -> "Captions":
-        """The same, but with `features` (B, K, D) of the pictures in a batch instead of them: `features` is an array
-        (N, K, D), which may lie on the disk. No picture is decoded then."""
+        """The same with the `features` of all pictures: an array (N, K, D), which may lie on the disk."""
         if len(features) != len(self):
             raise ValueError(f"expected the features of {len(self):,} pictures, but got those of {len(features):,}")
         other = copy(self)
         other.features = features
+        return other
+
+    def with_others(self, captions: Sequence[str]) -> "Captions":
+        """The same with captions of pictures that are not there, for a network to learn to write from."""
+        other = copy(self)
+        other.others = sorted(captions, key=lambda each: each.count(" "))
+        other._spell(self.vocabulary)
         return other
 
     def spelled_by(self, vocabulary: Words) -> "Captions":
@@ -92,11 +106,31 @@ class Captions:
     def _spell(self, vocabulary: Words) -> None:
         self.vocabulary = vocabulary
         texts = (text for each in self.captions for text in each)
-        self.numbers = padded([torch.tensor([*numbers, END]) for numbers in vocabulary.encode(texts)]).int()
+        self.numbers, self.other_numbers = (_numbered(each, vocabulary) for each in (texts, self.others))
+
+
+def _numbered(texts: Iterable[str], vocabulary: Words) -> Int[Tensor, "N T"]:
+    return padded([torch.tensor([*numbers, END]) for numbers in vocabulary.encode(texts)]).int()
+
+
+def _cut(numbers: Int[Tensor, "B T"]) -> Int[Tensor, "B t"]:
+    """The rows up to the end of the longest one."""
+    return numbers[:, : int((numbers > 0).any(0).sum())].long()
+
+
+def _neighbours(count: int, wanted: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+    """Some of `count` rows, drawn from among as many as are eight times those that are wanted, beside each other."""
+    window = min(count, 8 * wanted)
+    start = int(torch.randint(count - window + 1, (), generator=generator))
+    return start + torch.randperm(window, generator=generator)[:wanted]
 
 
 def captioned(
-    data: str | Path = "digits", pictures: str | Path | None = None, canvas: int | None = None, least: int = 1
+    data: str | Path = "digits",
+    pictures: str | Path | None = None,
+    canvas: int | None = None,
+    least: int = 1,
+    others: str | Path | None = None,
 ) -> Splits:
     """The splits of `data`, which is "digits", or a folder of
 
@@ -116,6 +150,9 @@ def captioned(
     words that the training captions have `least` times or more. Captions that are empty, have more than 100 words, or
     are of no picture are left out, and so are pictures without captions; `describe` says how many.
 
+    `others` is another file of captions, whose pictures need not be there: the training split has those of them whose
+    picture is not held out, to learn to write from.
+
     Raises ValueError where something is missing, damaged, not in UTF-8, or nothing is left; each picture is decoded
     once, and those that cannot be are named.
 
@@ -124,6 +161,8 @@ def captioned(
     pictures on 60x60 pixels
     """
     if _is_digits(data, pictures):
+        if others is not None:
+            raise ValueError(f"others {printable(others)} expected captions as data, but of digits all are known")
         return _composed(data, 60 if canvas is None else canvas)
     if canvas is not None and canvas < 1:
         raise ValueError(f"canvas must be one pixel or more, not {canvas}")
@@ -133,10 +172,13 @@ def captioned(
     known = checked([each.file for part in PARTS for each in found.examples(part)])
     shape, bits = form(known, canvas), bits_of(known)
     vocabulary = words((text for each in found.parts["train"] for text in each.captions), least)
-    train, valid, test = parts = [_split(found.examples(part), vocabulary, shape, bits) for part in PARTS]
+    parts = [_split(found.examples(part), vocabulary, shape, bits) for part in PARTS]
     captions = f"{sum(int(part.counts.sum()) for part in parts):,} captions of {len(vocabulary.words):,} words"
     describe = f"{found.what}: {_counts(parts)}{found.remark} with {captions}, {on_canvas(shape)}{found.left_out}"
-    return Splits(train, valid, test, describe, (), shape)
+    if others is not None:
+        parts[0] = parts[0].with_others(unheld(Path(others), found))
+        describe += f"; {len(parts[0].others):,} captions without pictures"
+    return Splits(*parts, describe=describe, shape=shape)
 
 
 def captions_to_test(
@@ -171,13 +213,13 @@ def captions_to_test(
     return Splits(none, none, test, describe, (), shape)
 
 
-def no_captions(vocabulary: Words, shape: tuple[int, int, int]) -> Splits:
+def no_captions(vocabulary: Words, shape: tuple[int, int, int], bits: int = 16) -> Splits:
     """Splits without a picture, but with a vocabulary and a shape: what a trained model knows of its data.
 
     >>> len(no_captions(Words(["a", "dog"]), (3, 64, 64)).train)
     0
     """
-    none = _split([], vocabulary, shape)
+    none = _split([], vocabulary, shape, bits)
     return Splits(none, none, none, "", (), shape)
 
 

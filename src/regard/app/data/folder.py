@@ -12,6 +12,7 @@ from torch import Tensor
 from regard.app.data.files import left_out
 from regard.app.data.pixels import Pixels, bits_of, checked, form, on_canvas
 from regard.app.data.splits import Splits, count, hold_out
+from regard.app.facts import Facts as Known
 from regard.app.text.reading import clean, printable
 from regard.app.vision import reading
 from regard.app.vision.reading import ENDINGS
@@ -66,6 +67,12 @@ def read_picture(file: str | Path, shape: tuple[int, int, int], bits: int = 16) 
     tensor([1.])
     """
     return reading.read(Path(file), shape, bits).float().mul_(1 / 255)
+
+
+def picture_for(facts: Known, file: str | Path) -> Float[Tensor, "C Y X"]:
+    """The picture in a file as the model expects it whose `facts` say the shape and the bits of its images."""
+    known = facts.values
+    return read_picture(file, tuple(known["shape"]), known["bits"] or 16)
 
 
 def pictures(folder: str | Path, canvas: int | None = None, seed: int = 0) -> Splits:

@@ -1,6 +1,6 @@
 """A recurrent network that says word by word what a picture shows, and looks at it for every word."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -97,6 +97,14 @@ class Teller(nn.Module):
         costs[..., present] = found.view(labels.shape)
         return costs
 
+    def cost_of_others(self, caption: Int[Tensor, "N T"], smoothing: float = 0.0) -> Float[Tensor, ""]:
+        """The mean cost of a word of captions whose pictures are not there: nothing is known at first, nothing read."""
+        nothing = self.where.new_zeros(len(caption), 1, self.where.shape[1])
+        hidden = nothing.new_zeros(len(caption), self.own.in_features)
+        mask = torch.zeros(len(caption), 1, 1, dtype=torch.bool, device=caption.device)
+        told = self(caption, State(self.attention.prepare(nothing, nothing, mask), hidden, hidden))
+        return self.cost(told, told.looked.context, caption, smoothing).sum() / (caption > 0).sum()
+
     def step(self, words: Int[Tensor, " N"], state: State) -> tuple[Float[Tensor, "N words"], State]:
         """The log-probabilities of what follows the words, for `regard.app.text.decoding`; never UNKNOWN."""
         told, state = self.tell(words.unsqueeze(1), state)
@@ -115,3 +123,8 @@ class Teller(nn.Module):
 def ended(captions: Sequence[Int[Tensor, " T"]]) -> Int[Tensor, "B T"]:
     """Captions with END behind each, one below the other."""
     return pad_sequence([nn.functional.pad(words, (0, 1), value=END) for words in captions], batch_first=True)
+
+
+def references(batch: Mapping[str, Tensor]) -> list[list[str]]:
+    """The captions in the data, of each picture."""
+    return [bytes(row[row > 0].tolist()).decode().split("\n") for row in batch["text"]]

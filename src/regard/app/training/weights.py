@@ -21,7 +21,9 @@ def write_weights(path: Path, weights: Weights) -> None:
     """Writes tensors by their names. Raises Failure if the file cannot be written."""
     from safetensors.torch import save
 
-    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()
+    }
     write(path, save(tensors, {"sha256": digest(tensors)}))  # one entry: of several, the order is chance
 
 

@@ -3,13 +3,14 @@
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Float16, Int, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from regard.app.data.splits import Splits
 from regard.app.text.reading import printable
 from regard.app.training.errors import Failure
 from regard.app.training.progress import now_and_then, say
@@ -112,6 +113,17 @@ def kept_features(network: Frozen, pictures: ByIndex, file: Path) -> "Float16[An
     if found is None:
         raise Failure(f"{file} was written, but does not hold what was written.")
     return found
+
+
+def with_features(splits: Splits, network: Frozen, folder: Path) -> Splits:
+    """Splits of pictures with the features of these, each part's in a file of the folder: see `kept_features`."""
+    parts = {"train": splits.train, "valid": splits.valid, "test": splits.test}
+    return splits._replace(
+        **{
+            name: part.with_features(kept_features(network, part.pixels, folder / f"features-{name}.npy"))
+            for name, part in cast(Any, parts).items()
+        }
+    )
 
 
 def _opened(file: Path, digest: str, shape: tuple[int, ...]) -> Any:

@@ -1,11 +1,11 @@
 """Pictures as a grid of places, each with a vector of what is there: for attention that looks at one, or at all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from regard.app.vision.features import Frozen
@@ -115,3 +115,20 @@ def overlap(boxes: Float[Tensor, "*B 4"], others: Float[Tensor, "*B 4"]) -> Bool
     """
     (low, high), (other_low, other_high) = boxes.split(2, -1), others.split(2, -1)
     return ((low < other_high) & (other_low < high)).all(-1)
+
+
+def pointing(
+    grid: tuple[int, int],
+    batch: Mapping[str, Tensor],
+    words: Int[Tensor, "B T"],
+    most: Int[Tensor, "B T"],
+) -> Float[Tensor, " N"]:
+    """Of each word of the captions in a batch that names what is in one of its `boxes`: whether the same word is
+    written there, and looks `most` at a place of the grid that overlaps the box."""
+    caption, boxes = batch["caption"], batch["boxes"]
+    longest = max(words.shape[1], caption.shape[1])
+    words, most, caption = (F.pad(each, (0, longest - each.shape[1])) for each in (words, most, caption))
+    boxes = F.pad(boxes, (0, 0, 0, longest - boxes.shape[1]), value=torch.nan)
+    places = boxes_of(grid, batch["picture"].shape[-2:]).to(boxes)[most]  # (B, T, 4)
+    right = (words == caption) & overlap(places, boxes)
+    return right[~boxes[..., 0].isnan()].float()
