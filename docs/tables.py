@@ -204,9 +204,30 @@ def links(results: Mapping[str, Any]) -> str:
     return markdown(["what links", "alignment error rate, %", "of known words, %", "BLEU, Multi30k"], lines)
 
 
+def caption(results: Mapping[str, Any]) -> str:
+    """Captions by every attention."""
+    names = ("bleu4", "exact_percent", "pointing_percent", "entropy_nats", "movement", "places")
+    lines = [
+        [
+            f"{row['data']}, {row['model']}",
+            str(len(row["seeds"])),
+            *(
+                mean_and_spread(row["metrics"].get(name), 1 if "cent" in name or name == "bleu4" else 2)
+                for name in names
+            ),
+            f"{statistics.fmean(row['seconds']) / 60:.0f}",
+        ]
+        for row in results["rows"]
+    ]
+    head = ["pictures, attention", "seeds", "BLEU", "exact, %", "pointing, %", "entropy, nats", "movement"]
+    return markdown([*head, "places read", "minutes"], lines)
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
+    "caption": ("docs/captions.md", "experiments/caption.json", caption),
+    "captioning": ("docs/captions.md", "benchmarks/caption.json", bench),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),
@@ -233,7 +254,9 @@ def with_table(text: str, name: str, new: str) -> str:
 
 
 def found(file: str) -> Any:
-    """What a file of results says."""
+    """What a file of results says; a folder is told where two have a file of that name."""
+    if "/" in file:
+        return json.loads((ROOT / file.replace("/", "/results/")).read_text())
     return next(json.loads((folder / file).read_text()) for folder in RESULTS if (folder / file).exists())
 
 

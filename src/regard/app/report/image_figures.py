@@ -102,22 +102,27 @@ def told(
     """
     _, height, width = picture.shape
     rows, columns = -(-max(len(words), 1) // TOLD), min(max(len(words), 1), TOLD)
-    figure = Figure((1.6 * columns, 1.9 * rows * height / width), layout="constrained")
+    figure = Figure((1.6 * columns, 1.6 * rows * height / width + 0.3 * rows))
+    figure.subplots_adjust(0.02, 0.02, 0.98, 1 - 0.25 / figure.get_figheight(), wspace=0.06, hspace=0.2)
     for n, word in enumerate(words):
         axes = figure.add_subplot(rows, columns, n + 1)
-        axes.set_title(word, fontsize="small")
+        axes.set_title(word, fontsize="small", pad=3)
         _show(axes, picture, None)
         if places is None:
             shares = weights[n] / weights[n].amax().clamp_min(1e-9)
             tint = drawings.tint(shares, drawings.colours(["soft"])["soft"][1])
             axes.imshow(tint, extent=axes.images[0].get_extent(), interpolation="bilinear")
         elif places[n] >= 0:
-            down, right = (extent / count for extent, count in zip((height, width), weights.shape[1:], strict=True))
-            row, column = divmod(int(places[n]), weights.shape[2])
-            colour = drawings.colours(["hard"])["hard"][1]
-            frame = Rectangle((column * right, row * down), right, down, fill=False, color=colour, linewidth=2)
-            axes.add_patch(frame)
+            _draw_place(axes, int(places[n]), weights.shape[1:], (height, width))
     return figure
+
+
+def _draw_place(axes: Axes, place: int, grid: Sequence[int], sides: Sequence[int]) -> None:
+    """A frame round a place of a grid."""
+    down, right = (side / count for side, count in zip(sides, grid, strict=True))
+    row, column = divmod(place, grid[1])
+    line = {"fill": False, "color": drawings.colours(["hard"])["hard"][1], "linewidth": 2}
+    axes.add_patch(Rectangle((column * right, row * down), right, down, **line))
 
 
 def gallery(look: Look, model: str = "hard") -> Figure:
