@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tiny_recipe
 
 from regard.app import experiments
 from regard.app.training.errors import Failure, Interrupted
@@ -67,3 +68,39 @@ def test_an_interruption_ends_it_all():
 
 def test_results_that_are_not_there_are_none(tmp_path: Path):
     assert experiments.kept(tmp_path / "absent.json") == experiments.finished(tmp_path) == []
+
+
+def table(file: Path) -> experiments.Trained:
+    """Two models, of which `soft` is tested in another use too, with two seeds each."""
+    jobs = tuple(experiments.Job("points", model, seed) for seed in (0, 1) for model in ("soft", "hard"))
+
+    def configuration(job: experiments.Job, data: Path) -> tiny_recipe.Config:
+        return tiny_recipe.Config(seed=job.seed, epochs=1, dropout=0.3 if job.model == "hard" else 0.0)
+
+    def test(job: experiments.Job, run: Path, best: dict) -> dict[str, experiments.Metrics]:
+        found = {job.model: {"error": best["valid_error"], "epoch": 1.0}}
+        return found | ({"soft-mode": {"error": 0.5}} if job.model == "soft" else {})
+
+    return experiments.Trained("points", file, tiny_recipe, jobs, configuration, test)
+
+
+def test_a_table_of_trained_models_is_kept_without_its_runs(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    made = table(tmp_path / "points.json")
+    flags = experiments.table_parser(made, "Points.", "nothing").parse_args
+    rows = made.run(flags(["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--seed", "1"]))
+    assert capsys.readouterr().out.startswith("points-soft-seed1: {'error': ")
+    rows = made.run(flags(["--data", str(tmp_path), "--runs", str(tmp_path / "runs")]))
+    assert [(row["model"], row["seeds"]) for row in rows] == [("soft", [0, 1]), ("hard", [0, 1]), ("soft-mode", [0, 1])]
+    assert rows[2]["metrics"] == {"error": [0.5, 0.5]}
+    assert all(len(row["seconds"]) == 2 for row in rows)
+    assert json.loads((tmp_path / "points.json").read_text())["rows"] == rows
+    monkeypatch.setattr(experiments, "train", None)  # nothing is trained again
+    assert made.run(flags(["--data", str(tmp_path), "--runs", str(tmp_path / "elsewhere")])) == rows
+    assert made.run(flags(["--runs", str(tmp_path / "elsewhere")])) == rows
+
+
+def test_seconds_are_those_of_computing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clock = iter([100.0, 107.0])
+    monkeypatch.setattr(experiments, "train", lambda *_: (tmp_path / "run").mkdir() or {})
+    found = experiments.once(tiny_recipe, None, tmp_path / "run", None, lambda _: {}, False, now=lambda: next(clock))
+    assert found["seconds"] == 7.0
