@@ -121,12 +121,29 @@ class TestBatch:
     def test_features_take_the_place_of_pictures(self, tmp_path: Path):
         splits = captioned(album(tmp_path))
         features = np.random.default_rng(0).random((len(splits.train), 6, 5)).astype(np.float16)
-        batch = splits.train.with_features(features).batch(torch.tensor([3, 1]))
+        batch = splits.train.with_features(features).batch(torch.tensor([3, 1]), torch.Generator())
         assert "picture" not in batch and batch["features"].dtype == torch.float32
         assert torch.equal(batch["features"], torch.from_numpy(features[[3, 1]]).float())
         assert not splits.train.pixels.known.any(), "no picture is decoded"
         with refused("expected the features of 2 pictures, but got those of 16"):
             splits.test.with_features(features)
+
+
+    def test_captions_of_other_pictures_are_beside_those_that_are_learned(self, tmp_path: Path):
+        held_out = captioned(album(tmp_path)).test.pixels.files[0].name
+        others = [f"{held_out},a held out caption", *(f"other{n}.png,caption {'long ' * n}" for n in range(50))]
+        (tmp_path / "more.csv").write_text("\n".join(["image,caption", *others, "empty.png,!"]))
+        splits = captioned(album(tmp_path), others=tmp_path / "more.csv")
+        assert splits.describe.endswith("; 50 captions without pictures")
+        assert not any("held out" in text for text in splits.train.others)
+        batch = splits.train.batch(torch.tensor([3, 1]), torch.Generator().manual_seed(0))
+        assert len(batch["others"]) == 8 and (batch["others"] > 0).any(0).all()
+        again = splits.train.batch(torch.tensor([3, 1]), torch.Generator().manual_seed(0))
+        assert torch.equal(batch["others"], again["others"])
+        assert "others" not in splits.train.batch(torch.tensor([3, 1]))
+        assert "others" not in splits.valid.batch(torch.tensor([0]), torch.Generator())
+        with refused("others more.csv expected captions as data, but of digits all are known"):
+            captioned(others="more.csv")
 
 
 class TestParts:

@@ -120,7 +120,7 @@ class Teller(nn.Module):
         )
 
 
-def ended(captions: Sequence[Int[Tensor, " T"]]) -> Int[Tensor, "B T"]:
+def ended(captions: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, "B T"]:
     """Captions with END behind each, one below the other."""
     return pad_sequence([nn.functional.pad(words, (0, 1), value=END) for words in captions], batch_first=True)
 
