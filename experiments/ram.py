@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 RESULTS, WEIGHTS = HERE / "results" / "ram.json", HERE.parent / "weights"
 TASKS = {"28": (6, 2, 4), "60-translated": (8, 4, 6), "60-cluttered": (8, 4, 6), "100-cluttered": (8, 4, 6)}
 """The numbers of glimpses of each task: the one with three seeds and comparisons, then the others."""
-MODELS = ("hard", "random", "fixed", "soft", "cnn")
+MODELS = ("hard", "random", "fixed", "soft", "grid", "cnn")
 SEEDS = 3
 PATHS = 10
 """Paths drawn for each test image where the policy is not asked for its mean."""

@@ -37,9 +37,9 @@ def test_what_is_said_of_each_image(kind: str, splits: datasets.Splits):
     values = glimpse.evaluate(made(kind, splits).eval(), batch(splits))
     assert all(value.shape == (8,) for value in values.values())
     assert set(values["error"].tolist()) <= {0.0, 1.0}
-    read = {"soft": 25 * 2 * 144, "cnn": 3600}.get(kind, 4 * 2 * 144)
+    read = {"soft": 25 * 2 * 144, "grid": 4 * 3600, "cnn": 3600}.get(kind, 4 * 2 * 144)
     assert (values["pixels"] == read).all()
-    assert ("on_digit" in values) == (kind != "cnn") and ("entropy" in values) == (kind == "soft")
+    assert ("on_digit" in values) == (kind != "cnn") and ("entropy" in values) == (kind in ("soft", "grid"))
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
@@ -61,7 +61,29 @@ def test_a_look_has_what_the_report_draws(kind: str, splits: datasets.Splits):
     if kind == "soft":
         assert_close(output.weights.sum(-1), torch.ones(8, 4))
     elif kind != "cnn":
-        assert output.patches.shape == (8, 4, 2, 1, 12, 12)
+        assert output.patches.shape == (8, 4, 1 if kind == "grid" else 2, 1, 12, 12)
+    assert (output.spans is not None) == (kind == "grid")
+
+
+def test_a_grid_begins_in_the_middle_over_half_of_the_image(splits: datasets.Splits):
+    model = made("grid", splits).eval()
+    for part in (model.attention.policy.place.weight, model.attention.policy.place.bias):
+        torch.nn.init.zeros_(part)
+    seen = glimpse.look(model, batch(splits))
+    assert (seen.locations == 0).all()
+    assert_close(seen.spans, torch.full((8, 4), 30.0))
+    locations, shares = model.attention.looked(model(batch(splits)["image"]).looks[0])
+    assert locations.shape == (3600, 1, 2)
+    assert_close(shares.sum(0), torch.ones(8))
+    assert shares[(locations.abs() < 0.7).all(-1).squeeze(1)].sum(0).min() > 0.95
+
+
+def test_every_part_of_a_grid_is_trained_by_the_answers_alone(splits: datasets.Splits):
+    model, images = made("grid", splits), splits.train.batch(torch.arange(16))
+    total, logs = glimpse.loss(model, images)
+    sizes = gradients(model, total)
+    assert sizes["policy"] > 0 and all(size > 0 for size in sizes.values())
+    assert set(logs) == {"error"}
 
 
 def test_the_middle_is_fixed_and_random_is_everywhere(splits: datasets.Splits):

@@ -74,15 +74,16 @@ class GaussianGrid(Positions):
     @property
     def filters(self) -> tuple[Float[Tensor, "*B N Y"], Float[Tensor, "*B N X"]]:
         """F_y and F_x, the probabilities of the rows and of the columns; computed in float32 at least."""
-        rows, columns = self._log_filters
-        return rows.exp(), columns.exp()
+        rows, columns = self._scores
+        return rows.softmax(-1), columns.softmax(-1)
 
     def read(self, image: Float[Tensor, "*B C Y X"]) -> Float[Tensor, "*SB C N N"]:
         """F_y image F_x^T, the mean of what is at each place; draws S of the window are in front."""
         self._check("image", image, self.shape)
         rows, columns = (each.to(image.dtype) for each in self.filters)
-        across = image.flatten(-3, -2) @ columns.mT  # (*S, *B, C Y, N)
-        return rows.unsqueeze(-3) @ across.unflatten(-2, image.shape[-3:-1])
+        across = columns @ image.flatten(-3, -2).mT  # (*S, *B, N, C Y), a third of the time of the other way round
+        beside = across.unflatten(-1, image.shape[-3:-1]).flatten(-3, -2)  # (*S, *B, N C, Y)
+        return (beside @ rows.mT).unflatten(-2, (self.size, -1)).movedim(-3, -1)
 
     def write(self, patch: Float[Tensor, "*B C N N"]) -> Float[Tensor, "*SB C Y X"]:
         """F_y^T patch F_x, an image on which each number of the patch lies where its place is."""
@@ -144,10 +145,18 @@ class GaussianGrid(Positions):
     @property
     def _log_filters(self) -> tuple[Tensor, Tensor]:
         """The logarithms of the filters, (*B, N, Y) and (*B, N, X)."""
-        centre, stride, width = (wide(torch.as_tensor(each)) for each in (self.centre, self.stride, self.width))
-        rows, columns = (
-            _log_filter(centre[..., n], stride[..., n], width[..., n], self.size, self.shape[n]) for n in (0, 1)
-        )
+        rows, columns = self._scores
+        return rows.log_softmax(-1), columns.log_softmax(-1)
+
+    @property
+    def _scores(self) -> tuple[Tensor, Tensor]:
+        """What the filters are a softmax of, (*B, N, Y) and (*B, N, X)."""
+        given = [wide(torch.as_tensor(each)) for each in (self.centre, self.stride, self.width)]
+        height, width = self.shape
+        if height == width:  # both at once takes half of the time
+            rows, columns = _scores(*given, self.size, height).unbind(-3)
+        else:
+            rows, columns = (_scores(*(each[..., n] for each in given), self.size, self.shape[n]) for n in (0, 1))
         return rows, columns
 
     def _pixel(self, row: Tensor, column: Tensor) -> Int[Tensor, "*SB NN"]:
@@ -168,22 +177,20 @@ class GaussianGrid(Positions):
             )
 
 
-def _log_filter(
+def _scores(
     centre: Float[Tensor, "*B"], stride: Float[Tensor, "*B"], width: Float[Tensor, "*B"], size: int, extent: int
 ) -> Float[Tensor, "*B N extent"]:
-    """The log-probabilities of the pixels of a line for each of `size` places on it.
+    """The log-probabilities of the pixels of a line, but for a constant, for each of `size` places on it.
 
-    -(p - m)^2 less that of the pixel n that is nearest to m, so that nothing is cancelled nor all infinite far outside:
-    (p - n) (2 m - n - p).
+    -(p - m)^2 less that of the point n of the image that is nearest to m, (p - n) (2 m - n - p), so that nothing is
+    cancelled, nor all infinite, far outside.
     """
     steps = torch.arange(size, dtype=centre.dtype, device=centre.device) - (size - 1) / 2
-    pixels = (2 * torch.arange(extent, dtype=centre.dtype, device=centre.device) + 1) / extent - 1
-    middle = centre.unsqueeze(-1) + stride.unsqueeze(-1) * steps  # (*B, N)
-    nearest = ((middle.detach() + 1) * extent / 2 - 0.5).round().clamp(0, extent - 1)
-    nearest = (2 * nearest + 1) / extent - 1
+    pixels = torch.arange(1, 2 * extent, 2, dtype=centre.dtype, device=centre.device) / extent - 1
+    middle = torch.addcmul(centre.unsqueeze(-1), stride.unsqueeze(-1), steps).unsqueeze(-1)  # (*B, N, 1)
+    nearest = middle.detach().clamp(-1, 1)
     scale = 0.5 / width.clamp(NARROW, WIDE).square()
-    distance = (pixels - nearest.unsqueeze(-1)) * ((2 * middle - nearest).unsqueeze(-1) - pixels)
-    return (distance * scale[..., None, None]).log_softmax(-1)
+    return (pixels - nearest) * (2 * middle - nearest - pixels) * scale[..., None, None]
 
 
 @register_kl(GaussianGrid, GaussianGrid)

@@ -86,7 +86,7 @@ class Config:
     """Passes over the training images."""
     batch: int = 128
     """Images of a step."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     """The highest, after a fiftieth of the steps; it then falls to zero by a cosine."""
 
     def __post_init__(self) -> None:

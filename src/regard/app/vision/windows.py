@@ -50,10 +50,13 @@ class Window(nn.Module):
     (tensor([28., 28.]), tensor([ 0., -4., 28., 24.]))
     """
 
+    pixel: Tensor
+
     def __init__(self, hidden: int, size: int, shape: Sequence[int], share: float = 1.0):
         super().__init__()
         self.size, self.shape, self.longest = size, (shape[-2], shape[-1]), share * max(shape[-2:])
         self.place = nn.Linear(hidden, 5)
+        self.register_buffer("pixel", 2 / torch.tensor(self.shape), persistent=False)
         nn.init.normal_(self.place.weight, std=0.01)
         nn.init.zeros_(self.place.bias)
 
@@ -62,7 +65,7 @@ class Window(nn.Module):
         centre, scales = centre.tanh(), LARGEST * (scales / LARGEST).tanh()
         stride, width, gain = scales.exp().split(1, -1)
         side = self.longest * stride
-        stride = side / self.size * (2 / side.new_tensor(self.shape))  # of a pixel's: as many pixels down as across
+        stride = side / self.size * self.pixel  # as many pixels down as across
         filters = rg.GaussianGrid(centre, stride, stride * width / 2, self.size, self.shape)
         return Placed(filters, side, scales[..., :2], gain[..., None, None])
 
