@@ -7,6 +7,7 @@ much smaller network.
     regard experiment caption --data DIR                            every row: many hours on one core
     regard experiment caption --data DIR --of emoji --model hard    one row of the table, with all its seeds
     regard experiment caption                                       the table, as far as it is finished
+    regard experiment caption --data DIR --of emoji --model soft --figure docs/pictures/captions.png    where they look
 
 DIR holds the folders `emoji_captions`, `flickr8k_1000` and `squeezenet`; digits are composed of those inside regard.
 What is trained is `caption/DATA.yaml` beside this script, and over it `caption/DATA-MODEL.yaml` if there is one. Runs
@@ -21,11 +22,13 @@ digits whose word is right, at its place in the caption, and looks most at a pla
 """
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +45,8 @@ FOLDERS = {"digits": None, "emoji": "emoji_captions", "flickr8k": "flickr8k_1000
 MODELS = ("soft", "hard", "none", "random", "uniform", "straight-through", "top-k", "reinforce")
 SEEDS = 3
 BEAM = 5
+DRAWN = (100, 300, 500)
+"""The test emoji that are drawn."""
 SHOWN = {"bleu4": 1, "exact_percent": 1, "pointing_percent": 1, "entropy_nats": 2, "movement": 2, "places": 0}
 """What is printed, to how many digits."""
 
@@ -89,6 +94,20 @@ TABLE = Trained(
 )  # fmt: skip
 
 
+def figure(runs: Path, file: Path) -> None:
+    """Draws where the words of some test emoji looked, by soft attention and below it by hard, of the first seed."""
+    models = [open_run(runs / str(Job("emoji", model, 0))) for model in ("soft", "hard")]
+    batch = models[0].splits.test.batch(torch.tensor(DRAWN))
+    with torch.no_grad():
+        drawn = [[Image.open(BytesIO(each.png)) for each in caption.look(opened.model, batch)] for opened in models]
+    rows = [row for pair in zip(*drawn, strict=True) for row in pair]
+    whole = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    for n, row in enumerate(rows):
+        whole.paste(row, (0, sum(each.height for each in rows[:n])))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    whole.quantize(64).save(file, optimize=True)
+
+
 def show(rows: list[dict[str, Any]]) -> None:
     """Prints the table: means and standard deviations over the seeds."""
     names = [name.removesuffix("_percent").removesuffix("_nats") for name in SHOWN]
@@ -101,10 +120,13 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """The command line."""
-    options = table_parser(TABLE, "Captions by soft and by hard attention.", "the folder of all data").parse_args()
+    about = "Captions by soft and by hard attention."
+    options = table_parser(TABLE, about, "the folder of all data", figure=True).parse_args()
     torch.set_num_threads(1)
     rows = TABLE.run(options)
     give({"name": "caption", "rows": rows}, options, lambda: show(rows))
+    if options.figure:
+        figure(options.runs, options.figure)
 
 
 if __name__ == "__main__":
