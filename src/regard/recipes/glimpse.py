@@ -415,7 +415,7 @@ def look(model: Any, batch: dict[str, Tensor]) -> Look:
     """Where the model looked on these images, and what it answered."""
     output = model(batch["image"])
     where: dict[str, Any] = {}
-    if isinstance(model.attention, Through):
+    if output.looks and isinstance(model.attention, Through):
         where = _windows([look.positions for look in output.looks], batch["image"])
     elif output.looks and output.looks[0].z is None:
         where["weights"] = torch.stack([look.weights.squeeze(1) for look in output.looks], 1)  # (B, T, G)
