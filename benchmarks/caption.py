@@ -9,6 +9,7 @@ network that sees the places, which both sides have in common.
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from harness import Row, compare, main
@@ -122,12 +123,13 @@ def told(teller: Teller, hidden: Tensor, before: Tensor, context: Tensor, target
 @torch.no_grad()
 def products(sees: nn.Module, teller: Teller, given: Tensor, target: Tensor) -> None:
     """The products with the weights alone."""
+    weights: Any = teller.recurrent
     for _ in range(3):
         places = sees(given)
         teller.attention.score.key(places)
         words = teller.words(target).flatten(0, 1)  # (B T, H)
-        torch.mm(words, teller.recurrent.weight_ih_l0.T)
-        torch.mm(words, teller.recurrent.weight_hh_l0.T)
+        torch.mm(words, weights.weight_ih_l0.T)
+        torch.mm(words, weights.weight_hh_l0.T)
         teller.score(teller.own(teller.word(words)))
 
 

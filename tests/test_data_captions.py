@@ -128,7 +128,6 @@ class TestBatch:
         with refused("expected the features of 2 pictures, but got those of 16"):
             splits.test.with_features(features)
 
-
     def test_captions_of_other_pictures_are_beside_those_that_are_learned(self, tmp_path: Path):
         held_out = captioned(album(tmp_path)).test.pixels.files[0].name
         others = [f"{held_out},a held out caption", *(f"other{n}.png,caption {'long ' * n}" for n in range(50))]

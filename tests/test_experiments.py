@@ -92,15 +92,24 @@ def test_a_table_of_trained_models_is_kept_without_its_runs(tmp_path: Path, caps
     rows = made.run(flags(["--data", str(tmp_path), "--runs", str(tmp_path / "runs")]))
     assert [(row["model"], row["seeds"]) for row in rows] == [("soft", [0, 1]), ("hard", [0, 1]), ("soft-mode", [0, 1])]
     assert rows[2]["metrics"] == {"error": [0.5, 0.5]}
-    assert all(len(row["seconds"]) == 2 for row in rows)
+    assert all(len(row["seconds"]) == len(row["curve"]) == 2 for row in rows)
+    assert all(
+        curve == [[1, seconds, curve[0][2]]]
+        for curve, seconds in zip(rows[0]["curve"], rows[0]["seconds"], strict=True)
+    )
     assert json.loads((tmp_path / "points.json").read_text())["rows"] == rows
     monkeypatch.setattr(experiments, "train", None)  # nothing is trained again
     assert made.run(flags(["--data", str(tmp_path), "--runs", str(tmp_path / "elsewhere")])) == rows
     assert made.run(flags(["--runs", str(tmp_path / "elsewhere")])) == rows
 
 
-def test_seconds_are_those_of_computing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    clock = iter([100.0, 107.0])
-    monkeypatch.setattr(experiments, "train", lambda *_: (tmp_path / "run").mkdir() or {})
-    found = experiments.once(tiny_recipe, None, tmp_path / "run", None, lambda _: {}, False, now=lambda: next(clock))
-    assert found["seconds"] == 7.0
+def test_a_clock_keeps_the_seconds_of_all_sittings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    times = iter([100.0, 107.0, 107.5, 3.0, 5.0, 5.0])
+    monkeypatch.setattr(experiments.time, "process_time", lambda: next(times))
+    clock = experiments.Clock(tmp_path / "clock.json", epochs=4)
+    clock(0.1, {})
+    clock(0.25, {})  # an epoch in 7 seconds
+    again = experiments.Clock(tmp_path / "clock.json", epochs=4)
+    again(0.3, {})
+    again(0.5, {})  # another in 2
+    assert experiments.read_clock(tmp_path / "clock.json") == [7.0, 9.0]

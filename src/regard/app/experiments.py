@@ -6,7 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,7 @@ from regard.app.training.errors import Failure, Interrupted
 from regard.app.training.fabric import Fit
 from regard.app.training.files import write
 from regard.app.training.loop import train
-from regard.app.training.metrics import Row
+from regard.app.training.metrics import Row, read_metrics
 
 
 def parser(name: str, about: str, data: str, figure: bool = False) -> argparse.ArgumentParser:
@@ -54,26 +54,19 @@ def do_all(jobs: Iterable[Any], do: Callable[[Any], None], write: Callable[[], o
 
 
 def once(
-    recipe: ModuleType,
-    config: Any,
-    run: Path,
-    fit: Fit,
-    test: Callable[[Row], dict[str, Any]],
-    known: bool,
-    now: Callable[[], float] = time.monotonic,
+    recipe: ModuleType, config: Any, run: Path, fit: Fit, test: Callable[[Row], dict[str, Any]], known: bool
 ) -> dict[str, Any] | None:
     """Trains a run and keeps in its result.json what the test says, given what is known of the best epoch; with the
-    seconds of training in all its sittings, by the clock `now`. None if that is done already, or is `known` and not
-    begun again."""
+    seconds of training in all its sittings. None if that is done already, or is `known` and not begun again."""
     if (run / "result.json").exists() or (known and not run.exists()):
         return None
-    start, clock = now(), run / "seconds"
+    start, clock = time.monotonic(), run / "seconds"
     before = float(clock.read_text()) if clock.exists() else 0.0
     try:
         best = train(recipe, config, run, fit)
     finally:
         if run.is_dir():
-            write(clock, str(before + now() - start).encode())
+            write(clock, str(before + time.monotonic() - start).encode())
     result = {**test(best), "seconds": round(float(clock.read_text()), 1), "machine": results.machine()}
     write(run / "result.json", json.dumps(result).encode())
     return result
@@ -104,11 +97,34 @@ class Job:
 Metrics = dict[str, float]
 
 
+class Clock:
+    """Told how far training has come, it keeps in a file the seconds of computing when each epoch ended, in all
+    sittings together."""
+
+    def __init__(self, file: Path, epochs: int):
+        self.file, self.epochs, self.began = file, epochs, time.process_time()
+        self.marks = read_clock(file)
+
+    def __call__(self, fraction: float, logs: dict[str, int | float]) -> None:
+        ended = int(fraction * self.epochs + 1e-6)
+        if ended > len(self.marks):
+            now = (self.marks or [0.0])[-1] + time.process_time() - self.began
+            self.marks += [round(now, 1)] * (ended - len(self.marks))
+            self.began = time.process_time()
+            write(self.file, json.dumps(self.marks).encode())
+
+
+def read_clock(file: Path) -> list[float]:
+    """The seconds of computing at the end of each epoch."""
+    return json.loads(file.read_text()) if file.exists() else []
+
+
 @dataclass
 class Trained:
     """A table of trained models in results/NAME.json, whose rows have the metrics and the seconds of each seed:
 
-        {"data", "model", "seeds": [...], "metrics": {name: [one a seed]}, "seconds": [one a seed], "command"}
+        {"data", "model", "seeds": [...], "metrics": {name: [one a seed]}, "seconds": [one a seed],
+         "curve": [one a seed: [epoch, seconds, the recipe's metric] after each epoch], "command"}
 
     A metric that a row lacks is absent. Seconds are those of computing on one thread, however loaded the machine is.
     """
@@ -127,17 +143,18 @@ class Trained:
 
     def do(self, job: Job, data: Path, folder: Path, fit: Fit) -> None:
         """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
-        run = folder / str(job)
+        run, clock, config = folder / str(job), folder / f"{job}.json", self.configuration(job, data)
         known = any(self._is(row, job) and job.seed in row["seeds"] for row in kept(self.results))
 
         def said(best: Row) -> dict[str, Any]:
-            return {**asdict(job), "metrics": self.test(job, run, best)}
+            rows = zip(read_metrics(run), read_clock(clock), strict=False)
+            curve = [[row["epoch"], now, round(row[self.recipe.METRIC.name], 3)] for row, now in rows]
+            return {**asdict(job), "metrics": self.test(job, run, best), "curve": curve}
 
-        config = self.configuration(job, data)
-        result = once(self.recipe, config, run, fit, said, known, now=time.process_time)
+        result = once(self.recipe, config, run, replace(fit, progress=Clock(clock, config.epochs)), said, known)
         if result:
             found = {name: results.rounded(value) for name, value in result["metrics"][job.model].items()}
-            print(f"{job}: {found} in {result['seconds']:.0f} s", flush=True)
+            print(f"{job}: {found} in {result['curve'][-1][1]:.0f} s of computing", flush=True)
 
     def collect(self, folder: Path) -> list[dict[str, Any]]:
         """The rows: what is kept of each seed, or what its run says if there is one."""
@@ -145,7 +162,7 @@ class Trained:
         for row in kept(self.results):
             for n, seed in enumerate(row["seeds"]):
                 metrics = {name: values[n] for name, values in row["metrics"].items()}
-                found = {"metrics": metrics, "seconds": row["seconds"][n], "machine": row["machine"]}
+                found = {"metrics": metrics, "curve": row["curve"][n], "machine": row["machine"]}
                 rows.setdefault((row["data"], row["model"]), {})[seed] = found
         for each in finished(folder):
             for model, metrics in each["metrics"].items():
@@ -187,7 +204,8 @@ class Trained:
             "model": model,
             "seeds": sorted(seeds),
             "metrics": {name: [round(one["metrics"][name], 4) for one in each] for name in names},
-            "seconds": [round(one["seconds"], 1) for one in each],
+            "seconds": [one["curve"][-1][1] for one in each],
+            "curve": [one["curve"] for one in each],
             "machine": each[-1]["machine"],
             "command": f"regard experiment {self.name} --data DIR --of {data} --model {model}",
         }
