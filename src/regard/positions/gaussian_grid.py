@@ -151,12 +151,13 @@ class GaussianGrid(Positions):
     @property
     def _scores(self) -> tuple[Tensor, Tensor]:
         """What the filters are a softmax of, (*B, N, Y) and (*B, N, X)."""
-        given = [wide(torch.as_tensor(each)) for each in (self.centre, self.stride, self.width)]
-        height, width = self.shape
-        if height == width:  # both at once takes half of the time
-            rows, columns = _scores(*given, self.size, height).unbind(-3)
-        else:
-            rows, columns = (_scores(*(each[..., n] for each in given), self.size, self.shape[n]) for n in (0, 1))
+        centre, stride, width = (wide(torch.as_tensor(each)) for each in (self.centre, self.stride, self.width))
+        if self.shape[0] == self.shape[1]:  # both at once takes half of the time
+            rows, columns = _scores(centre, stride, width, self.size, self.shape[0]).unbind(-3)
+            return rows, columns
+        rows, columns = (
+            _scores(centre[..., n], stride[..., n], width[..., n], self.size, self.shape[n]) for n in (0, 1)
+        )
         return rows, columns
 
     def _pixel(self, row: Tensor, column: Tensor) -> Int[Tensor, "*SB NN"]:
