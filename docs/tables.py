@@ -223,11 +223,29 @@ def caption(results: Mapping[str, Any]) -> str:
     return markdown([*head, "places read", "minutes"], lines)
 
 
+def draw(results: Mapping[str, Any]) -> str:
+    """The bounds of what paints."""
+    names = ("nats", "reconstruction", "divergence")
+    lines = [
+        [
+            f"{row['data']}, {row['model']}",
+            str(len(row["seeds"])),
+            *(mean_and_spread(row["metrics"][name], 1) for name in names),
+            str(len(row["curve"][0])),
+            f"{statistics.fmean(row['seconds']) / 60:.0f}",
+        ]
+        for row in results["rows"]
+    ]
+    return markdown(["images, model", "seeds", *names, "epochs", "minutes"], lines)
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
     "caption": ("docs/captions.md", "experiments/caption.json", caption),
     "captioning": ("docs/captions.md", "benchmarks/caption.json", bench),
+    "draw": ("docs/draw.md", "experiments/draw.json", draw),
+    "drawing": ("docs/draw.md", "benchmarks/draw.json", bench),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),
