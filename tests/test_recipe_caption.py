@@ -22,6 +22,7 @@ from regard.app.training.evaluation import averages
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train
 from regard.app.training.run import OpenedRun, open_run
+from regard.app.vision.features import Frozen
 from regard.app.vision.places import Learned, boxes_of, moved, overlap, pointing
 from regard.recipes import caption
 from regard.recipes.base import open_recipe
@@ -264,6 +265,38 @@ def test_a_folder_of_ones_own_from_training_to_captions(
     assert "none.png" in err
     assert load(run).predict([folder / "1.png"])[0].split() == second
     assert main(["look", str(run)]) == 0
+
+
+def test_frozen_features_are_computed_once_and_those_of_another_network_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, run = write_pictures(tmp_path / "own", 20), tmp_path / "run"
+
+    def tiny(seed: int) -> Frozen:
+        torch.manual_seed(seed)
+        return Frozen(torch.nn.Conv2d(3, 8, 4, stride=4), side=16, name="hf:tiny")
+
+    monkeypatch.setattr(caption, "open_features", lambda _: tiny(0))
+    config = replace(SMALL, data=str(folder), features="hf:tiny", epochs=1, batch=8)
+    train(caption, config, run, Fit(accelerator="cpu", threads=1, progress="none"))
+    assert sorted(file.name for file in run.glob("*.npy")) == [
+        f"features-{part}.npy" for part in ("test", "train", "valid")
+    ]
+    opened = open_run(run)
+    seen = opened.splits.test.batch(torch.arange(2))
+    assert seen["features"].shape == (2, 16, 8)
+    with torch.no_grad():
+        told, _ = opened.model(seen)
+        again, _ = opened.model({**seen, "features": tiny(0).of(seen["picture"])})
+    assert_close(again.looked.weights, told.looked.weights, rtol=1e-2, atol=1e-3)
+    assert load(run).predict([folder / "1.png"])
+    monkeypatch.setattr(caption, "open_features", lambda _: tiny(1))
+    with pytest.raises(ValueError, match="hf:tiny is another network than the one whose features the run has learned"):
+        open_run(run)
+    with pytest.raises(
+        ValueError, match="hf:tiny expected pictures that stay as they are, but these are composed anew"
+    ):
+        caption.kept(replace(config, data="digits"), SPLITS, tmp_path)
 
 
 def test_what_is_asked_wrongly():

@@ -40,7 +40,7 @@ from regard.app.report.image_figures import told
 from regard.app.report.report import Picture
 from regard.app.report.text_figures import png
 from regard.app.text.bleu import bleu, counts
-from regard.app.text.captioning import State, Teller, Told, ended, references
+from regard.app.text.captioning import State, Teller, Through, Told, alike, ended, references, wandering
 from regard.app.text.networks import SoftThen
 from regard.app.text.vocabulary import Words
 from regard.app.vision.features import open_features, with_features
@@ -153,9 +153,7 @@ def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
 
 def fitted(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
     """The pictures, their captions in the words that were learned."""
-    splits, vocabulary = data(config), known(config, weights).train.vocabulary  # pyright: ignore
-    train, valid, test = (part.spelled_by(vocabulary) for part in splits[:3])  # pyright: ignore
-    return splits._replace(train=train, valid=valid, test=test)
+    return datasets.spelled_by(data(config), cast(Any, known(config, weights).train).vocabulary)
 
 
 def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
@@ -168,18 +166,6 @@ def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
 def kept(config: Config, splits: datasets.Splits, run: Path) -> datasets.Splits:
     """With the features of all pictures, where these are not learned."""
     return splits if config.features == "learned" else with_features(splits, open_features(config.features), run)
-
-
-def alike(query: Tensor, keys: Tensor) -> Tensor:
-    """The score of one who knows nothing: all places alike."""
-    return query.new_zeros(*query.shape[:-1], keys.shape[-2])
-
-
-class Through:
-    """`straight_through` in training, the mode in evaluation."""
-
-    def at(self, step: rg.Step) -> Any:
-        return rg.straight_through if step.training else rg.mode
 
 
 ONE_PLACE: dict[str, Any] = {"hard": rg.hard, "reinforce": rg.hard, "straight-through": Through(), "top-k": rg.hard}
@@ -300,17 +286,13 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     told, state = model(batch)
     written = model.teller.written(state, model.config.beam)
     words, both = ended(written), [*zip(map(model.text, written), references(batch), strict=True)]
-    looked, present = model.teller(words, state).looked, words > 0  # (B, T)
+    looked = model.teller(words, state).looked
     counted = [counts(text.split(), [truth.split() for truth in truths]) for text, truths in both]
-    moves = (looked.weights[:, 1:] - looked.weights[:, :-1]).abs().sum(-1) / 2 * present[:, 1:]
-    each = 1 if looked.z is not None else (looked.weights[0, 0] > 0).sum()
     values = {
         "loss": by_mean(model, told, state, batch["caption"], 0.0)[batch["caption"] > 0],
         "error": torch.tensor([float(text not in truths) for text, truths in both]),
-        "entropy": (looked.positions.entropy() * present).sum(-1) / present.sum(-1),
-        "movement": moves.sum(-1) / (present.sum(-1) - 1).clamp_min(1),
-        "places": (each * present.sum(-1)).float(),
         **{name: torch.tensor([float(each[name]) for each in counted]) for name in counted[0]},
+        **wandering(looked, words > 0),
     }
     if "boxes" in batch:
         most = looked.weights.argmax(-1) if looked.z is None else looked.z

@@ -26,7 +26,7 @@ The number to reach on Multi30k, German to English, lower-cased and tokenised, t
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -134,9 +134,7 @@ def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
 
 def fitted(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
     """The sentences in the vocabulary that the weights come with."""
-    spelling, splits = known(config, weights).train.vocabulary, data(config)  # pyright: ignore
-    train, valid, test = (split.spelled_by(spelling) for split in splits[:3])  # pyright: ignore
-    return splits._replace(train=train, valid=valid, test=test)
+    return datasets.spelled_by(data(config), cast(Any, known(config, weights).train).vocabulary)
 
 
 def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:

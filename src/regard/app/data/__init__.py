@@ -24,6 +24,7 @@ from regard.app.data.pairs import translations as translations
 from regard.app.data.splits import Split as Split
 from regard.app.data.splits import Splits as Splits
 from regard.app.data.splits import hold_out as hold_out
+from regard.app.data.splits import spelled_by as spelled_by
 from regard.app.data.stories import Question as Question
 from regard.app.data.stories import Stories as Stories
 from regard.app.data.trees import Sentence as Sentence

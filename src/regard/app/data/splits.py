@@ -1,7 +1,7 @@
 """What a recipe learns from: a split of examples for training, one for choosing, one for the final figure."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Int, Integer
@@ -38,6 +38,12 @@ class Splits(NamedTuple):
     describe: str
     classes: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
+
+
+def spelled_by(splits: Splits, vocabulary: Any) -> Splits:
+    """Splits of texts, all in the numbers of another vocabulary."""
+    train, valid, test = (part.spelled_by(vocabulary) for part in cast(Any, splits[:3]))
+    return splits._replace(train=train, valid=valid, test=test)
 
 
 def padded(rows: Sequence[Tensor], value: int = 0) -> Int[Tensor, "N K"]:

@@ -1,10 +1,10 @@
 """A recurrent network that says word by word what a picture shows, and looks at it for every word."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout
 from torch.nn.utils.rnn import pad_sequence
@@ -16,6 +16,18 @@ from regard.app.text.vocabulary import BEGIN, END, UNKNOWN
 
 LONGEST = 60
 """Words of a caption at most, when it is written."""
+
+
+def alike(query: Float[Tensor, "*B Q D"], keys: Float[Tensor, "*B K V"]) -> Float[Tensor, "*B Q K"]:
+    """The score of one who knows nothing: all places alike."""
+    return query.new_zeros(*query.shape[:-1], keys.shape[-2])
+
+
+class Through:
+    """The read that is `straight_through` in training, and the mode in evaluation."""
+
+    def at(self, step: rg.Step) -> Any:
+        return rg.straight_through if step.training else rg.mode
 
 
 class State(NamedTuple):
@@ -128,3 +140,16 @@ def ended(captions: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, "B T"]:
 def references(batch: Mapping[str, Tensor]) -> list[list[str]]:
     """The captions in the data, of each picture."""
     return [bytes(row[row > 0].tolist()).decode().split("\n") for row in batch["text"]]
+
+
+def wandering(looked: rg.Attended, present: Bool[Tensor, "B T"]) -> dict[str, Float[Tensor, " B"]]:
+    """Of captions, where their words look: the `entropy` in nats, the `movement`, which is the total variation between
+    where a word looks and the next, and the `places` that are read."""
+    count = present.sum(-1)
+    moves = (looked.weights[:, 1:] - looked.weights[:, :-1]).abs().sum(-1) / 2 * present[:, 1:]
+    each = 1 if looked.z is not None else (looked.weights[0, 0] > 0).sum()
+    return {
+        "entropy": (looked.positions.entropy() * present).sum(-1) / count,
+        "movement": moves.sum(-1) / (count - 1).clamp_min(1),
+        "places": (each * count).float(),
+    }

@@ -116,8 +116,15 @@ def kept_features(network: Frozen, pictures: ByIndex, file: Path) -> "Float16[An
 
 
 def with_features(splits: Splits, network: Frozen, folder: Path) -> Splits:
-    """Splits of pictures with the features of these, each part's in a file of the folder: see `kept_features`."""
+    """Splits of pictures with the features of these, each part's in a file of the folder: see `kept_features`.
+
+    Raises ValueError where the pictures are made anew each time.
+    """
     parts = {"train": splits.train, "valid": splits.valid, "test": splits.test}
+    if not hasattr(splits.train, "pixels"):
+        raise ValueError(
+            f"{network.name} expected pictures that stay as they are, but these are composed anew each time"
+        )
     return splits._replace(
         **{
             name: part.with_features(kept_features(network, part.pixels, folder / f"features-{name}.npy"))
