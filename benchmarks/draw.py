@@ -103,7 +103,7 @@ class Plain(nn.Module):
     def copy(self, ours: Any) -> None:
         """Takes over our weights."""
         hidden, latent = self.config.hidden, self.config.latent
-        order = torch.arange(4 * hidden).view(4, hidden)[[0, 1, 3, 2]].flatten()  # ours has the candidate last
+        order = torch.arange(4 * hidden).view(4, hidden)[[1, 0, 3, 2]].flatten()  # ours keeps first, and makes last
         see, encode, decode = ours.brush.see, ours.encode.weight[order], ours.decode
         self.encoder.weight_ih.copy_(torch.cat((see.weight[order], encode[:, :hidden]), 1))
         self.encoder.weight_hh.copy_(encode[:, hidden:])

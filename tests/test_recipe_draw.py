@@ -12,9 +12,10 @@ from torch.testing import assert_close
 
 from regard.app import cli
 from regard.app.data.generators.binary import Binarised
+from regard.app.text.networks import lstm
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train
-from regard.app.vision.painting import divergence, first_canvas, lstm
+from regard.app.vision.painting import divergence, first_canvas
 from regard.app.vision.windows import Window
 from regard.recipes import draw
 from regard.recipes.draw import Config
@@ -60,8 +61,8 @@ def test_the_cell_is_torch_s():
     cell, inputs, hidden, memory = nn.LSTMCell(3, 4), torch.randn(2, 3), torch.randn(2, 4), torch.randn(2, 4)
     gates = inputs @ cell.weight_ih.T + cell.bias_ih + hidden @ cell.weight_hh.T + cell.bias_hh
     let_in, keep, candidate, let_out = gates.chunk(4, -1)
-    found = lstm(torch.cat((let_in, keep, let_out, candidate), -1), memory)
-    assert_close(tuple(found), cell(inputs, (hidden, memory)))
+    found = lstm(torch.cat((keep, let_in, let_out, candidate), -1), memory)
+    assert_close(found, cell(inputs, (hidden, memory)))
 
 
 def test_reading_everything_sees_the_image_and_what_the_canvas_lacks(few_digits: Path):

@@ -33,8 +33,9 @@ from regard.app.facts import Facts, read_facts
 from regard.app.report.canvas_figures import painting, sheet
 from regard.app.report.report import Picture
 from regard.app.report.text_figures import png
+from regard.app.text.networks import lstm
 from regard.app.training.schedules import adam
-from regard.app.vision.painting import Attentive, State, Whole, divergence, first_canvas, layers, lstm, reconstruction
+from regard.app.vision.painting import Attentive, State, Whole, divergence, first_canvas, layers, reconstruction
 from regard.app.vision.windows import frames
 from regard.recipes.base import COSTS, Measure, Metric, paths
 
@@ -171,7 +172,7 @@ class Recurrent(nn.Module):
         for each in noise:
             drive, read = self.brush.read(seen, canvas.sigmoid(), decoder.hidden)
             known = torch.cat((decoder.hidden, encoder.hidden), -1)
-            encoder = lstm(drive + self.encode(known), encoder.cell)
+            encoder = State(*lstm(drive + self.encode(known), encoder.cell))
             posteriors.append(self.infer(encoder.hidden))
             mean, log_width = posteriors[-1].chunk(2, -1)
             canvas, decoder, written = self.paint(mean + log_width.exp() * each, canvas, decoder)
@@ -185,7 +186,7 @@ class Recurrent(nn.Module):
 
     def paint(self, z: Tensor, canvas: Tensor, decoder: State) -> tuple[Tensor, State, Any]:
         """The canvas and the decoder after one more step with the latent variable z (B, Z)."""
-        decoder = lstm(self.decode(torch.cat((z, decoder.hidden), -1)), decoder.cell)
+        decoder = State(*lstm(self.decode(torch.cat((z, decoder.hidden), -1)), decoder.cell))
         stroke, window = self.brush.write(decoder.hidden)
         return canvas + stroke, decoder, window
 

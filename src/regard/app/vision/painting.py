@@ -72,18 +72,6 @@ class State(NamedTuple):
     cell: Tensor
 
 
-def lstm(gates: Tensor, cell: Tensor) -> State:
-    """The next state of an LSTM from the sums (B, 4 H) at its input, forget and output gates and at its candidate.
-
-    >>> lstm(torch.zeros(1, 4), torch.ones(1, 1)).cell
-    tensor([[0.5000]])
-    """
-    size = cell.shape[-1]
-    let_in, keep, let_out = gates[:, : 3 * size].sigmoid().chunk(3, -1)
-    cell = keep * cell + let_in * gates[:, 3 * size :].tanh()
-    return State(let_out * cell.tanh(), cell)
-
-
 def first_canvas(split: Split, shape: Sequence[int]) -> Tensor:
     """The logits (C, Y, X) of how often each pixel is on in the first images to learn from; even odds without any."""
     count = min(1000, len(split))
