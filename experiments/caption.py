@@ -22,19 +22,17 @@ digits whose word is right, at its place in the caption, and looks most at a pla
 """
 
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 import regard as rg
 from regard.app.experiments import Job, Metrics, Trained, table_parser
-from regard.app.results import give, mean_and_spread
+from regard.app.results import give, mean_and_spread, save_stacked
 from regard.app.training.evaluation import averages
 from regard.app.training.metrics import Row
 from regard.app.training.run import OpenedRun, open_run
@@ -99,13 +97,8 @@ def figure(runs: Path, file: Path) -> None:
     models = [open_run(runs / str(Job("emoji", model, 0))) for model in ("soft", "hard")]
     batch = models[0].splits.test.batch(torch.tensor(DRAWN))
     with torch.no_grad():
-        drawn = [[Image.open(BytesIO(each.png)) for each in caption.look(opened.model, batch)] for opened in models]
-    rows = [row for pair in zip(*drawn, strict=True) for row in pair]
-    whole = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
-    for n, row in enumerate(rows):
-        whole.paste(row, (0, sum(each.height for each in rows[:n])))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    whole.quantize(64).save(file, optimize=True)
+        drawn = [caption.look(opened.model, batch) for opened in models]
+    save_stacked([each.png for pair in zip(*drawn, strict=True) for each in pair], file)
 
 
 def show(rows: list[dict[str, Any]]) -> None:

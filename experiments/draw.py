@@ -8,6 +8,7 @@ the figures are near to the paper's and not to be compared to a nat.
     regard experiment draw --data DIR                               every row: six hours on one core
     regard experiment draw --data DIR --of mnist --model draw       one row of the table, with all its seeds
     regard experiment draw                                          the table, as far as it is finished
+    regard experiment draw --figure docs/pictures/nats.png --painted docs/pictures/draw.png    and what it shows
 
 `mnist` has the digits as they are, on 28x28 pixels; `canvas60` and `canvas100` have them somewhere on a canvas of 60x60
 or 100x100. The configuration of a row is `draw/DATA-MODEL.yaml` beside this script. Seconds are those of one thread's
@@ -31,7 +32,7 @@ from rich.table import Table
 
 from regard.app.experiments import Job, Metrics, Trained, table_parser
 from regard.app.report.drawings import COLOURS, DASHES
-from regard.app.results import give, mean_and_spread, save_figure
+from regard.app.results import give, mean_and_spread, save_figure, save_stacked
 from regard.app.training.evaluation import averages
 from regard.app.training.metrics import Row
 from regard.app.training.run import open_run
@@ -42,6 +43,8 @@ MODELS = ("draw", "draw-without-attention", "vae", "autoencoder")
 ROWS = {"mnist": MODELS, "canvas60": MODELS[:2], "canvas100": MODELS[:2]}
 """The models of each data set."""
 SEEDS = {"mnist": 3, "canvas60": 1, "canvas100": 1}
+PAINTED = 4
+"""Digits whose painting is drawn."""
 METRICS = ("nats", "reconstruction", "divergence")
 """Of the test images; the first is the one that counts."""
 
@@ -104,14 +107,25 @@ def _draw_curves(pair: Sequence[Any], curves: dict[str, list[list[float]]], task
         axes.legend(frameon=False)
 
 
+def painted(runs: Path, file: Path) -> None:
+    """Draws how the first seed of DRAW paints some test digits, and samples of it."""
+    opened = open_run(runs / str(Job("mnist", "draw", 0)))
+    pictures = draw.look(opened.model, opened.splits.test.batch(torch.arange(PAINTED)))
+    save_stacked([each.png for each in pictures], file)
+
+
 def main() -> None:
     """The command line."""
-    options = table_parser(TABLE, "Painting images.", "the folder of MNIST's four files", figure=True).parse_args()
+    flags = table_parser(TABLE, "Painting images.", "the folder of MNIST's four files", figure=True)
+    flags.add_argument("--painted", type=Path, metavar="FILE", help="draw how DRAW paints, as PNG")
+    options = flags.parse_args()
     torch.set_num_threads(1)
     rows = TABLE.run(options)
     give({"name": "draw", "rows": rows}, options, lambda: show(rows))
     if options.figure:
         save_figure(figure(rows), options.figure)
+    if options.painted:
+        painted(options.runs, options.painted)
 
 
 if __name__ == "__main__":

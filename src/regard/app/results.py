@@ -72,6 +72,19 @@ def save_figure(figure: "Figure", file: Path) -> None:
     write(file, small.getvalue())
 
 
+def save_stacked(pictures: Sequence[bytes], file: Path) -> None:
+    """Writes pictures, PNG each, below each other into one small PNG."""
+    from PIL import Image
+
+    rows, small = [Image.open(io.BytesIO(each)).convert("RGB") for each in pictures], io.BytesIO()
+    whole = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    for n, row in enumerate(rows):
+        whole.paste(row, (0, sum(each.height for each in rows[:n])))
+    whole.quantize(128).save(small, format="png", optimize=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write(file, small.getvalue())
+
+
 def machine() -> str:
     """The processor, the number of threads and the versions that were measured."""
     import torch
