@@ -36,7 +36,7 @@ from regard.app import data as datasets
 from regard.app import flags
 from regard.app.data.folder import picture_for
 from regard.app.facts import Facts, read_facts
-from regard.app.report.image_figures import told
+from regard.app.report.image_figures import word_by_word
 from regard.app.report.report import Picture
 from regard.app.report.text_figures import png
 from regard.app.text.bleu import bleu, counts
@@ -324,7 +324,9 @@ def _picture(model: Model, batch: dict[str, Tensor], n: int, words: Tensor, look
     text, truths = model.text(words), references(batch)[n]
     known = ", as in the data" if text in truths else f", where the data have “{'” and “'.join(truths)}”"
     weights = looked.weights[n, : len(words)].unflatten(-1, model.places.grid)  # (T, rows, columns)
-    figure = told(batch["picture"][n], text.split(), weights, None if looked.z is None else looked.z[n, : len(words)])
+    figure = word_by_word(
+        batch["picture"][n], text.split(), weights, None if looked.z is None else looked.z[n, : len(words)]
+    )
     return Picture(text, f"Said: “{text}”{known}.", png(figure))
 
 

@@ -87,7 +87,7 @@ def heat(
     return figure
 
 
-def told(
+def word_by_word(
     picture: Float[Tensor, "C Y X"],
     words: Sequence[str],
     weights: Float[Tensor, "T rows columns"],
@@ -96,7 +96,7 @@ def told(
     """The picture once for each word, under the weights of its places, or with a frame around the one that was read.
 
     >>> import torch
-    >>> figure = told(torch.rand(3, 64, 64), ["a", "dog"], torch.rand(2, 8, 8))
+    >>> figure = word_by_word(torch.rand(3, 64, 64), ["a", "dog"], torch.rand(2, 8, 8))
     >>> [axes.get_title() for axes in figure.axes]
     ['a', 'dog']
     """
