@@ -45,7 +45,7 @@ class Window(nn.Module):
     stride, its width and its intensity (equation 21), all within bounds. At first it covers a `share` of the
     image's longer side, with filters half a stride wide.
 
-    >>> placed = Window(8, 4, (1, 28, 20))(torch.zeros(2, 8))
+    >>> placed = Window(8, 4, (1, 28, 20)).requires_grad_(False)(torch.zeros(2, 8))
     >>> placed.side.squeeze(-1), placed.edges()[0]
     (tensor([28., 28.]), tensor([ 0., -4., 28., 24.]))
     """
