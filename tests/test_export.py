@@ -112,7 +112,7 @@ def alike(rows: list[Named]) -> list[Named]:
     return list({f"{row.score}, {row.over}, {row.read}, {row.whole}": row for row in reversed(rows)}.values())[::-1]
 
 
-ROWS = alike([row for row in TABLE if row.name != "glimpse"])
+ROWS = alike([row for row in TABLE if row.whole.name != "look"])
 
 
 @cache
