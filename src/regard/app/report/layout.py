@@ -198,7 +198,7 @@ def _frames(point: Float[Tensor, "2"], patches: Tensor, unit: float) -> list[dic
     return [_square(*window, unit) for window in windows(point, size, scales)]
 
 
-def _square(y: float, x: float, side: float, unit: float) -> dict[str, float]:
+def _square(y: Number, x: Number, side: Number, unit: Number) -> dict[str, float]:
     return {"x": x * unit, "y": y * unit, "side": side * unit}
 
 
