@@ -140,12 +140,12 @@ class Report:
         rows: {model: a cell for each column}; numbers are rounded to three digits, None is shown as a dash.
         curves: {model: [(x, error), ...]}, the error as a share of one.
         curves_x, curves_y: what the axes of the curves are.
-        curves_unit: what the curves count, such as nats, if not a share of one.
         looks: {model: where it looked}, all on the same images.
         failures: {model: images that it answered wrongly}.
         command, config: how to run this again.
         pictures: {heading: pictures}, of models that look at something else than images.
         learning: {model: {epoch: its weights on one example then}}.
+        curves_unit: what the curves count, such as nats, if not a share of one.
 
     Raises:
         ValueError: a row that does not fit the columns, or looks at different numbers of images.
@@ -167,13 +167,13 @@ class Report:
     curves: Mapping[str, Sequence[tuple[Number, Number]]] = field(default_factory=dict)
     curves_x: str = "seconds of training"
     curves_y: str = "error on the validation images"
-    curves_unit: str = ""
     looks: Mapping[str, Look] = field(default_factory=dict)
     failures: Mapping[str, Look] = field(default_factory=dict)
     command: str = ""
     config: str = ""
     pictures: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
     learning: Mapping[str, Mapping[int, Matrix]] = field(default_factory=dict)
+    curves_unit: str = ""
 
     def __post_init__(self) -> None:
         for model, row in self.rows.items():
