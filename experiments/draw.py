@@ -5,7 +5,7 @@ training on MNIST, in the binarisation of Salakhutdinov and Murray, the bound is
 without. Here too a pixel is on with the probability that is its brightness, but drawn with a seed of our own, so that
 the figures are near to the paper's and not to be compared to a nat.
 
-    regard experiment draw --data DIR                               every row: six hours on one core
+    regard experiment draw --data DIR                               every row: many hours on one core
     regard experiment draw --data DIR --of mnist --model draw       one row of the table, with all its seeds
     regard experiment draw                                          the table, as far as it is finished
     regard experiment draw --figure docs/pictures/nats.png --painted docs/pictures/draw.png    and what it shows

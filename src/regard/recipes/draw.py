@@ -10,7 +10,7 @@ The images are binarised: a pixel is on with the probability that is its brightn
 validation and test, and afresh in every batch of training. What is measured is the negative evidence bound in nats an
 image, from one draw of the latent variables.
 
-    regard train draw --model draw              one of them: about two minutes on one core
+    regard train draw --model draw              one of them: minutes on one core
     regard compare draw                         all four side by side
 
 The number to reach with ten steps on MNIST: 95 nats. The paper's, with 64 steps, much longer training and another

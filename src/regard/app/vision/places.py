@@ -29,7 +29,7 @@ class Residual(nn.Module):
 
 class Learned(nn.Module):
     """A convolutional network that is trained with the rest: places of `stride` pixels each way, D numbers each, that
-    see some seven of their own widths.
+    see about ten times their own width.
 
     Pictures (B, C, Y, X) in [0, 1] give (B, K, D), row by row. Raises ValueError unless the stride is 4, 8 or 16.
 
