@@ -58,7 +58,7 @@ class Learned(nn.Module):
         return found.flatten(2).mT
 
 
-_DILATIONS = {2: ((), (1, 2, 2)), 3: ((), (1,), (1, 2)), 4: ((), (1,), (1,), (1, 2))}
+_DILATIONS = {2: ((), (1, 2, 1)), 3: ((), (1,), (1, 2)), 4: ((), (1,), (1,), (1, 2))}
 """Of the residual layers after each halving: the wider, the more of its surroundings a place sees."""
 
 
