@@ -45,6 +45,7 @@ SCORES: dict[str, Callable[[], Any]] = {
     "scaled_dot": lambda: rg.scaled_dot,
     "cosine": lambda: rg.Cosine(sharpness=2.0),
     "cosine, learned sharpness": lambda: rg.Cosine(nn.Parameter(torch.tensor(2.0, dtype=torch.float64))),
+    "content": lambda: rg.Content(D, D).double(),
     "additive": lambda: rg.Additive(D, D, 6).double(),
     "bilinear": lambda: rg.Bilinear(D, D).double(),
     "location": lambda: rg.Location(D, K + 2).double(),
@@ -87,6 +88,8 @@ OVERS: dict[str, Callable[[], Any]] = {
     "tree, several roots": lambda: rg.tree(single_root=False),
     "tree, non-projective": lambda: rg.tree(projective=False),
     "tree, non-projective, several roots": lambda: rg.tree(projective=False, single_root=False),
+    "addressing": lambda: rg.addressing(D).double(),
+    "addressing, not circular": lambda: rg.addressing(D, width=4, circular=False).double(),
     "dropout": lambda: rg.dropout(rg.softmax, 0.5).eval(),
 }
 

@@ -122,7 +122,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         find("sparsmax")
     with pytest.raises(ValueError, match=r"unknown mechanism or paper 'bahdanau2014': did you mean 'bahdanau2015'\?"):
         cite("bahdanau2014")
-    with pytest.raises(ValueError, match="unknown mechanism 'zzz': there are additive, chain, chunkwise,"):
+    with pytest.raises(ValueError, match="unknown mechanism 'zzz': there are additive, addressing, chain,"):
         find("zzz")
 
 

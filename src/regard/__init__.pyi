@@ -14,6 +14,7 @@ from . import protocol as protocol
 from . import reads as reads
 from . import scores as scores
 from . import summary as summary
+from . import writes as writes
 from .app.loading import load as load
 from .attention import Attended as Attended
 from .attention import Attention as Attention
@@ -47,6 +48,11 @@ from .masks import window as window
 from .memory import Memory as Memory
 from .memory import select as select
 from .multihead import MultiHead as MultiHead
+from .over.addressing import addressing as addressing
+from .over.addressing import interpolate as interpolate
+from .over.addressing import offsets as offsets
+from .over.addressing import sharpen as sharpen
+from .over.addressing import shift as shift
 from .over.local import Predicted as Predicted
 from .over.local import local as local
 from .over.mappings import dropout as dropout
@@ -73,6 +79,7 @@ from .positions import Coordinate as Coordinate
 from .positions import GaussianGrid as GaussianGrid
 from .positions import Independent as Independent
 from .positions import OneHot as OneHot
+from .positions import Pointer as Pointer
 from .positions import Positions as Positions
 from .positions import Segments as Segments
 from .positions import SemiMarkov as SemiMarkov
@@ -90,6 +97,7 @@ from .reads import sample as sample
 from .reads import straight_through as straight_through
 from .scores import Additive as Additive
 from .scores import Bilinear as Bilinear
+from .scores import Content as Content
 from .scores import Cosine as Cosine
 from .scores import Location as Location
 from .scores import Score as Score
@@ -98,6 +106,8 @@ from .scores import dot as dot
 from .scores import per_head as per_head
 from .scores import scaled_dot as scaled_dot
 from .summary import Summary as Summary
+from .writes import Cells as Cells
+from .writes import write as write
 
 __all__: list[str]
 __version__: str

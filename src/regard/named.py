@@ -108,7 +108,7 @@ class Named:
         sizes = {"query_dim": query_dim, "key_dim": key_dim, "hidden_dim": hidden_dim}
         sizes |= {"places": places, "heads": heads}
         if self.whole.name == "look":
-            policy = {"Coordinate": _glimpse, "GaussianGrid": _window}[self.over.name]
+            policy = {"Coordinate": _glimpse, "GaussianGrid": _window, "Pointer": _pointer}[self.over.name]
             return partial(regard.look, policy=policy(query_dim, places), read=self.read.make(sizes))
         score, over, read = (_made(part, sizes) for part in (self.score, self.over, self.read))
         return self.whole.make(sizes, score=score, over=over, read=read)
@@ -130,6 +130,19 @@ def _window(query_dim: int, places: int) -> Callable[[Any], Any]:
         centre, scale = network(query).split((2, 2), -1)
         stride, width = scale.exp().split(1, -1)
         return regard.GaussianGrid(centre, stride, width, 5, (side, side))
+
+    return policy
+
+
+def _pointer(query_dim: int, places: int) -> Callable[[Any], Any]:
+    from torch import nn
+
+    network = nn.Linear(query_dim, 3)
+
+    def policy(query: Any) -> Any:
+        vector, place = query
+        targets = (place.unsqueeze(-1) + regard.offsets(3).to(place)) % places
+        return regard.Pointer(scores=network(vector), targets=targets, count=places)
 
     return policy
 
@@ -187,6 +200,8 @@ TABLE = (
           "the places of a memory that resemble a key"),
     Named("cosine", Part("Cosine", sharpness=SHARPNESS), SOFTMAX, MEAN, "graves2014neural", "equations 5 and 6",
           "the same with a sharpness that is learned"),
+    Named("addressing", Part("Content", "query_dim", "key_dim"), Part("addressing", "query_dim"), MEAN,
+          "graves2014neural", "section 3.3", "a memory's place by content, and by moves from the place before"),
     Named("additive", ADDITIVE, SOFTMAX, MEAN, "bahdanau2015neural", "equations 5 and 6",
           "a small network scores each pair: the first attention of translation"),
     Named("dot", DOT, SOFTMAX, MEAN, "luong2015effective", "equation 7, dot",
@@ -243,6 +258,8 @@ TABLE = (
           "every word reads its head: all dependency trees of a sentence, by their probabilities"),
     Named("hard-memory", DOT, SOFTMAX, HARD, "zaremba2015reinforcement", "the section on Reinforce",
           "one place of a memory a step, trained by reinforce"),
+    Named("pointer", "a network of moves", Part("Pointer"), HARD, "zaremba2015reinforcement",
+          "the section on the interfaces", "a place that moves by a few on a tape, trained by reinforce", whole=LOOK),
     Named("gumbel-softmax", ADDITIVE, SOFTMAX, Part("relaxed", temperature=0.5), "jang2017categorical", "equation 2",
           "a relaxed sample, through which gradients flow"),
     Named("straight-through", ADDITIVE, SOFTMAX, Part("straight_through"), "bengio2013estimating", "section 4",

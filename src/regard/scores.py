@@ -89,6 +89,33 @@ class Cosine(Score):
         return f"sharpness={tuple(sharpness.shape) if isinstance(sharpness, Tensor) else sharpness}"
 
 
+class Content(Score):
+    """The cosine of the angle between a key that is read off the query and the keys, times a strength that is too,
+    softplus(b . q) (W q) . k / (|W q| |k|) (Graves et al. 2014, "Neural Turing machines", section 3.3.1): what a head
+    looks for in a memory. `key` holds W, and `strength` b. Time O(Q K Dk).
+
+    >>> Content(query_dim=3, key_dim=5)(torch.ones(2, 3), torch.ones(4, 5)).shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(self, query_dim: int, key_dim: int):
+        super().__init__()
+        self.key = nn.Linear(query_dim, key_dim)
+        self.strength = nn.Linear(query_dim, 1)
+
+    def prepare(self, keys: Float[Tensor, "*B K Dk"]) -> Float[Tensor, "*B K Dk"]:
+        """The keys at length one."""
+        check_width("keys", keys, self.key.out_features, "the key_dim of Content")
+        return unit(keys)
+
+    def compare(self, query: Float[Tensor, "*SB Q Dq"], prepared: Float[Tensor, "*B K Dk"]) -> Float[Tensor, "*SB Q K"]:
+        """The scores against keys of length one."""
+        return (nn.functional.softplus(self.strength(query)) * unit(self.key(query))) @ prepared.mT
+
+    def query_width(self, prepared: Tensor) -> int:
+        return self.key.in_features
+
+
 class Additive(Score):
     """A small network of query and key, v . tanh(W q + U k) (Bahdanau et al. 2015, appendix A.1.2; Luong et al.'s
     concat). Its three matrices are `query.weight` W, `key.weight` U and `energy.weight` v; with `bias` each has one

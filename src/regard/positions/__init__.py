@@ -9,6 +9,7 @@ from regard.positions.coordinate import Coordinate
 from regard.positions.gaussian_grid import GaussianGrid
 from regard.positions.independent import Independent
 from regard.positions.onehot import OneHot
+from regard.positions.pointer import Pointer
 from regard.positions.replacement import WithoutReplacement
 from regard.positions.semi_markov import SemiMarkov
 from regard.positions.subset import Subset
@@ -23,6 +24,7 @@ __all__ = [
     "GaussianGrid",
     "Independent",
     "OneHot",
+    "Pointer",
     "Positions",
     "Segments",
     "SemiMarkov",

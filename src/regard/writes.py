@@ -1,0 +1,209 @@
+"""What is written to a memory, where a distribution or an event says: the counterpart of reads."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from regard.positions import Positions
+
+
+def write(
+    memory: Any,
+    positions: Positions,
+    erase: Float[Tensor, "*B Q V"],
+    add: Float[Tensor, "*B Q V"],
+    z: Int[Tensor, "*B Q"] | None = None,
+) -> Any:
+    """The memory after the queries have written to it, one after another: M_k (1 - w_k e) + w_k a (Graves et al. 2014,
+    equations 3 and 4).
+
+    Without `z` the weights w are the mean of the positions, and every cell changes: time and memory O(Q K V). With it,
+    `out.z` of a hard read, w is one at the place z and zero elsewhere: one cell is erased and added to, each bit of the
+    others stays, and nowhere, -1, writes nothing. A tensor (*B, K, V) is copied for that, O(Q K V); `Cells` are not,
+    O(Q V). `erase` is between 0 and 1, where 1 forgets what was there.
+
+    Raises ValueError for shapes that do not fit, and TypeError for `Cells` without `z`.
+
+    >>> from regard import OneHot
+    >>> memory, half = torch.ones(3, 1), OneHot(weights=torch.tensor([[0.5, 0.5, 0.0]]))
+    >>> write(memory, half, torch.tensor([[1.0]]), torch.tensor([[4.0]])).T
+    tensor([[2.5000, 2.5000, 1.0000]])
+    >>> write(memory, half, torch.tensor([[1.0]]), torch.tensor([[4.0]]), z=torch.tensor([1])).T
+    tensor([[1., 4., 1.]])
+    """
+    if isinstance(memory, Cells):
+        if z is None:
+            raise TypeError("write expected z, one place of each row, for Cells, which no mean is written to.")
+        return memory.write(z, erase, add)
+    _check(memory, erase, add)
+    if z is None:
+        for weights, forget, new in _in_turn(positions.mean, erase, add):
+            memory = memory * (1 - weights.mT * forget) + weights.mT * new  # (*B, K, V)
+        return memory
+    for place, forget, new in _in_turn(z.unsqueeze(-1), erase, add):
+        column = place.clamp(min=0).expand_as(new)
+        old = memory.gather(-2, column)
+        changed = torch.where(place < 0, old, old * (1 - forget) + new)
+        memory = memory.scatter(-2, column, changed)
+    return memory
+
+
+class Cells:
+    """A memory that is written in place, cell by cell: a read or a write takes O(N V) for N places of a row, forwards
+    and backwards, however many cells there are.
+
+    It begins as the tensor `memory` (*B, K, V), of which it keeps a copy. `read(z)` is that of values, so that it may
+    stand where a tensor does; `write(memory, positions, erase, add, z)` writes to it and returns it. What was read
+    before stays as it was, and gradients reach what was written, and `memory`: they are gathered in one tensor of its
+    size, of which a step touches what it read or wrote. They cannot be differentiated again; a tensor in its place can.
+
+    >>> cells = Cells(torch.zeros(2, 4, 1))
+    >>> new = torch.ones(2, 1, 1, requires_grad=True)
+    >>> seen = cells.write(torch.tensor([[3], [0]]), torch.ones(2, 1, 1), new).read(torch.tensor([[3], [3]]))
+    >>> seen.flatten(), torch.autograd.grad(seen.sum(), new)[0].flatten()
+    (tensor([1., 0.], grad_fn=<...>), tensor([1., 0.]))
+    """
+
+    def __init__(self, memory: Float[Tensor, "*B K V"]):
+        if memory.dim() < 2 or memory.shape[-2] == 0:
+            raise ValueError(
+                f"Cells expected the shape (*B, K, V) with K of at least 1, but got {tuple(memory.shape)}."
+            )
+        self._store = _Store(memory.detach().clone())
+        self._token = _Begin.apply(_token(memory), memory, self._store)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(*B, K, V)."""
+        return self._store.cells.shape
+
+    def read(self, z: Int[Tensor, "*SB N"]) -> Float[Tensor, "*SB N V"]:
+        """What is in the cells z, which may have draws in front; never nowhere."""
+        *batch, _, _ = self.shape
+        if tuple(z.shape[z.dim() - 1 - len(batch) : -1]) != tuple(batch):
+            raise ValueError(f"z expected the batch {tuple(batch)} of the cells, but got {tuple(z.shape)}.")
+        rows = z.reshape(-1, *batch, z.shape[-1]).movedim(0, -2)  # (*B, S, N)
+        seen, self._token = _Read.apply(self._token, rows.flatten(-2), self._store)  # pyright: ignore[reportGeneralTypeIssues]
+        return seen.unflatten(-2, rows.shape[-2:]).movedim(-3, 0).reshape(*z.shape, seen.shape[-1])
+
+    def write(self, z: Int[Tensor, "*B Q"], erase: Float[Tensor, "*B Q V"], add: Float[Tensor, "*B Q V"]) -> "Cells":
+        """These cells, erased and added to where the queries say, one after another; nothing for nowhere, -1."""
+        _check(self._store.cells, erase, add)
+        for place, forget, new in _in_turn(z.unsqueeze(-1), erase, add):
+            self._token = _Write.apply(self._token, forget, new, place, self._store)
+        return self
+
+    def tensor(self) -> Float[Tensor, "*B K V"]:
+        """All cells as they are now, in time O(K V)."""
+        cells, self._token = _All.apply(self._token, self._store)  # pyright: ignore[reportGeneralTypeIssues]
+        return cells
+
+    def select(self, rows: Tensor) -> "Cells":
+        """A copy of some rows of the batch, in time O(K V)."""
+        return Cells(self.tensor()[rows])
+
+
+class _Store:
+    """The numbers of some cells, and while gradients are computed, theirs."""
+
+    def __init__(self, cells: Tensor):
+        self.cells = cells
+        self._gradient: tuple[int, Tensor] | None = None
+
+    @property
+    def gradient(self) -> Tensor:
+        """That of the cells, in the pass of backpropagation that is under way: a new one begins with zeros."""
+        task = torch._C._current_graph_task_id()
+        if self._gradient is None or self._gradient[0] != task:
+            self._gradient = task, torch.zeros_like(self.cells)
+        return self._gradient[1]
+
+    def release(self) -> Tensor:
+        """The gradient, which is kept no longer."""
+        gradient, self._gradient = self.gradient, None
+        return gradient
+
+
+def _token(like: Tensor) -> Tensor:
+    """A number by which each step depends on the one before it: so backpropagation takes them in turn."""
+    return torch.zeros((), device=like.device, requires_grad=True)
+
+
+class _Begin(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, token: Tensor, memory: Tensor, store: _Store) -> Tensor:
+        ctx.store = store
+        return token.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, later: Tensor) -> tuple[Tensor, Tensor, None]:
+        return later, ctx.store.release(), None
+
+
+class _Read(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, token: Tensor, z: Tensor, store: _Store) -> tuple[Tensor, Tensor]:
+        ctx.store, ctx.index = store, _index(z.unsqueeze(-1), store)
+        return store.cells.gather(-2, ctx.index), token.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, seen: Tensor, later: Tensor) -> tuple[Tensor, None, None]:
+        ctx.store.gradient.scatter_add_(-2, ctx.index, seen)
+        return later, None, None
+
+
+class _Write(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, token: Tensor, erase: Tensor, add: Tensor, z: Tensor, store: _Store) -> Tensor:
+        ctx.store, ctx.index, ctx.nowhere = store, _index(z.clamp(min=0), store), z < 0
+        old = store.cells.gather(-2, ctx.index)
+        ctx.save_for_backward(old, erase)
+        store.cells.scatter_(-2, ctx.index, torch.where(ctx.nowhere, old, old * (1 - erase) + add))
+        return token.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, later: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        old, erase = ctx.saved_tensors
+        gradient = ctx.store.gradient
+        here = gradient.gather(-2, ctx.index)
+        gradient.scatter_(-2, ctx.index, torch.where(ctx.nowhere, here, here * (1 - erase)))
+        written = here.masked_fill(ctx.nowhere, 0)
+        return later, -written * old, written, None, None
+
+
+class _All(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, token: Tensor, store: _Store) -> tuple[Tensor, Tensor]:
+        ctx.store = store
+        return store.cells.clone(), token.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cells: Tensor, later: Tensor) -> tuple[Tensor, None]:
+        ctx.store.gradient.add_(cells)
+        return later, None
+
+
+def _index(z: Tensor, store: _Store) -> Int[Tensor, "*B N V"]:
+    """The places (*B, N, 1) of all the numbers of the cells."""
+    return z.expand(*z.shape[:-1], store.cells.shape[-1])
+
+
+def _check(memory: Tensor, erase: Tensor, add: Tensor) -> None:
+    *batch, _, width = memory.shape
+    for name, given in (("erase", erase), ("add", add)):
+        if given.dim() != memory.dim() or [*given.shape[:-2], given.shape[-1]] != [*batch, width]:
+            shapes = f"for a memory {tuple(memory.shape)}, but got {tuple(given.shape)}"
+            raise ValueError(f"{name} expected the shape (*B, Q, V) {shapes}.")
+
+
+def _in_turn(*parts: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The parts (*B, Q, ...) of each query, (*B, 1, ...): where it writes, what it erases and what it adds."""
+    return zip(*(part.split(1, -2) for part in parts), strict=True)
