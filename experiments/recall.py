@@ -1,0 +1,138 @@
+"""Machines with a memory, addressed softly and hard: how many bits are wrong of sequences longer than any in training.
+
+Graves et al. 2014, "Neural Turing machines", figures 4 and 5: trained on copies of 1 to 20 vectors of 8 bits, copies of
+up to 120 are nearly right; an LSTM's are not beyond 20.
+
+    regard experiment recall --data .                              every row: hours on one core
+    regard experiment recall --data . --of copy --model hard       one row of the table, with all its seeds
+    regard experiment recall                                       the table, as far as it is finished
+    regard experiment recall --figure docs/pictures/recall.png --tapes docs/pictures/tapes.png    and what it shows
+
+Sequences are generated, so `--data` says only that rows are to be trained. The configuration of a row is
+`recall/TASK-MODEL.yaml` beside this script, over `recall/MODEL.yaml`. Runs are kept in `runs/recall` and are resumed;
+several of these commands may run at once, each takes runs that no other has. What is finished is in
+`results/recall.json`, and is not trained again: take its row out first. The epoch is chosen by validation sequences as
+long as the longest in training.
+
+`wrong_bits_20` is the mean over 100 test sequences of 20 vectors of the bits that are wrong, of 160; `wrong_bits_120`
+and `wrong_bits_1000` the same of 120 and of 1,000, of 960 and 8,000; of associative recall 6, 12 and 20 items, of 24
+bits; of repeat copy 10 and 20 vectors.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from regard.app.data.generators.tasks import TASKS, Drawn
+from regard.app.experiments import Job, Metrics, Trained, table_parser
+from regard.app.report.drawings import COLOURS, DASHES
+from regard.app.results import give, mean_and_spread, save_figure, save_stacked
+from regard.app.training.evaluation import averages
+from regard.app.training.metrics import Row
+from regard.app.training.run import open_run
+from regard.recipes import recall
+
+HERE = Path(__file__).parent
+MODELS = ("soft", "hard", "content", "none")
+LENGTHS = {
+    "copy": (20, 120, 1000),
+    "reverse": (20, 120, 1000),
+    "associative": (6, 12, 20),
+    "repeat": (10, 20),
+}
+"""Of the test sequences of each task."""
+SEEDS = 5
+SEQUENCES = 100
+
+
+def jobs() -> Iterator[Job]:
+    """All that is to be done, what matters most first."""
+    for tasks in (("copy",), ("reverse",), ("associative", "repeat")):
+        yield from (Job(task, model, seed) for seed in range(SEEDS) for task in tasks for model in MODELS)
+
+
+def configuration(job: Job, data: Path) -> recall.Config:
+    """The configuration of a model, as committed, with what a task has of its own."""
+    fields: dict[str, Any] = {}
+    for name in (job.model, f"{job.data}", f"{job.data}-{job.model}"):
+        if (file := HERE / "recall" / f"{name}.yaml").exists():
+            fields |= yaml.safe_load(file.read_text(encoding="utf-8"))
+    return recall.Config(**fields | {"task": job.data, "address": job.model, "seed": job.seed})  # pyright: ignore[reportArgumentType]
+
+
+def test(job: Job, run: Path, best: Row) -> dict[str, Metrics]:
+    """The wrong bits of test sequences of each length."""
+    opened = open_run(run)
+    config, found = opened.model.config, {"epoch": float(best["epoch"])}
+    for length in LENGTHS[job.data]:
+        if length > 200 and job.model != "hard":
+            continue  # a step of the others takes as long as there are cells
+        split = Drawn(TASKS[job.data], SEQUENCES, length, config.bits, seed=2)
+        found[f"wrong_bits_{length}"] = averages(opened, split)["wrong"]
+    return {job.model: found}
+
+
+TABLE = Trained("recall", HERE / "results" / "recall.json", recall, tuple(jobs()), configuration, test)
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Prints the table: means and standard deviations over the seeds."""
+    table = Table("task", "model", "seeds", "wrong bits", "seconds", title="recall: the mean of a test sequence")
+    for row in rows:
+        wrong = ", ".join(
+            f"{name.rpartition('_')[2]}: {mean_and_spread(values, 2)}"
+            for name, values in row["metrics"].items()
+            if name.startswith("wrong_bits")
+        )
+        table.add_row(row["data"], row["model"], str(len(row["seeds"])), wrong, mean_and_spread(row["seconds"], 0))
+    Console().print(table)
+
+
+def figure(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Validation sequences' wrong bits by seconds of computing: each seed of each model, a panel a task."""
+    tasks = list(dict.fromkeys(row["data"] for row in rows))
+    drawn = Figure(figsize=(3.4 * max(1, len(tasks)), 3.2), layout="constrained")
+    for task, axes in zip(tasks, drawn.subplots(1, max(1, len(tasks)), squeeze=False)[0], strict=False):
+        for row in (row for row in rows if row["data"] == task):
+            n = MODELS.index(row["model"])
+            for seed, curve in enumerate(row["curve"]):
+                label = {"label": row["model"]} if seed == 0 else {}
+                seconds, wrong = [each[1] for each in curve], [each[2] for each in curve]
+                axes.plot(seconds, wrong, color=COLOURS[n][0], linestyle=(0, DASHES[n]), alpha=0.8, **label)
+        axes.set(title=task, xlabel="seconds of one thread", ylabel="wrong bits", ylim=(0, None))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return drawn
+
+
+def tapes(runs: Path, file: Path) -> None:
+    """Draws the memory of the first seed of soft and of hard addressing on the same copy, softly above."""
+    pictures = []
+    for model in ("soft", "hard"):
+        opened = open_run(runs / str(Job("copy", model, 0)))
+        pictures += recall.look(opened.model, opened.splits.valid.batch(torch.tensor([0])))
+    save_stacked([each.png for each in pictures], file)
+
+
+def main() -> None:
+    """The command line."""
+    flags = table_parser(TABLE, "Machines with a memory.", "any folder", figure=True)
+    flags.add_argument("--tapes", type=Path, metavar="FILE", help="draw where soft and hard addressing look, as PNG")
+    options = flags.parse_args()
+    torch.set_num_threads(1)
+    rows = TABLE.run(options)
+    give({"name": "recall", "rows": rows}, options, lambda: show(rows))
+    if options.figure:
+        save_figure(figure(rows), options.figure)
+    if options.tapes:
+        tapes(options.runs, options.tapes)
+
+
+if __name__ == "__main__":
+    main()

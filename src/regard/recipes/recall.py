@@ -1,0 +1,399 @@
+"""Answer with a sequence that was shown before: by a controller that reads and writes a memory.
+
+Graves et al. 2014, "Neural Turing machines": the memory is addressed softly. A head is a distribution over all cells,
+found by content, mixed with where it was, moved and sharpened; it reads their mean, and writes to all of them. Zaremba
+and Sutskever 2015, "Reinforcement learning neural Turing machines": it is addressed hard. A head is a pointer that
+moves by a cell, reads or writes that one, and learns by which moves the answers became better; so a step costs the
+same however large the memory is.
+
+- `soft` is learned by backpropagation through all cells.
+- `hard` draws its moves; several draws of a sequence are compared with each other (`leave_one_out`), each move by the
+  cost of the answers after it, or one with what a critic expects (`actor_critic`).
+- `content` is soft addressing without moves, and `none` an LSTM without memory.
+
+Sequences are short at first where the moves are drawn, and longer ones follow as soon as almost all are right.
+
+    regard train recall                                       copy by soft addressing: minutes on one core
+    regard train recall --address hard --task reverse
+    regard compare recall                                     none, content, soft and hard side by side
+
+To reach: copies of sequences six times as long as any in training, without a wrong bit.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import regard as rg
+from regard.app import flags
+from regard.app.data.generators.tasks import CHANNELS, ITEM, TASKS, Drawn, Episode, answered, ended
+from regard.app.data.sequences import check_vectors, sequences
+from regard.app.data.splits import Splits
+from regard.app.facts import Facts, read_facts
+from regard.app.memory.heads import Hard, Look, Soft
+from regard.app.report.report import Picture
+from regard.app.report.tape_figures import tape
+from regard.app.report.text_figures import png
+from regard.app.text.reading import raw_lines
+from regard.app.training.schedules import adam
+from regard.recipes.base import COSTS, Measure, Metric
+
+METRIC = Metric("valid_wrong", "min", "wrong bits of a sequence", label="Wrong bits", unit="bits")
+
+NAMED_BY, QUICK = ("task", "address"), {"epochs": 4}
+
+COLUMNS = (
+    Measure("test_wrong", 1, "wrong bits", "", "Of a test {noun}, which is six times as long as those of training."),
+    Measure("test_error", 100, "test error", "%", "Share of the test {noun}s with a wrong bit, ± {spread}."),
+    *COSTS,
+)
+
+KINDS = {
+    "soft": "Reads and writes all cells, by content and by moves from where it was.",
+    "hard": "Reads one cell and writes one: pointers that move, by draws in training.",
+    "content": "Reads and writes all cells, by their content alone.",
+    "none": "An LSTM without memory.",
+}
+
+FLOOR, SHORT, KNOWN, EVERY = 0.05, 3, 0.02, 50
+"""The weight of the entropy that moves lack, in nats; the length of sequences at first; the share of wrong bits at
+which longer ones follow, and after how many steps that is looked at."""
+
+
+@dataclass
+class Config:
+    """What a run is a function of."""
+
+    seed: int = 0
+    """Of the weights, the sequences and the draws."""
+    data: str = "generated"
+    """generated, by the task; or a file of JSON lines, {"input": [[0, 1, ...], ...], "output": [[...], ...]}."""
+    task: Literal["copy", "reverse", "repeat", "associative", "sort", "ngrams"] = "copy"
+    """What is to be answered, of generated sequences."""
+    address: Literal["soft", "hard", "content", "none"] = "soft"
+    """How the memory is addressed."""
+    controller: Literal["feedforward", "lstm"] | None = None
+    """What controls it; if not given, an LSTM for pointers and where there is no memory, else a layer."""
+    feedback: bool | None = None
+    """Whether the controller is shown what was read the step before; if not given, unless pointers read."""
+    hidden: int = 100
+    """Units of the controller."""
+    cells: int = 128
+    """Of the memory; a longer sequence gets as many as it has steps."""
+    width: int = 20
+    """Numbers in a cell."""
+    shift: int = 3
+    """By how many places a soft head may move: with 3, back, not at all, or forth."""
+    pointers: Literal[1, 2] = 2
+    """Of hard addressing: one that reads and writes, or one for each."""
+    jumps: tuple[Literal["start", "match"], ...] = ()
+    """Where a pointer may jump: to the first cell, or to the one most like what is shown."""
+    draws: int = 8
+    """Of the moves of each sequence, in hard training."""
+    estimator: Literal["leave-one-out", "actor-critic"] = "leave-one-out"
+    """What a draw is compared with: the others, or what a critic expects."""
+    sticky: float = 0.6
+    """How often half of the draws repeat their last move."""
+    entropy: float = 1.0
+    """What the entropy of the moves of a step is kept at, in nats, while sequences are short; with their length it
+    falls."""
+    bits: int = 8
+    """Of a vector that is shown."""
+    longest: int = 20
+    """Vectors of a sequence in training, at most; items, of associative recall, and tens of bits, of ngrams."""
+    epochs: int = 16
+    """Times so many sequences."""
+    each: int = 3200
+    """Sequences of an epoch, new ones every time."""
+    batch: int = 32
+    """Sequences of a step, all of one length."""
+    learning_rate: float = 4e-3
+    """The highest; it rises over a fiftieth of the steps, and then falls to zero by a cosine."""
+    clip: float = 1.0
+    """The largest norm of a gradient."""
+
+    def __post_init__(self) -> None:
+        flags.check_training(self, "hidden", "cells", "width", "shift", "bits", "longest", "each")
+        flags.share(self, "sticky")
+        flags.above_zero(self, "clip")
+        if self.draws < 2 and self.estimator == "leave-one-out":
+            raise ValueError(f"--draws expected at least 2, as draws are compared, but got {self.draws}")
+        if self.shift > self.cells:
+            raise ValueError(f"--shift expected at most the {self.cells} cells of the memory, but got {self.shift}")
+        stored = self.longest * (ITEM if self.task == "associative" else 1)
+        if self.address != "none" and self.data == "generated" and self.task != "ngrams" and stored > self.cells:
+            raise ValueError(f"--cells expected at least the {stored} vectors to be stored, but got {self.cells}")
+
+
+def data(config: Config) -> Splits:
+    """Sequences of the task, those to be judged by six times as long; or those of a file."""
+    if config.data != "generated":
+        return sequences(Path(config.data))
+    task, bits = TASKS[config.task], 1 if config.task == "ngrams" else config.bits
+    train = Drawn(task, config.each, config.longest, bits)
+    valid, test = (Drawn(task, 100, times * config.longest, bits, seed) for seed, times in ((1, 1), (2, 6)))
+    about = f"{config.task} of {bits} bits, up to {config.longest} in training and {6 * config.longest} in the test"
+    return Splits(train, valid, test, f"generated sequences: {about}", shape=(bits,))
+
+
+def known(config: Config, weights: Mapping[str, Tensor]) -> Splits:
+    """The width of what is shown."""
+    none = Drawn(TASKS[config.task], 0, 1, 1)
+    return Splits(none, none, none, "", shape=tuple(read_facts(weights)["shape"]))
+
+
+def tested(config: Config, weights: Mapping[str, Tensor]) -> Splits:
+    """Sequences as wide as those that were learned, to test on."""
+    (bits,) = known(config, weights).shape
+    return data(config) if config.data == "generated" else sequences(Path(config.data), bits)
+
+
+class Output(NamedTuple):
+    """What a machine answered to sequences of T steps, and where it looked; S draws are in front in training."""
+
+    logits: Tensor
+    """Of the bits, (B, T, W)."""
+    hidden: Tensor
+    """The controller's, (B, T, H)."""
+    looks: Sequence[Look]
+    """Of each step; none without a memory."""
+
+
+class Model(nn.Module):
+    """A controller with a memory."""
+
+    cap: Tensor
+    exploring: Tensor
+    steps: Tensor
+
+    def __init__(self, config: Config, splits: Splits):
+        super().__init__()
+        (bits,) = splits.shape
+        inputs, hidden, width = bits + CHANNELS, config.hidden, config.width
+        self.config, self.facts = config, Facts(shape=[bits])
+        heads = {
+            "soft": lambda: Soft(hidden, width, config.shift, content_alone=False),
+            "content": lambda: Soft(hidden, width, config.shift, content_alone=True),
+            "hard": lambda: Hard(hidden, inputs, width, config.pointers, config.jumps, config.sticky),
+            "none": lambda: None,
+        }
+        self.heads: Any = heads[config.address]()
+        hard, given = config.address == "hard", config.feedback
+        self.feedback = self.heads is not None and (not hard if given is None else given)
+        seen, by = inputs + width * self.feedback, config.controller or ("lstm" if hard else "feedforward")
+        self.lstm = nn.LSTMCell(seen, hidden) if by == "lstm" or not self.heads else None
+        self.layer = None if self.lstm else nn.Linear(seen, hidden)
+        answering = {"hard": width, "none": hidden}.get(config.address, hidden + width)
+        self.answer = nn.Linear(answering, bits)
+        self.critic = rg.Learned(hidden, hidden) if config.estimator == "actor-critic" else None
+        first = min(SHORT, config.longest) if hard else config.longest
+        self.register_buffer("cap", torch.tensor(float(first)))
+        self.register_buffer("exploring", torch.tensor(1.0))
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, shown: Tensor) -> Output:
+        """What it answers to sequences (B, T, D)."""
+        count, length, _ = shown.shape
+        state = self.heads.begin(count, max(self.config.cells, length)) if self.heads else None
+        control, hiddens, reads, looks = None, [], [], []
+        for each in shown.unbind(1):
+            seen = torch.cat((each, state.read), -1) if self.feedback else each
+            if self.lstm is not None:
+                control = self.lstm(seen, control)
+                hiddens.append(control[0])
+            else:
+                hiddens.append(self.layer(seen).tanh())  # pyright: ignore[reportOptionalCall]
+            if self.heads:
+                state, look = self.heads(hiddens[-1], each, state)
+                reads.append(state.read)
+                looks.append(look)
+        hidden = torch.stack(hiddens, 1)
+        known = [torch.stack(reads, 1)] if reads else []
+        if self.config.address != "hard":  # or the controller would answer by itself while the pointers are lost
+            known.append(hidden)
+        return Output(self.answer(torch.cat(known, -1)), hidden, looks)
+
+
+def episode(model: Model, batch: Mapping[str, Tensor], longest: int | None = None) -> Episode:
+    """The sequences of a batch: those of a file as they are, and of a task as long as their numbers, or all of one
+    length that is drawn, of at most `longest`."""
+    if "input" in batch:
+        return Episode(batch["input"], batch["target"], batch["asked"])
+    numbers = batch["numbers"]
+    if longest is not None:
+        numbers = numbers[:, : 1 + int(1e3 * numbers[0, -1, -1] % 1 * longest)]
+    return TASKS[model.config.task].make(numbers)
+
+
+def costs(logits: Tensor, given: Episode) -> Tensor:
+    """The cross-entropy of each step (*S, B, T), in nats a bit; zero where nothing is asked."""
+    target = given.target.expand_as(logits)
+    each = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(-1)
+    return each * given.asked
+
+
+def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The cost of a bit; of hard addressing that of a sequence, with what trains its moves, whose value is zero."""
+    given = episode(model, batch, int(model.cap))
+    if model.config.address != "hard":
+        cost = costs(model(given.input).logits, given).sum() / given.asked.sum()
+        return cost, {"longest": model.cap}
+    return by_draws(model, given)
+
+
+def by_draws(model: Any, given: Episode) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mean cost of a sequence, what trains the moves, and what keeps them from being sure too early."""
+    config, rows = model.config, len(given.input)
+    output = model(given.input.repeat_interleave(config.draws, 0))  # draws side by side, every other one sticky
+    cost = costs(drawn(output.logits, rows), given)  # (S, B, T)
+    log_prob = drawn(torch.stack([look.log_prob for look in output.looks], -1), rows)
+    entropy = torch.stack([look.entropy for look in output.looks], -1).mean(-1)  # (S B)
+    later = rg.to_go(cost.detach())
+    if model.critic is None:
+        policy = rg.leave_one_out(log_prob, later)
+    else:
+        value = drawn(model.critic(output.hidden), rows)
+        policy = rg.actor_critic(log_prob, cost.detach(), value.detach()) + (value - later).square()
+    lacking = (model.exploring * config.entropy * SHORT / model.cap - entropy).relu() * given.input.shape[1]
+    total = (cost + policy).sum(-1).mean() + FLOOR * lacking.mean()
+    return total, {
+        "cost": cost.sum() / given.asked.sum() / config.draws,
+        "entropy": entropy.mean(),
+        "longest": model.cap,
+    }
+
+
+def drawn(values: Tensor, rows: int) -> Tensor:
+    """Values of the draws of rows, (B S, ...), with the draws in front, (S, B, ...)."""
+    return values.unflatten(0, (rows, -1)).transpose(0, 1)
+
+
+def after_step(model: Model) -> None:
+    """Lets longer sequences follow where almost all bits of those so far are right, and ends the exploring of moves
+    where those of the longest are."""
+    model.steps += 1
+    config = model.config
+    if int(model.steps) % EVERY or config.data != "generated" or config.address != "hard" or not model.exploring:
+        return
+    task = TASKS[config.task]
+    numbers = torch.rand(config.batch, int(model.cap), task.numbers(model.facts.values["shape"][0]))
+    model.eval()
+    with torch.no_grad():
+        wrong = wrong_bits(model, task.make(numbers))
+    model.train()
+    if wrong[0].sum() >= KNOWN * wrong[1].sum():
+        return
+    if int(model.cap) < config.longest:
+        model.cap.copy_((1.3 * model.cap + 1).floor().clamp(max=config.longest))
+    else:
+        model.exploring.zero_()
+        model.heads.sticky.zero_()
+
+
+def wrong_bits(model: Model, given: Episode) -> tuple[Tensor, Tensor]:
+    """Of each sequence, how many of the bits that were asked are wrong, and how many there are."""
+    logits = model(given.input).logits
+    wrong = ((logits > 0) != (given.target > 0)) & given.asked.unsqueeze(-1)
+    return wrong.flatten(1).sum(1).float(), given.asked.sum(1).float() * logits.shape[-1]
+
+
+def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of each sequence, (B,): how many bits are `wrong`, what `share` of them, and whether any is."""
+    wrong, asked = wrong_bits(model, episode(model, batch))
+    return {"wrong": wrong, "share": wrong / asked, "error": (wrong > 0).float()}
+
+
+def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
+    """Adam, its rate rising over a fiftieth of the steps, and its gradients clipped."""
+    parameters = list(model.parameters())
+    found, schedule = adam(parameters, config.learning_rate, steps, rising=50)
+    found.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(parameters, config.clip) and None)
+    return found, schedule
+
+
+def noun(splits: Splits) -> str:
+    """What is remembered."""
+    return "sequence"
+
+
+@torch.no_grad()
+def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
+    """Of each sequence what was shown and answered at every step, and below it which cells were written and read."""
+    given = episode(model, batch)
+    output = model(given.input)
+    wrong = wrong_bits(model, given)[0].tolist()
+    pictures = []
+    for n, count in enumerate(wrong):
+        tapes = [torch.stack([cells(each, part)[n] for each in output.looks]) for part in ("write", "read")]
+        answered = output.logits[n].sigmoid() * given.asked[n].unsqueeze(-1)
+        figure = tape(given.input[n], answered, *(tapes if output.looks else ()))
+        how = "Each column is a step: what is shown, what is answered, and where the heads write and read."
+        pictures.append(Picture(f"{count:.0f} wrong bits", how, png(figure)))
+    return pictures
+
+
+def cells(look: Look, part: str) -> Tensor:
+    """How much of each cell was written or read, (B, K)."""
+    if look.z is None:
+        return getattr(look, part).mean.squeeze(1)
+    z = look.z[:, 0 if part == "write" else 1]
+    return (z.unsqueeze(-1) == torch.arange(look.write.places)).float()
+
+
+READS = "sequences as JSON, [[0, 1, ...], ...], one a line"
+
+
+class Answer(NamedTuple):
+    """The vectors of bits of an answer."""
+
+    bits: list[list[int]]
+    note: str
+    """What should be said of it, if anything."""
+
+
+@dataclass
+class Prediction:
+    """How much is answered."""
+
+    steps: int = 0
+    """Vectors of an answer; if zero, as many as are shown."""
+
+
+def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[str]:
+    """The arguments, or without any the lines of standard input."""
+    return iter(arguments) if arguments else filter(None, raw_lines(stream))
+
+
+def prepare(model: Model, given: Any) -> Tensor:
+    """A sequence, or its JSON, as bits (T, W)."""
+    try:
+        vectors = json.loads(given) if isinstance(given, str) else given
+    except ValueError as error:
+        raise ValueError(f"expected a sequence as JSON, [[0, 1, ...], ...], but got {given[:40]!r}") from error
+    check_vectors(vectors, "a sequence", model.facts.values["shape"][0])
+    return torch.tensor(vectors, dtype=torch.float)
+
+
+def predict(model: Model, prepared: Sequence[Tensor], options: Prediction) -> list[Answer]:
+    """The answer to each sequence."""
+    return [_answer(model, bits, options) for bits in prepared]
+
+
+def _answer(model: Model, bits: Tensor, options: Prediction) -> Answer:
+    asked = torch.zeros(1, options.steps or len(bits), bits.shape[-1])
+    given = answered(ended(bits.unsqueeze(0)), asked)
+    logits = model(given.input).logits[given.asked]
+    longer = model.config.data == "generated" and len(bits) > model.config.longest
+    note = f"longer than the {model.config.longest} vectors of training" if longer else ""
+    return Answer((logits > 0).int().tolist(), note)
+
+
+def written(given: Any, prediction: Answer) -> str:
+    """The bits as JSON, and the note if there is one."""
+    return json.dumps(prediction.bits) + (f"\t{prediction.note}" if prediction.note else "")
