@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regard.app import data as datasets
+from regard.app.vision.painting import seen
 from regard.app.vision.windows import LARGEST, Window
 from regard.recipes import draw as recipe
 
@@ -227,9 +228,9 @@ def windows(ours: Any, plain: Plain, side: int, rounds: int) -> harness.Row:
 
     def mine() -> None:
         read, window = ours.brush.reading(hidden), ours.brush.writing(hidden)
-        seen = read.read(torch.cat((images, images - canvas), 1))
+        patches = seen(read, images, canvas)
         written = window.write(ours.brush.patch(hidden).unflatten(-1, (1, *2 * [window.filters.size])))
-        (seen.sum() + written.sum()).backward()
+        (patches.sum() + written.sum()).backward()
 
     def theirs() -> None:
         seen = plain.read(images.squeeze(1), images.squeeze(1) - canvas.squeeze(1), hidden)
