@@ -16,16 +16,17 @@ from regard.kernels.on_cpu import compiled
 from regard.kernels.sparse.cpu_loops import INLINE, exp32, inlined
 from regard.positions.algorithms.gaussian_filters import NARROW, WIDE
 
-D = np.float64
+F, D = np.float32, np.float64
 
 
 def exp(x):
-    """The exponential of a float that is not above zero; of float32 a quick one."""
+    """The exponential of a float that is not above zero; of float32 a quick one, that is zero before it is subnormal,
+    which would be slow to compute with."""
 
 
 @overload(exp, jit_options=INLINE)
 def _exp(x) -> Any:
-    return (lambda x: exp32(x)) if x == types.float32 else (lambda x: np.exp(x))
+    return (lambda x: F(0) if x < F(-87) else exp32(x)) if x == types.float32 else (lambda x: np.exp(x))
 
 
 @inlined
