@@ -5,8 +5,8 @@
 The plain loop is as DRAW is commonly written: two `nn.LSTMCell`, filters made by an exponential that is divided by its
 sum for each image that is read and for each axis, a product with them by `bmm`, and Adam as it comes. Before anything
 is timed both must get the same loss and the same gradients from the same weights. The limit is the time of the matrix
-products of our own step alone: its mm, addmm and bmm calls, forward and backward, recorded while it runs and run again
-with nothing in between.
+products of our own step alone: its mm, addmm and bmm calls, forward and backward, recorded while it takes the plain
+road, and run again with nothing in between.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import regard as rg
 from regard.app import data as datasets
+from regard.app.vision.painting import seen
 from regard.app.vision.windows import LARGEST, Window
 from regard.recipes import draw as recipe
 
@@ -190,19 +192,19 @@ class Products(TorchDispatchMode):
 
 
 def products(step: harness.Call) -> tuple[harness.Call, float]:
-    """The matrix products of a step alone, and their arithmetic in GFLOP."""
-    with Products() as seen:
+    """The matrix products of a step alone, and their arithmetic in GFLOP; a kernel's are those of the plain road."""
+    with rg.plain_road(), Products() as recorded:
         step()
 
     def multiply() -> None:
-        for left, right in seen.operands:
+        for left, right in recorded.operands:
             torch.matmul(left, right)
 
-    return multiply, sum(2 * left.numel() * right.shape[-1] for left, right in seen.operands) / 1e9
+    return multiply, sum(2 * left.numel() * right.shape[-1] for left, right in recorded.operands) / 1e9
 
 
 PEER = "two LSTMCells, filters by an exponential and its sum, bmm for each image; Adam"
-LIMIT = "the matrix products of our step, forward and backward, run alone"
+LIMIT = "the matrix products of our step by the plain road, forward and backward, run alone"
 
 
 def measure(rounds: int) -> Iterator[harness.Row]:
@@ -227,9 +229,9 @@ def windows(ours: Any, plain: Plain, side: int, rounds: int) -> harness.Row:
 
     def mine() -> None:
         read, window = ours.brush.reading(hidden), ours.brush.writing(hidden)
-        seen = read.read(torch.cat((images, images - canvas), 1))
+        patches = seen(read, images, canvas)
         written = window.write(ours.brush.patch(hidden).unflatten(-1, (1, *2 * [window.filters.size])))
-        (seen.sum() + written.sum()).backward()
+        (patches.sum() + written.sum()).backward()
 
     def theirs() -> None:
         seen = plain.read(images.squeeze(1), images.squeeze(1) - canvas.squeeze(1), hidden)

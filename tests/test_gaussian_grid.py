@@ -136,6 +136,12 @@ def test_draws_of_the_window_are_in_front():
     assert_close(one.read(image), read[3])
 
 
+def test_several_images_are_read_as_one_that_has_the_channels_of_all():
+    grid, images = window(), examples.tensors(2, 3, 7, 5, count=2)
+    assert_close(grid.read(*images), torch.cat([grid.read(each) for each in images], 1))
+    assert_close(grid.read(images[0], images[1][:, :1]), grid.read(*images)[:, :4])
+
+
 def test_the_mean_of_what_is_read_is_the_read():
     grid, image = window(), *examples.tensors(2, 3, 7, 5)
     seen = rg.look(None, lambda _: grid, image.flatten(-2).mT, rg.mean)
@@ -253,6 +259,8 @@ class TestErrors:
     def test_an_image_or_a_patch_of_another_size(self):
         with pytest.raises(ValueError, match=r"^image expected the shape \(\*B, C, 7, 5\), but got \(2, 1, 5, 7\)\.$"):
             window().read(torch.rand(2, 1, 5, 7).double())
+        with pytest.raises(ValueError, match=r"^image expected the shape \(\*B, C, 7, 5\), but got \(2, 1, 5, 7\)\.$"):
+            window().read(torch.rand(2, 1, 7, 5).double(), torch.rand(2, 1, 5, 7).double())
         with pytest.raises(ValueError, match=r"^patch expected the shape \(\*B, C, 3, 3\), but got \(3, 3\)\.$"):
             window().write(torch.rand(3, 3).double())
 

@@ -16,7 +16,7 @@ import regard as rg
 from regard.kernels.registry import known_roads
 from regard.masks import cleared
 from regard.over.local import GaussianWindow, MovingWindow
-from regard.positions.algorithms import linear_chain, recurrence, semi_markov, trees, windows
+from regard.positions.algorithms import gaussian_filters, linear_chain, recurrence, semi_markov, trees, windows
 from regard.reads import weighed
 
 pytestmark = pytest.mark.unchecked
@@ -96,6 +96,11 @@ def window_means(weights: Tensor, values: Tensor) -> Tensor:
     return windows.window_means(weights, values, torch.arange(64).sub(8).expand(2, 64))
 
 
+def of_grid(answer: Callable[[rg.GaussianGrid, Tensor], Tensor], *shape: int) -> Case:
+    call = Call(lambda centre, given: answer(rg.GaussianGrid(centre, 0.2, 0.15, 3, (32, 32)), given))
+    return Case(call, (torch.randn(8, 2), torch.randn(8, 1, *shape)))
+
+
 def of_tree(answer: Callable[[rg.Tree], Tensor]) -> Case:
     return Case(Call(lambda scores: answer(rg.tree(projective=False)(scores))), (torch.randn(2, 4, 4),))
 
@@ -104,6 +109,8 @@ FUNCTIONS: dict[Any, Callable[[], Case]] = {
     rg.Additive: lambda: attended(64, 64, rg.Additive(D, D, D), rg.sigmoid),
     cleared: lambda: Case(Call(lambda rows: cleared(rows, rg.masks.unread(HIDDEN))), (torch.randn(2, 64, 64),)),
     rg.entmax_weights: lambda: Case(Call(lambda scores: rg.entmax_weights(scores, 1.5)), (torch.randn(2, 3, 64),)),
+    gaussian_filters.read_through: lambda: of_grid(rg.GaussianGrid.read, 32, 32),
+    gaussian_filters.write_through: lambda: of_grid(rg.GaussianGrid.write, 3, 3),
     recurrence.expected_alignment: lambda: Case(Call(lambda each: rg.Alignment(each).mean), (torch.randn(2, 3, 9),)),
     linear_chain.log_partition: lambda: of_chain(lambda each: each.log_z),
     linear_chain.marginals: lambda: of_chain(lambda each: each.marginals),

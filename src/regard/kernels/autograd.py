@@ -48,6 +48,7 @@ def differentiable(
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, ...]) -> None:
             ctx.mark_non_differentiable(*output[1:])
+            ctx.set_materialize_grads(False)  # or each of these would get zeros as its gradient
             ctx.save_for_backward(*inputs, *output)
 
         @staticmethod
@@ -64,6 +65,7 @@ def differentiable(
         return (Fast.apply if wanted else computed)(*inputs)[0]
 
     Fast.__name__ = name
+    vars(Fast)["forward"].__func__.__signature__ = signature(Fast.forward)  # or each call would find it anew
     return fast
 
 

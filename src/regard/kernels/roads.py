@@ -8,6 +8,7 @@ from regard.kernels.chain import events_cpu as chain_events_cpu  # noqa: F401
 from regard.kernels.cleared import cpu as cleared_cpu  # noqa: F401
 from regard.kernels.dot import cpu_cuda as dot_cpu_cuda  # noqa: F401
 from regard.kernels.dot import look_cpu as dot_look_cpu  # noqa: F401
+from regard.kernels.gaussian_grid import cpu as gaussian_grid_cpu  # noqa: F401
 from regard.kernels.monotonic import cpu as monotonic_cpu  # noqa: F401
 from regard.kernels.semi_markov import cpu as semi_markov_cpu  # noqa: F401
 from regard.kernels.semi_markov import events_cpu as semi_markov_events_cpu  # noqa: F401

@@ -8,11 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import register_kl
 
-from regard.positions.base import INFINITY, Positions, exported, gumbel_like, take, wide
+from regard.positions.algorithms.gaussian_filters import filter_scores, read_through, write_through
+from regard.positions.base import INFINITY, Positions, exported, gumbel_like, take
 from regard.positions.coordinate import spread_out
-
-NARROW, WIDE = 1e-4, 1e3
-"""The widths between which one is taken at its word: a Gaussian is then on one pixel, or even over all of them."""
 
 
 @exported
@@ -77,20 +75,17 @@ class GaussianGrid(Positions):
         rows, columns = self._scores
         return rows.softmax(-1), columns.softmax(-1)
 
-    def read(self, image: Float[Tensor, "*B C Y X"]) -> Float[Tensor, "*SB C N N"]:
-        """F_y image F_x^T, the mean of what is at each place; draws S of the window are in front."""
-        self._check("image", image, self.shape)
-        rows, columns = (each.to(image.dtype) for each in self.filters)
-        across = columns @ image.flatten(-3, -2).mT  # (*S, *B, N, C Y), a third of the time of the other way round
-        beside = across.unflatten(-1, image.shape[-3:-1]).flatten(-3, -2)  # (*S, *B, N C, Y)
-        return (beside @ rows.mT).unflatten(-2, (self.size, -1)).movedim(-3, -1)
+    def read(self, image: Float[Tensor, "*B _ Y X"], *others: Float[Tensor, "*B _ Y X"]) -> Float[Tensor, "*SB C N N"]:
+        """F_y image F_x^T, the mean of what is at each place; draws S of the window are in front. Several images are
+        read at once, as one that has the channels of all."""
+        for each in (image, *others):
+            self._check("image", each, self.shape)
+        return read_through(*self._placed, self.size, image, *others)
 
     def write(self, patch: Float[Tensor, "*B C N N"]) -> Float[Tensor, "*SB C Y X"]:
         """F_y^T patch F_x, an image on which each number of the patch lies where its place is."""
         self._check("patch", patch, (self.size, self.size))
-        rows, columns = (each.to(patch.dtype) for each in self.filters)
-        across = patch.flatten(-3, -2) @ columns  # (*S, *B, C N, X)
-        return rows.mT.unsqueeze(-3) @ across.unflatten(-2, patch.shape[-3:-1])
+        return write_through(*self._placed, self.shape, patch)
 
     @property
     def mean(self) -> Float[Tensor, "*B NN YX"]:
@@ -151,14 +146,12 @@ class GaussianGrid(Positions):
     @property
     def _scores(self) -> tuple[Tensor, Tensor]:
         """What the filters are a softmax of, (*B, N, Y) and (*B, N, X)."""
-        centre, stride, width = (wide(torch.as_tensor(each)) for each in (self.centre, self.stride, self.width))
-        if self.shape[0] == self.shape[1]:  # both at once takes half of the time
-            rows, columns = _scores(centre, stride, width, self.size, self.shape[0]).unbind(-3)
-            return rows, columns
-        rows, columns = (
-            _scores(centre[..., n], stride[..., n], width[..., n], self.size, self.shape[n]) for n in (0, 1)
-        )
-        return rows, columns
+        return filter_scores(*self._placed, self.size, self.shape)
+
+    @property
+    def _placed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Centre, stride and width, (*B, 2) each."""
+        return self.centre, torch.as_tensor(self.stride), torch.as_tensor(self.width)
 
     def _pixel(self, row: Tensor, column: Tensor) -> Int[Tensor, "*SB NN"]:
         return (row * self.shape[1] + column).flatten(-2)
@@ -176,22 +169,6 @@ class GaussianGrid(Positions):
             raise ValueError(
                 f"{name} expected the shape (*B, C, {shape[0]}, {shape[1]}), but got {tuple(given.shape)}."
             )
-
-
-def _scores(
-    centre: Float[Tensor, "*B"], stride: Float[Tensor, "*B"], width: Float[Tensor, "*B"], size: int, extent: int
-) -> Float[Tensor, "*B N extent"]:
-    """The log-probabilities of the pixels of a line, but for a constant, for each of `size` places on it.
-
-    -(p - m)^2 less that of the point n of the image that is nearest to m, (p - n) (2 m - n - p), so that nothing is
-    cancelled, nor all infinite, far outside.
-    """
-    steps = torch.arange(size, dtype=centre.dtype, device=centre.device) - (size - 1) / 2
-    pixels = torch.arange(1, 2 * extent, 2, dtype=centre.dtype, device=centre.device) / extent - 1
-    middle = torch.addcmul(centre.unsqueeze(-1), stride.unsqueeze(-1), steps).unsqueeze(-1)  # (*B, N, 1)
-    nearest = middle.detach().clamp(-1, 1)
-    scale = 0.5 / width.clamp(NARROW, WIDE).square()
-    return (pixels - nearest) * (2 * middle - nearest - pixels) * scale[..., None, None]
 
 
 @register_kl(GaussianGrid, GaussianGrid)

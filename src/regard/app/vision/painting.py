@@ -33,13 +33,19 @@ class Attentive(nn.Module):
     def read(self, images: Tensor, painted: Tensor, hidden: Tensor) -> tuple[Tensor, Placed]:
         """What drives the encoder (B, 4 H), and the window."""
         window = self.reading(hidden)
-        patches = window.read(torch.cat((images, images - painted), 1))
-        return self.see(patches.flatten(1)), window
+        return self.see(seen(window, images, painted).flatten(1)), window
 
     def write(self, hidden: Tensor) -> tuple[Tensor, Placed]:
         """What is added to the canvas (B, C, Y, X), and the window."""
         window = self.writing(hidden)
         return window.write(self.patch(hidden).unflatten(-1, (-1, *2 * [window.filters.size]))), window
+
+
+def seen(window: Placed, images: Tensor, painted: Tensor) -> Tensor:
+    """The patches (B, 2 C, N, N) of the images and of what is not painted of them. Reading is linear: the difference
+    is taken of what is read, and so no gradient of the images is computed, which are last and data."""
+    done, patches = window.read(painted, images).chunk(2, 1)
+    return torch.cat((patches, patches - done), 1)
 
 
 class Whole(nn.Module):

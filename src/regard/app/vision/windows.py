@@ -24,14 +24,14 @@ class Placed(NamedTuple):
     gain: Tensor
     """The intensity of what is read or written, (*B, 1, 1, 1)."""
 
-    def read(self, images: Tensor) -> Tensor:
-        """The patches (*B, C, N, N) that are seen in the images (*B, C, Y, X), equation 27."""
-        return self.filters.read(images) * self.gain
+    def read(self, *images: Tensor) -> Tensor:
+        """The patches (*B, C, N, N) that are seen in the images (*B, C, Y, X), equation 27, one after another."""
+        return self.filters.read(*images) * self.gain
 
     def write(self, patches: Tensor) -> Tensor:
         """The patches on images, equation 29, so bright that as many pixels as there are to a filter add up to it."""
         area = (self.side / self.filters.size).square()[..., None, None]
-        return self.filters.write(patches * self.gain * area)
+        return self.filters.write(patches * (self.gain * area))
 
     def edges(self) -> Tensor:
         """y0, x0, y1, x1 in pixels, (*B, 4)."""
@@ -50,22 +50,23 @@ class Window(nn.Module):
     (tensor([28., 28.]), tensor([ 0., -4., 28., 24.]))
     """
 
-    pixel: Tensor
+    bounds: Tensor
+    first: Tensor
 
     def __init__(self, hidden: int, size: int, shape: Sequence[int], share: float = 1.0):
         super().__init__()
         self.size, self.shape, self.longest = size, (shape[-2], shape[-1]), share * max(shape[-2:])
         self.place = nn.Linear(hidden, 5)
-        self.register_buffer("pixel", 2 / torch.tensor(self.shape), persistent=False)
+        self.register_buffer("bounds", torch.tensor([1.0, 1.0, *3 * [LARGEST]]), persistent=False)
+        self.register_buffer("first", self.longest / size * 2 / torch.tensor(self.shape), persistent=False)
         nn.init.normal_(self.place.weight, std=0.01)
         nn.init.zeros_(self.place.bias)
 
     def forward(self, state: Tensor) -> Placed:
-        centre, scales = self.place(state).float().split((2, 3), -1)
-        centre, scales = centre.tanh(), LARGEST * (scales / LARGEST).tanh()
+        centre, scales = (self.bounds * (self.place(state).float() / self.bounds).tanh()).split((2, 3), -1)
         stride, width, gain = scales.exp().split(1, -1)
         side = self.longest * stride
-        stride = side / self.size * self.pixel  # as many pixels down as across
+        stride = stride * self.first  # as many pixels down as across
         filters = rg.GaussianGrid(centre, stride, stride * width / 2, self.size, self.shape)
         return Placed(filters, side, scales[..., :2], gain[..., None, None])
 
