@@ -61,9 +61,9 @@ KINDS = {
     "none": "An LSTM without memory.",
 }
 
-FLOOR, SHORT, KNOWN, EVERY = 0.05, 3, 0.02, 50
-"""The weight of the entropy that moves lack, in nats; the length of sequences at first; the share of wrong bits at
-which longer ones follow, and after how many steps that is looked at."""
+FLOOR, KNOWN, EVERY = 0.05, 0.02, 50
+"""The weight of the entropy that moves lack, in nats; the share of wrong bits at which longer sequences follow, and
+after how many steps that is looked at."""
 
 
 @dataclass
@@ -101,8 +101,9 @@ class Config:
     sticky: float = 0.6
     """How often half of the draws repeat their last move."""
     entropy: float = 1.0
-    """What the entropy of the moves of a step is kept at, in nats, while sequences are short; with their length it
-    falls."""
+    """What the entropy of the moves of a step is kept at, in nats, at first; it falls as sequences grow longer."""
+    start: int = 3
+    """Vectors of a sequence at first, at most, while moves are drawn."""
     bits: int = 8
     """Of a vector that is shown."""
     longest: int = 20
@@ -119,7 +120,7 @@ class Config:
     """The largest norm of a gradient."""
 
     def __post_init__(self) -> None:
-        flags.check_training(self, "hidden", "cells", "width", "shift", "bits", "longest", "each")
+        flags.check_training(self, "hidden", "cells", "width", "shift", "bits", "longest", "start", "each")
         flags.share(self, "sticky")
         flags.above_zero(self, "clip")
         if self.draws < 2 and self.estimator == "leave-one-out":
@@ -192,7 +193,7 @@ class Model(nn.Module):
         answering = {"hard": width, "none": hidden}.get(config.address, hidden + width)
         self.answer = nn.Linear(answering, bits)
         self.critic = rg.Learned(hidden, hidden) if config.estimator == "actor-critic" else None
-        first = min(SHORT, config.longest) if hard else config.longest
+        first = min(config.start, config.longest) if hard else config.longest
         self.register_buffer("cap", torch.tensor(float(first)))
         self.register_buffer("exploring", torch.tensor(1.0))
         self.register_buffer("steps", torch.tensor(0))
@@ -200,7 +201,7 @@ class Model(nn.Module):
     def forward(self, shown: Tensor) -> Output:
         """What it answers to sequences (B, T, D)."""
         count, length, _ = shown.shape
-        state = self.heads.begin(count, max(self.config.cells, length)) if self.heads else None
+        state: Any = self.heads.begin(count, max(self.config.cells, length)) if self.heads else None
         control, hiddens, reads, looks = None, [], [], []
         for each in shown.unbind(1):
             seen = torch.cat((each, state.read), -1) if self.feedback else each
@@ -260,7 +261,7 @@ def by_draws(model: Any, given: Episode) -> tuple[Tensor, dict[str, Tensor]]:
     else:
         value = drawn(model.critic(output.hidden), rows)
         policy = rg.actor_critic(log_prob, cost.detach(), value.detach()) + (value - later).square()
-    lacking = (model.exploring * config.entropy * SHORT / model.cap - entropy).relu() * given.input.shape[1]
+    lacking = (model.exploring * config.entropy * config.start / model.cap - entropy).relu() * given.input.shape[1]
     total = (cost + policy).sum(-1).mean() + FLOOR * lacking.mean()
     return total, {
         "cost": cost.sum() / given.asked.sum() / config.draws,
@@ -313,7 +314,11 @@ def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
     """Adam, its rate rising over a fiftieth of the steps, and its gradients clipped."""
     parameters = list(model.parameters())
     found, schedule = adam(parameters, config.learning_rate, steps, rising=50)
-    found.register_step_pre_hook(lambda *_: nn.utils.clip_grad_norm_(parameters, config.clip) and None)
+
+    def clip(*_: Any) -> None:
+        nn.utils.clip_grad_norm_(parameters, config.clip)
+
+    found.register_step_pre_hook(clip)
     return found, schedule
 
 
@@ -342,8 +347,7 @@ def cells(look: Look, part: str) -> Tensor:
     """How much of each cell was written or read, (B, K)."""
     if look.z is None:
         return getattr(look, part).mean.squeeze(1)
-    z = look.z[:, 0 if part == "write" else 1]
-    return (z.unsqueeze(-1) == torch.arange(look.write.places)).float()
+    return look.write.indicator(look.z)[:, 0 if part == "write" else 1]
 
 
 READS = "sequences as JSON, [[0, 1, ...], ...], one a line"

@@ -69,9 +69,13 @@ def sequences(file: Path, bits: int | None = None) -> Splits:
         raise ValueError(f"{printable(file)} expected at least 10 sequences, but got {len(pairs)}")
     rest, test = hold_out(torch.zeros(len(pairs), dtype=torch.long))
     kept, valid = hold_out(torch.zeros(len(rest), dtype=torch.long), seed=1)
-    parts = [Sequences([pairs[n] for n in part.tolist()], bits or 1) for part in (rest[kept], rest[valid], test)]
-    about = count(*parts).replace("images", "sequences")
-    return Splits(*parts, f"{about} of vectors of {bits} bits from {printable(file.name)}")
+    train, valid, test = (
+        Sequences([pairs[n] for n in each.tolist()], bits or 1) for each in (rest[kept], rest[valid], test)
+    )
+    about = count(train, valid, test).replace("images", "sequences")
+    return Splits(
+        train, valid, test, f"{about} of vectors of {bits} bits from {printable(file.name)}", shape=(bits or 1,)
+    )
 
 
 def pair_of(line: str, where: str, bits: int | None = None) -> Pair:
@@ -97,7 +101,7 @@ def check_vectors(part: Any, where: str, bits: int | None = None) -> int:
         raise ValueError(f"{where} expected some vectors, lists of 0 and 1")
     width = bits or len(part[0])
     if wrong := next((len(each) for each in part if len(each) != width), 0):
-        raise ValueError(f"{where} expected vectors of {width} bits as the others, but got one of {wrong}")
+        raise ValueError(f"{where} expected vectors of {width} bits, but got one of {wrong}")
     if any(bit not in (0, 1) for each in part for bit in each):
         raise ValueError(f"{where} expected bits of 0 and 1, but got others")
     return width

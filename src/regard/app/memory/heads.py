@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 import regard as rg
 
+START = 0.1
+"""The largest number in a cell before anything is written, for content alone."""
+
 
 class State(NamedTuple):
     """What a step hands to the next."""
@@ -42,7 +45,7 @@ class Soft(nn.Module):
 
     def __init__(self, hidden: int, width: int, shift: int, content_alone: bool):
         super().__init__()
-        self.width = width
+        self.width, self.content_alone = width, content_alone
         heads = [
             rg.Attention(
                 score=rg.Content(hidden, width),
@@ -55,9 +58,14 @@ class Soft(nn.Module):
         self.erase, self.add = nn.Linear(hidden, width), nn.Linear(hidden, width)
 
     def begin(self, count: int, cells: int, draws: int = 1) -> State:
-        """The memory empty, and both heads at its first cell."""
+        """The memory empty, and both heads at its first cell; for content alone each cell has another one, or they
+        could never be told apart."""
         like = self.add.weight
-        return State(like.new_zeros(count, cells, self.width), like.new_zeros(count, self.width), (None, None))
+        memory = like.new_zeros(count, cells, self.width)
+        if self.content_alone:
+            numbers = torch.arange(1, cells * self.width + 1, device=like.device).to(like).view(cells, self.width)
+            memory = memory + numbers.square().sin() * START
+        return State(memory, like.new_zeros(count, self.width), (None, None))
 
     def forward(self, hidden: Float[Tensor, "B H"], shown: Tensor, state: State) -> tuple[State, Look]:
         """A step: it writes, and then it reads."""

@@ -42,6 +42,7 @@ def _used(cells: Tensor, *both: Tensor) -> Tensor:
 
 
 def _draw(axes: Axes, part: Tensor, name: str, signed: bool) -> None:
-    axes.imshow(part.mT.cpu(), cmap="gray_r", vmin=-1 if signed else 0, vmax=1, aspect="auto", interpolation="nearest")
+    image = part.mT.cpu().numpy()
+    axes.imshow(image, cmap="gray_r", vmin=-1 if signed else 0, vmax=1, aspect="auto", interpolation="nearest")
     axes.set(ylabel=name, yticks=[])
     axes.tick_params(labelsize="small")

@@ -94,7 +94,8 @@ def ngrams(numbers: Numbers) -> Episode:
     sequence = torch.stack(bits, 1).unsqueeze(-1)  # (B, T, 1)
     shown = torch.nn.functional.pad(2 * sequence - 1, (0, CHANNELS))
     asked = torch.arange(length * RUN - 1) >= CONTEXT - 1
-    return Episode(shown[:, :-1], sequence[:, 1:], asked.expand(count, -1))
+    target = sequence[:, 1:] * asked.unsqueeze(-1)
+    return Episode(shown[:, :-1], target, asked.expand(count, -1))
 
 
 class Task(NamedTuple):
