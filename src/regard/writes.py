@@ -40,8 +40,9 @@ def write(
             raise TypeError("write expected z, one place of each row, for Cells, which no mean is written to.")
         return memory.write(z, erase, add)
     if z is None:
-        _check(memory, erase, add, positions=positions.mean)
-        for weights, forget, new in _in_turn(positions.mean, erase, add):
+        mean = positions.mean
+        _check(memory, erase, add, positions=mean)
+        for weights, forget, new in _in_turn(mean, erase, add):
             memory = memory * (1 - weights.mT * forget) + weights.mT * new  # (*B, K, V)
         return memory
     _check(memory, erase, add, z=z)
