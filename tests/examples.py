@@ -124,6 +124,12 @@ def gaussian_grid(size: int) -> rg.GaussianGrid:
     return rg.GaussianGrid(centre, tensor([0.5], [0.8]), width, size, (4, 5))
 
 
+def pointer(scores: Tensor) -> rg.Pointer:
+    """A pointer with scores (*B, Q, 4), Q up to 3: some of its moves lead to one place, and some nowhere."""
+    targets = torch.tensor([[1, 3, 1, -1], [2, 0, 0, 3], [-1, -1, 2, 2]])[: scores.shape[-2]]
+    return rg.Pointer(scores=scores, targets=targets.expand(scores.shape), count=K)
+
+
 def tensor(*rows: list[float]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 

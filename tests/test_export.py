@@ -30,6 +30,7 @@ RECURSION = "a recursion along the sequence, which a program unrolls"
 LABELS = "labels in the place of places, of which there are as many as its parameters have"
 COUNTS = "sums of places in pairs, a level for each doubling of their number, which a program unrolls"
 FIXED = {
+    "addressing": ({"queries"}, IN_TURN),
     "location-aware": ({"queries"}, IN_TURN),
     "coverage": ({"queries"}, IN_TURN),
     "monotonic": ({"queries", "places"}, RECURSION),

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 import regard as rg
 from regard import estimators
@@ -54,6 +55,26 @@ def test_the_window_reads_an_image():
     seen = window(torch.randn(B, D), sensor=torch.rand(B, 400, V))
     assert seen.context.shape == (B, 25, V) and seen.weights.shape == (B, 25, 400)
     assert seen.z is None and seen.context.requires_grad
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, rg.Cells])
+def test_the_pointer_moves_on_a_tape(kind: type):
+    move, place = find("pointer").make(query_dim=D, key_dim=D, places=K), torch.tensor([[0], [K - 1]])
+    tape = torch.arange(K, dtype=torch.float).view(1, K, 1).expand(B, K, V)
+    tape = rg.Cells(tape) if kind is rg.Cells else tape
+    for _ in range(6):
+        seen = move((torch.randn(B, 1, D), place), sensor=tape)
+        assert ((seen.z - place + 1) % K <= 2).all()
+        assert torch.equal(seen.context, seen.z.unsqueeze(-1).expand(B, 1, V).float())
+        assert seen.log_prob.requires_grad and seen.weights.shape == (B, 1, K)
+        place = seen.z
+
+
+def test_the_pointer_stays_within_its_places():
+    move = find("pointer").make(query_dim=D, key_dim=D, places=2)
+    seen = move((torch.randn(1, 50, D), torch.arange(50).remainder(2).unsqueeze(0)), sensor=torch.randn(1, 2, V))
+    assert set(seen.z.flatten().tolist()) == {0, 1}
+    assert_close(seen.weights.sum(-1), torch.ones(1, 50))
 
 
 def test_different_sizes_of_query_and_key_fit_where_the_score_has_parameters():

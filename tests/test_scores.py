@@ -28,11 +28,14 @@ def equations() -> dict:
     additive, bilinear = rg.Additive(5, 5, 6).double(), rg.Bilinear(5, 5).double()
     learned = rg.Cosine(nn.Parameter(torch.tensor(3.0, dtype=torch.float64)))
     w, u, v = additive.query.weight, additive.key.weight, additive.energy.weight[0]
+    content = rg.Content(5, 5).double()
+    read_off, strength = lambda q: content.key(q), lambda q: (1 + content.strength(q).exp()).log().squeeze()
     return {
         "dot": (rg.dot, lambda q, k: q @ k),
         "scaled_dot": (rg.scaled_dot, lambda q, k: q @ k / math.sqrt(5)),
         "cosine": (rg.Cosine(2.0), lambda q, k: 2 * q @ k / q.norm() / k.norm()),
         "cosine, learned": (learned, lambda q, k: 3 * q @ k / q.norm() / k.norm()),
+        "content": (content, lambda q, k: strength(q) * read_off(q) @ k / read_off(q).norm() / k.norm()),
         "additive": (additive, lambda q, k: v @ torch.tanh(w @ q + u @ k)),
         "bilinear": (bilinear, lambda q, k: q @ (bilinear.key.weight @ k)),
         "biased": (rg.biased(rg.dot, torch.tensor(0.5)), lambda q, k: q @ k + 0.5),
@@ -198,6 +201,8 @@ WIDTHS = {
     "dot": (lambda: rg.dot, r"query expected 4 as the last size, that of the keys, but got \(2, 3, 5\)"),
     "scaled_dot": (lambda: rg.scaled_dot, r"query expected 4 as the last size, that of the keys"),
     "cosine": (rg.Cosine, "query expected 4 as the last size, which Cosine compares with the keys"),
+    "content": (lambda: rg.Content(6, 4), "query expected 6 as the last size, which Content compares with the keys"),
+    "content, keys": (lambda: rg.Content(5, 6), r"keys expected 6 as the last size, the key_dim of Content"),
     "additive": (lambda: rg.Additive(6, 4, 2), "query expected 6 as the last size, which Additive compares"),
     "additive, keys": (lambda: rg.Additive(5, 6, 2), r"keys expected 6 as the last size, the key_dim of Additive"),
     "bilinear": (lambda: rg.Bilinear(6, 4), "query expected 6 as the last size, which Bilinear compares"),

@@ -101,9 +101,11 @@ class Named:
     ) -> Callable[..., Any]:
         """The mechanism, ready to be called; a size that it has no use for is left aside.
 
-        It is an `Attention` or a `MultiHead`, both modules, or for the glimpse and the window a `look` with its policy,
-        which is called with `(query, sensor=sensor)`; of the window the sensor is the values of the pixels,
-        (*B, places, V), of a square image.
+        It is an `Attention` or a `MultiHead`, both modules, or for the glimpse, the window and the pointer a `look`
+        with its policy, which is called with `(query, sensor=sensor)`; of the window the sensor is the values of the
+        pixels, (*B, places, V), of a square image. The query of the pointer is a pair, what its moves are read off,
+        (*B, Q, query_dim), and the place where it is, (*B, Q); its sensor is what lies at the places, a tensor
+        (*B, places, V) or `Cells`.
         """
         sizes = {"query_dim": query_dim, "key_dim": key_dim, "hidden_dim": hidden_dim}
         sizes |= {"places": places, "heads": heads}

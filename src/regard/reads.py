@@ -107,8 +107,18 @@ def straight_through(positions: Positions, values: Any) -> Read:
     tensor([[0., 4.]])
     """
     context, z, log_prob = sample(positions, values)
-    expected = positions.expect(values.detach() if isinstance(values, Tensor) else values)
+    expected = positions.expect(values.detach() if isinstance(values, Tensor) else _Detached(values))
     return context + (expected - expected.detach()), z, log_prob
+
+
+@dataclass(frozen=True)
+class _Detached:
+    """A reader through which no gradient flows."""
+
+    values: Any
+
+    def read(self, z: Tensor) -> Tensor:
+        return self.values.read(z).detach()
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def summary_of(positions: Positions, top: int) -> Summary:
         raise ValueError(f"summary expected top of at least 1, but got {top}.")
     weights = positions.mean
     largest, places = weights.topk(min(top, weights.shape[-1]), -1)
-    scores = positions.scores if isinstance(positions, OneHot) else None
+    scores = positions.scores if type(positions) is OneHot else None
     log_sum_exp = None if scores is None else scores.logsumexp(-1)
     return Summary(positions.entropy(), largest, places, weights.sum(-2), log_sum_exp)
 

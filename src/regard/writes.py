@@ -1,12 +1,12 @@
 """What is written to a memory, where a distribution or an event says: the counterpart of reads."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from regard.positions import Positions
 
@@ -39,15 +39,16 @@ def write(
         if z is None:
             raise TypeError("write expected z, one place of each row, for Cells, which no mean is written to.")
         return memory.write(z, erase, add)
-    _check(memory, erase, add)
     if z is None:
-        for weights, forget, new in _in_turn(positions.mean, erase, add):
+        mean = positions.mean
+        _check(memory, erase, add, positions=mean)
+        for weights, forget, new in _in_turn(mean, erase, add):
             memory = memory * (1 - weights.mT * forget) + weights.mT * new  # (*B, K, V)
         return memory
+    _check(memory, erase, add, z=z)
     for place, forget, new in _in_turn(z.unsqueeze(-1), erase, add):
         column = place.clamp(min=0).expand_as(new)
-        old = memory.gather(-2, column)
-        changed = torch.where(place < 0, old, old * (1 - forget) + new)
+        changed = _changed(memory.gather(-2, column), place < 0, forget, new)
         memory = memory.scatter(-2, column, changed)
     return memory
 
@@ -60,6 +61,9 @@ class Cells:
     stand where a tensor does; `write(memory, positions, erase, add, z)` writes to it and returns it. What was read
     before stays as it was, and gradients reach what was written, and `memory`: they are gathered in one tensor of its
     size, of which a step touches what it read or wrote. They cannot be differentiated again; a tensor in its place can.
+    A pickle or a copy holds the numbers alone; gradients pass through `select` and `tensor()`.
+
+    Raises ValueError for shapes that do not fit, and RuntimeError for gradients with create_graph=True.
 
     >>> cells = Cells(torch.zeros(2, 4, 1))
     >>> new = torch.ones(2, 1, 1, requires_grad=True)
@@ -86,25 +90,35 @@ class Cells:
         *batch, _, _ = self.shape
         if tuple(z.shape[z.dim() - 1 - len(batch) : -1]) != tuple(batch):
             raise ValueError(f"z expected the batch {tuple(batch)} of the cells, but got {tuple(z.shape)}.")
-        rows = z.reshape(-1, *batch, z.shape[-1]).movedim(0, -2)  # (*B, S, N)
-        seen, self._token = _Read.apply(self._token, rows.flatten(-2), self._store)  # pyright: ignore[reportGeneralTypeIssues]
+        draws = z.shape[: z.dim() - 1 - len(batch)]
+        rows = z.reshape(math.prod(draws), *batch, z.shape[-1]).movedim(0, -2)  # (*B, S, N)
+        seen = self._seen(_Read.apply(self._token, rows.flatten(-2), self._store))
         return seen.unflatten(-2, rows.shape[-2:]).movedim(-3, 0).reshape(*z.shape, seen.shape[-1])
 
     def write(self, z: Int[Tensor, "*B Q"], erase: Float[Tensor, "*B Q V"], add: Float[Tensor, "*B Q V"]) -> "Cells":
         """These cells, erased and added to where the queries say, one after another; nothing for nowhere, -1."""
-        _check(self._store.cells, erase, add)
+        _check(self._store.cells, erase, add, z=z)
         for place, forget, new in _in_turn(z.unsqueeze(-1), erase, add):
             self._token = _Write.apply(self._token, forget, new, place, self._store)
         return self
 
     def tensor(self) -> Float[Tensor, "*B K V"]:
         """All cells as they are now, in time O(K V)."""
-        cells, self._token = _All.apply(self._token, self._store)  # pyright: ignore[reportGeneralTypeIssues]
-        return cells
+        return self._seen(_All.apply(self._token, self._store))
 
     def select(self, rows: Tensor) -> "Cells":
         """A copy of some rows of the batch, in time O(K V)."""
         return Cells(self.tensor()[rows])
+
+    def __reduce__(self) -> tuple[type["Cells"], tuple[Tensor]]:
+        return Cells, (self._store.cells,)
+
+    def _seen(self, step: Any) -> Tensor:
+        """What a step saw. Under no_grad no later step follows it, or it would cut off the earlier ones."""
+        seen, token = step
+        if torch.is_grad_enabled():
+            self._token = token
+        return seen
 
 
 class _Store:
@@ -117,6 +131,11 @@ class _Store:
     @property
     def gradient(self) -> Tensor:
         """That of the cells, in the pass of backpropagation that is under way: a new one begins with zeros."""
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "Cells expected to be differentiated once, but got create_graph=True: "
+                "a tensor in their place can be differentiated again."
+            )
         task = torch._C._current_graph_task_id()
         if self._gradient is None or self._gradient[0] != task:
             self._gradient = task, torch.zeros_like(self.cells)
@@ -140,7 +159,6 @@ class _Begin(torch.autograd.Function):
         return token.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, later: Tensor) -> tuple[Tensor, Tensor, None]:
         return later, ctx.store.release(), None
 
@@ -152,7 +170,6 @@ class _Read(torch.autograd.Function):
         return store.cells.gather(-2, ctx.index), token.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, seen: Tensor, later: Tensor) -> tuple[Tensor, None, None]:
         ctx.store.gradient.scatter_add_(-2, ctx.index, seen)
         return later, None, None
@@ -164,11 +181,10 @@ class _Write(torch.autograd.Function):
         ctx.store, ctx.index, ctx.nowhere = store, _index(z.clamp(min=0), store), z < 0
         old = store.cells.gather(-2, ctx.index)
         ctx.save_for_backward(old, erase)
-        store.cells.scatter_(-2, ctx.index, torch.where(ctx.nowhere, old, old * (1 - erase) + add))
+        store.cells.scatter_(-2, ctx.index, _changed(old, ctx.nowhere, erase, add))
         return token.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, later: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         old, erase = ctx.saved_tensors
         gradient = ctx.store.gradient
@@ -185,7 +201,6 @@ class _All(torch.autograd.Function):
         return store.cells.clone(), token.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, cells: Tensor, later: Tensor) -> tuple[Tensor, None]:
         ctx.store.gradient.add_(cells)
         return later, None
@@ -196,12 +211,20 @@ def _index(z: Tensor, store: _Store) -> Int[Tensor, "*B N V"]:
     return z.expand(*z.shape[:-1], store.cells.shape[-1])
 
 
-def _check(memory: Tensor, erase: Tensor, add: Tensor) -> None:
-    *batch, _, width = memory.shape
-    for name, given in (("erase", erase), ("add", add)):
-        if given.dim() != memory.dim() or [*given.shape[:-2], given.shape[-1]] != [*batch, width]:
-            shapes = f"for a memory {tuple(memory.shape)}, but got {tuple(given.shape)}"
-            raise ValueError(f"{name} expected the shape (*B, Q, V) {shapes}.")
+def _changed(old: Tensor, nowhere: Tensor, erase: Tensor, add: Tensor) -> Tensor:
+    """A cell that is written to, unless that is nowhere."""
+    return torch.where(nowhere, old, (old * (1 - erase) + add).to(old.dtype))
+
+
+def _check(memory: Tensor, erase: Tensor, add: Tensor, **where: Tensor) -> None:
+    """Raises ValueError unless what is written, and where, fits the memory."""
+    *batch, places, width = memory.shape
+    rows = *batch, erase.shape[-2] if erase.dim() > 1 else 1
+    sizes = {"erase": (*rows, width), "add": (*rows, width), "z": rows, "positions": (*rows, places)}
+    for name, given in {"erase": erase, "add": add, **where}.items():
+        if given.shape != sizes[name]:
+            memory_of = f"for a memory of shape {tuple(memory.shape)}"
+            raise ValueError(f"{name} expected the shape {sizes[name]} {memory_of}, but got {tuple(given.shape)}.")
 
 
 def _in_turn(*parts: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -95,6 +95,21 @@ def test_grid_of_gaussians():
     torch.testing.assert_close(grid.kl(grid), torch.zeros(2, 9, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("blocked", [[], [0], [0, 1, 2, 3]], ids=["none", "one move", "all moves"])
+def test_pointer(blocked: list[int]):
+    scores, values = torch.randn(2, 2, 3, 4, dtype=torch.float64), examples.inputs()[2]
+    scores[0, 1, :, blocked] = -math.inf
+    positions, other = examples.pointer(scores[0]), examples.pointer(scores[1])
+    check_probability(positions, values)
+    check_probability(rg.Pointer(weights=0.7 * positions.moves.mean, targets=positions.targets, count=4), values)
+    support = positions.enumerate_support()
+    probability = positions.log_prob(support).exp()
+    for q in (other, rg.softmax(scores[1])):
+        difference = (positions.log_prob(support) - q.log_prob(support)).masked_fill(probability == 0, 0)
+        torch.testing.assert_close((probability * difference).sum(0), positions.kl(q))
+    torch.testing.assert_close(positions.kl(positions), torch.zeros_like(scores[0, ..., 0]))
+
+
 class TestMutants:
     """Each breaks one clause of the law, which must then fail."""
 
@@ -117,6 +132,17 @@ class TestMutants:
         monkeypatch.setattr(rg.OneHot, name, wrong)
         with pytest.raises(AssertionError):
             check_probability(positions, torch.rand(1, 3, 1, dtype=torch.float64))
+
+    @pytest.mark.parametrize("name", ["mode", "entropy"])
+    def test_a_pointer_that_knows_its_moves_alone(self, name: str, monkeypatch: pytest.MonkeyPatch):
+        wrong = {
+            "mode": property(lambda self: self._target(self.moves.mode)),
+            "entropy": lambda self: self.moves.entropy(),
+        }
+        scores = torch.tensor([0.0, 0.4, 0.0, -1.0], dtype=torch.float64).expand(2, 3, 4)
+        monkeypatch.setattr(rg.Pointer, name, wrong[name])
+        with pytest.raises(AssertionError):
+            check_probability(examples.pointer(scores), examples.inputs()[2])
 
     def test_a_gaussian_that_is_not_truncated(self, monkeypatch: pytest.MonkeyPatch):
         gaussian = lambda self, z: torch.distributions.Normal(self.centre, self.width).log_prob(z).sum(-1)  # noqa: E731

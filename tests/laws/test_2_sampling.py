@@ -110,6 +110,10 @@ def test_sampling_of_a_grid_of_gaussians():
     check_independent_rows(z[:, 0, 1], z[:, 0, 3], probability[0, 1], probability[0, 3])
 
 
+def test_sampling_of_a_pointer():
+    check_sampling(examples.pointer(torch.tensor([0.0, 1.0, -0.5, 0.7], dtype=torch.float64).expand(2, 1, 4)))
+
+
 class TestMutants:
     """Each breaks one clause of the law, which must then fail."""
 

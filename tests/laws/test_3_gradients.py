@@ -34,6 +34,34 @@ def test_over(over: str, mask: str):
     assert gradgradcheck(function, scores, fast_mode=True)
 
 
+@pytest.mark.parametrize("kind", ["scores", "weights"])
+def test_pointer(kind: str):
+    values, scores = examples.inputs()[2].requires_grad_(), torch.randn(2, 3, 4, dtype=torch.float64)
+    given = (scores if kind == "scores" else 0.8 * scores.softmax(-1)).requires_grad_()
+    targets = examples.pointer(scores).targets
+    z = rg.Pointer(**{kind: given}, targets=targets, count=4).sample((2,))
+
+    def function(given: Tensor, values: Tensor) -> tuple[Tensor, ...]:
+        pointer = rg.Pointer(**{kind: given}, targets=targets, count=4)
+        return *answers(pointer, values, z), pointer.log_weights.exp()
+
+    assert gradcheck(function, (given, values))
+    assert gradgradcheck(function, (given, values), fast_mode=True)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_gradients_of_a_pointer_are_finite_under_scores_of_minus_infinity(scale: float):
+    leaf = (scale * torch.randn(2, 3, 4, dtype=torch.float64)).requires_grad_()
+    scores = leaf.clone()
+    scores[0, :, 0] = scores[1, 1] = -math.inf
+    positions = examples.pointer(scores)
+    total = sum(each.sum() for each in answers(positions, examples.inputs()[2], positions.sample()))
+    (gradient,) = torch.autograd.grad(total, leaf, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.square().sum(), leaf)
+    assert gradient.isfinite().all() and second.isfinite().all()
+    assert (gradient[0, :, 0] == 0).all() and (gradient[1, 1] == 0).all()
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 @pytest.mark.parametrize("mask", examples.MASKS)
 @pytest.mark.parametrize("over", examples.OVERS)

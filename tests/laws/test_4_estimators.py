@@ -152,6 +152,34 @@ def test_enumerate_exactly(over: str):
     torch.testing.assert_close(gradient, true_gradient(make(over), SCORES[:, :1]), rtol=0, atol=1e-8)
 
 
+def test_a_pointer():
+    """Of its places, some of which several moves lead to."""
+    check_unbiased(examples.pointer, SCORES, rg.reinforce, 1)
+    check_unbiased(examples.pointer, SCORES[:, :1], rg.leave_one_out, 2)
+    leaf = SCORES.clone().requires_grad_()
+    positions = examples.pointer(leaf[:, :1])
+    exact = rg.enumerate_exactly(positions, lambda z: cost(positions, z).unsqueeze(-1)).sum()
+    gradient = torch.autograd.grad(exact, leaf)[0][:, :1]
+    torch.testing.assert_close(gradient, true_gradient(examples.pointer, SCORES[:, :1]), rtol=0, atol=1e-8)
+
+
+def test_a_pointer_paid_for_its_moves_would_be_biased():
+    """By the log-probability of one of the moves that lead to a place."""
+
+    class Moves(rg.Pointer):
+        def log_prob(self, value: Tensor) -> Tensor:
+            return self.moves.log_prob((self.targets == value.unsqueeze(-1)).int().argmax(-1))
+
+    def wrong(scores: Tensor) -> rg.Pointer:
+        right = examples.pointer(scores)
+        return Moves(scores=scores, targets=right.targets, count=right.count)
+
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(
+            estimated_gradient(wrong, SCORES[:, :1], rg.reinforce, 1), true_gradient(examples.pointer, SCORES[:, :1])
+        )
+
+
 def test_reinforce_of_a_location():
     """On a Coordinate, by quadrature instead of enumeration."""
     nodes, weights = (torch.from_numpy(each) for each in np.polynomial.legendre.leggauss(200))

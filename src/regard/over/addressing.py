@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from regard.checks import check_width
 from regard.over.mappings import Mask, Over, Scores, masked, softmax
 from regard.positions import OneHot, Positions
-from regard.positions.base import INFINITY, wide
+from regard.positions.base import INFINITY, safe_log, wide
+from regard.positions.onehot import lack
 from regard.protocol import Step
 
 
@@ -43,7 +45,8 @@ def shift(positions: OneHot, moves: Float[Tensor, "*B Q W"], circular: bool = Tr
     back, forth = (width - 1) // 2, width // 2
     places = torch.arange(-forth, weights.shape[-1] + back, device=weights.device) % weights.shape[-1]
     around = weights.index_select(-1, places) if circular else F.pad(weights, (forth, back))  # (*B, Q, K + W - 1)
-    return OneHot(weights=(around.unfold(-1, width, 1) @ moves.flip(-1).unsqueeze(-1)).squeeze(-1))
+    moved = around.unfold(-1, width, 1) @ moves.flip(-1).unsqueeze(-1)  # (*B, Q, K, 1)
+    return OneHot(weights=moved.squeeze(-1).to(weights.dtype))
 
 
 def offsets(width: int) -> Tensor:
@@ -65,10 +68,11 @@ def sharpen(positions: OneHot, power: Float[Tensor, "*B Q"]) -> OneHot:
     >>> sharpen(OneHot(weights=torch.tensor([[0.75, 0.25]])), torch.tensor([2.0])).mean
     tensor([[0.9000, 0.1000]])
     """
-    log_weights = wide(positions.log_weights)
-    possible = log_weights > -INFINITY
-    raised = (log_weights.masked_fill(~possible, 0) * wide(power).unsqueeze(-1)).masked_fill(~possible, -INFINITY)
-    return OneHot(weights=raised.softmax(-1)[..., :-1].to(positions.mean.dtype))
+    weights = positions.mean
+    log_weights = safe_log(wide(torch.cat((weights, lack(weights)), -1)))
+    impossible = log_weights == -INFINITY
+    raised = (log_weights.masked_fill(impossible, 0) * wide(power).unsqueeze(-1)).masked_fill(impossible, -INFINITY)
+    return OneHot(weights=raised.softmax(-1)[..., :-1].to(weights.dtype))
 
 
 class addressing(nn.Module):
@@ -80,7 +84,7 @@ class addressing(nn.Module):
     is where the last query looked, (*B, K); before the first it was at the first place. A place that the mask hides
     is never looked at: what would come to lie there is nowhere. Time O(Q K W).
 
-    Raises ValueError unless the width is at least one.
+    Raises ValueError unless the width is at least one, and for queries of another size than `query_dim`.
 
     >>> from regard import Attention, Content
     >>> head = Attention(Content(query_dim=3, key_dim=5), addressing(query_dim=3))
@@ -97,6 +101,7 @@ class addressing(nn.Module):
         self.gates = nn.Linear(query_dim, width + 2)
 
     def at(self, step: Step) -> Over:
+        check_width("query", step.query, self.gates.in_features, "the query_dim of addressing")
         return Addressed(self.gates(step.query), step.carried, self.circular)
 
     def next(self, carried: Float[Tensor, "*B K"] | None, positions: Positions) -> Float[Tensor, "*B K"] | None:
@@ -117,7 +122,7 @@ class Addressed:
 
     def __call__(self, scores: Scores, mask: Mask = None) -> OneHot:
         found = softmax(scores, mask)
-        gate, moves, power = self.gates.split((1, self.gates.shape[-1] - 2, 1), -1)
+        gate, moves, power = self.gates.to(found.mean.dtype).split((1, self.gates.shape[-1] - 2, 1), -1)
         gate, moves, power = gate.sigmoid(), moves.softmax(-1), 1 + F.softplus(power)
         each = (found.mean, masked(scores, mask) == -INFINITY, gate, moves, power)
         before, steps = self._first(scores), []
@@ -137,6 +142,6 @@ class Addressed:
         """Where the query before the first looked."""
         before = self.before
         if before is None:
-            before = torch.zeros_like(scores[..., 0, :])
+            before = scores.new_zeros(*scores.shape[:-2], scores.shape[-1])
             before[..., 0] = 1
-        return OneHot(weights=before.expand(*scores.shape[:-2], -1).unsqueeze(-2))
+        return OneHot(weights=before.to(scores.dtype).expand(*scores.shape[:-2], -1).unsqueeze(-2))

@@ -38,7 +38,8 @@ class OneHot(Positions):
 
     def __post_init__(self) -> None:
         if (self.weights is None) == (self.scores is None):
-            raise ValueError("OneHot expected exactly one of weights and scores, but got both or neither.")
+            name = type(self).__name__
+            raise ValueError(f"{name} expected exactly one of weights and scores, but got both or neither.")
         super().__init__(self._given.shape[:-1], validate_args=False)
 
     @property

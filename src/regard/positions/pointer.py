@@ -25,6 +25,7 @@ class Pointer(OneHot):
     entropies and reads take O(W^2) a query at most and do not depend on K; what is dense, such as `mean`, takes O(K).
 
     Shapes: targets (*B, Q, W) from -1 to K - 1; batch_shape (*B, Q), event_shape ().
+    Raises ValueError unless exactly one of weights and scores is given, of the shape of the targets.
 
     >>> pointer = Pointer(weights=torch.tensor([[0.25, 0.5, 0.25]]), targets=torch.tensor([[2, 3, 2]]), count=4)
     >>> pointer.mean, pointer.log_prob(torch.tensor([2])).exp()
@@ -34,6 +35,12 @@ class Pointer(OneHot):
     targets: Int[Tensor, "*B Q W"] = field(kw_only=True)
     count: int = field(kw_only=True)
     """How many places there are, K."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.targets.shape != self._given.shape:
+            wanted, given = tuple(self._given.shape), tuple(self.targets.shape)
+            raise ValueError(f"targets expected one place for each move, of shape {wanted}, but got {given}.")
 
     @property
     def places(self) -> int:
@@ -76,7 +83,8 @@ class Pointer(OneHot):
         """The mean of what is read; time O(Q W V)."""
         weights = self.moves.mean
         seen = read_places(values, self.targets.flatten(-2)).unflatten(-2, self.targets.shape[-2:])  # (*B, Q, W, V)
-        seen = seen.masked_fill((weights == 0).unsqueeze(-1), 0)
+        if not isinstance(values, Tensor):  # what a reader has at a place without weight may be anything
+            seen = seen.masked_fill((weights == 0).unsqueeze(-1), 0)
         return (weights.unsqueeze(-2) @ seen).squeeze(-2)
 
     @property
