@@ -239,6 +239,24 @@ def draw(results: Mapping[str, Any]) -> str:
     return markdown(["images, model", "seeds", *names, "epochs", "minutes"], lines)
 
 
+def recall(results: Mapping[str, Any]) -> str:
+    """The wrong bits of machines with a memory, from short sequences to long ones."""
+    names = list(dict.fromkeys(name for row in results["rows"] for name in row["metrics"] if name != "epoch"))
+    names.sort(key=lambda name: int(name.rpartition("_")[2]))
+    lines = [
+        [
+            f"{row['data']}, {row['model']}",
+            str(len(row["seeds"])),
+            *(mean_and_spread(row["metrics"].get(name), 2) for name in names),
+            f"{statistics.fmean(row['seconds']) / 60:.1f}",
+        ]
+        for row in results["rows"]
+    ]
+    return markdown(
+        ["task, addressing", "seeds", *(f"at {name.rpartition('_')[2]}" for name in names), "minutes"], lines
+    )
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
@@ -246,6 +264,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "captioning": ("docs/captions.md", "benchmarks/caption.json", bench),
     "draw": ("docs/draw.md", "experiments/draw.json", draw),
     "drawing": ("docs/draw.md", "benchmarks/draw.json", bench),
+    "recall": ("docs/memory.md", "experiments/recall.json", recall),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),
