@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from regard.kernels.registry import find_road
 from regard.positions import Positions
 
 
@@ -41,8 +42,11 @@ def write(
         return memory.write(z, erase, add)
     _check(memory, erase, add)
     if z is None:
+        run = find_road((write,), memory, positions.mean, erase, add)
+        if run is not None:
+            return run(memory, positions.mean, erase, add)
         for weights, forget, new in _in_turn(positions.mean, erase, add):
-            memory = memory * (1 - weights.mT * forget) + weights.mT * new  # (*B, K, V)
+            memory = written(memory, weights, forget, new)
         return memory
     for place, forget, new in _in_turn(z.unsqueeze(-1), erase, add):
         column = place.clamp(min=0).expand_as(new)
@@ -50,6 +54,16 @@ def write(
         changed = torch.where(place < 0, old, old * (1 - forget) + new)
         memory = memory.scatter(-2, column, changed)
     return memory
+
+
+def written(
+    memory: Float[Tensor, "*B K V"],
+    weights: Float[Tensor, "*B 1 K"],
+    erase: Float[Tensor, "*B 1 V"],
+    add: Float[Tensor, "*B 1 V"],
+) -> Float[Tensor, "*B K V"]:
+    """The memory after one query has written to every cell."""
+    return memory * (1 - weights.mT * erase) + weights.mT * add
 
 
 class Cells:

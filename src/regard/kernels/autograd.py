@@ -42,13 +42,11 @@ def differentiable(
 
     class Fast(torch.autograd.Function):
         @staticmethod
-        def forward(*inputs: Tensor | None) -> tuple[Tensor, ...]:
-            return computed(*inputs)
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, ...]) -> None:
+        def forward(ctx: Any, *inputs: Tensor | None) -> tuple[Tensor, ...]:  # with setup_context a call takes 80 us more
+            output = computed(*inputs)
             ctx.mark_non_differentiable(*output[1:])
             ctx.save_for_backward(*inputs, *output)
+            return output
 
         @staticmethod
         def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:

@@ -66,8 +66,8 @@ def sharpen(positions: OneHot, power: Float[Tensor, "*B Q"]) -> OneHot:
     tensor([[0.9000, 0.1000]])
     """
     log_weights = wide(positions.log_weights)
-    possible = log_weights > -INFINITY
-    raised = (log_weights.masked_fill(~possible, 0) * wide(power).unsqueeze(-1)).masked_fill(~possible, -INFINITY)
+    impossible = log_weights == -INFINITY
+    raised = (log_weights.masked_fill(impossible, 0) * wide(power).unsqueeze(-1)).masked_fill(impossible, -INFINITY)
     return OneHot(weights=raised.softmax(-1)[..., :-1].to(positions.mean.dtype))
 
 
@@ -97,7 +97,7 @@ class addressing(nn.Module):
         self.gates = nn.Linear(query_dim, width + 2)
 
     def at(self, step: Step) -> Over:
-        return Addressed(self.gates(step.query), step.carried, self.circular)
+        return Addressed(self.gates, step.query, step.carried, self.circular)
 
     def next(self, carried: Float[Tensor, "*B K"] | None, positions: Positions) -> Float[Tensor, "*B K"] | None:
         weights = positions.mean
@@ -109,15 +109,17 @@ class addressing(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Addressed:
-    """`addressing` with its gates (*B, Q, W + 2), from where the query before looked, (*B, K)."""
+    """`addressing` with what its gates (*B, Q, W + 2) are read off, and where the query before looked, (*B, K)."""
 
-    gates: Float[Tensor, "..."]
+    gates: nn.Module
+    query: Float[Tensor, "..."]
     before: Float[Tensor, "..."] | None
     circular: bool
 
     def __call__(self, scores: Scores, mask: Mask = None) -> OneHot:
         found = softmax(scores, mask)
-        gate, moves, power = self.gates.split((1, self.gates.shape[-1] - 2, 1), -1)
+        gates = self.gates(self.query)
+        gate, moves, power = gates.split((1, gates.shape[-1] - 2, 1), -1)
         gate, moves, power = gate.sigmoid(), moves.softmax(-1), 1 + F.softplus(power)
         each = (found.mean, masked(scores, mask) == -INFINITY, gate, moves, power)
         before, steps = self._first(scores), []
@@ -135,8 +137,12 @@ class Addressed:
 
     def _first(self, scores: Scores) -> OneHot:
         """Where the query before the first looked."""
-        before = self.before
-        if before is None:
-            before = torch.zeros_like(scores[..., 0, :])
-            before[..., 0] = 1
+        before = first_place(scores[..., 0, :]) if self.before is None else self.before
         return OneHot(weights=before.expand(*scores.shape[:-2], -1).unsqueeze(-2))
+
+
+def first_place(like: Float[Tensor, "*B K"]) -> Float[Tensor, "*B K"]:
+    """The weights that are all at the first place, of this shape."""
+    weights = torch.zeros_like(like)
+    weights[..., 0] = 1
+    return weights
