@@ -231,8 +231,11 @@ def _attend(parts: _Parts, query: Tensor, memory: Memory, state: State | None, w
     if run is not None:
         out = _attended(run(query, memory.keys, memory.values, memory.mask))
         out.asked = Asked(query, memory, score, now, training)
-        if carries(over):  # no more than how many queries there were, or it had no such road
-            out.state = State(None, carry(over, carried.over, OneHot(scores=query[..., :0])))
+        if carries(over):
+            if out.dense is not None:
+                out.formed = OneHot(weights=out.dense)
+            seen = out.formed or OneHot(scores=query[..., :0])  # how many queries there were, or it had no such road
+            out.state = State(None, carry(over, carried.over, seen))
         return out
     positions = _positions(query, memory, score, now, training, carried.score)
     out = _attended(read(positions, memory.values))

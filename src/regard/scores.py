@@ -104,16 +104,23 @@ class Content(Score):
         self.strength = nn.Linear(query_dim, 1)
 
     def prepare(self, keys: Float[Tensor, "*B K Dk"]) -> Float[Tensor, "*B K Dk"]:
-        """The keys at length one."""
+        """The keys as they are: a memory that is written to has others at every step."""
         check_width("keys", keys, self.key.out_features, "the key_dim of Content")
-        return unit(keys)
+        return keys
 
     def compare(self, query: Float[Tensor, "*SB Q Dq"], prepared: Float[Tensor, "*B K Dk"]) -> Float[Tensor, "*SB Q K"]:
-        """The scores against keys of length one."""
-        return (nn.functional.softplus(self.strength(query)) * unit(self.key(query))) @ prepared.mT
+        """The scores against the keys."""
+        return contents(self.key(query), self.strength(query), prepared)
 
     def query_width(self, prepared: Tensor) -> int:
         return self.key.in_features
+
+
+def contents(
+    key: Float[Tensor, "*SB Q Dk"], strength: Float[Tensor, "*SB Q 1"], keys: Float[Tensor, "*B K Dk"]
+) -> Float[Tensor, "*SB Q K"]:
+    """softplus(strength) times the cosine of the angle between the key and the keys."""
+    return (nn.functional.softplus(strength) * unit(key)) @ unit(keys).mT
 
 
 class Additive(Score):

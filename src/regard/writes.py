@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from regard.kernels.registry import find_road
 from regard.positions import Positions
 
 
@@ -42,8 +43,11 @@ def write(
     if z is None:
         mean = positions.mean
         _check(memory, erase, add, positions=mean)
+        run = find_road((write,), memory, mean, erase, add)
+        if run is not None:
+            return run(memory, mean, erase, add)
         for weights, forget, new in _in_turn(mean, erase, add):
-            memory = memory * (1 - weights.mT * forget) + weights.mT * new  # (*B, K, V)
+            memory = written(memory, weights, forget, new)
         return memory
     _check(memory, erase, add, z=z)
     for place, forget, new in _in_turn(z.unsqueeze(-1), erase, add):
@@ -51,6 +55,16 @@ def write(
         changed = _changed(memory.gather(-2, column), place < 0, forget, new)
         memory = memory.scatter(-2, column, changed)
     return memory
+
+
+def written(
+    memory: Float[Tensor, "*B K V"],
+    weights: Float[Tensor, "*B 1 K"],
+    erase: Float[Tensor, "*B 1 V"],
+    add: Float[Tensor, "*B 1 V"],
+) -> Float[Tensor, "*B K V"]:
+    """The memory after one query has written to every cell."""
+    return memory * (1 - weights.mT * erase) + weights.mT * add
 
 
 class Cells:

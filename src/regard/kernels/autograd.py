@@ -42,14 +42,14 @@ def differentiable(
 
     class Fast(torch.autograd.Function):
         @staticmethod
-        def forward(*inputs: Tensor | None) -> tuple[Tensor, ...]:
-            return computed(*inputs)
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, ...]) -> None:
+        def forward(
+            ctx: Any, *inputs: Tensor | None
+        ) -> tuple[Tensor, ...]:  # with setup_context a call takes 80 us more
+            output = computed(*inputs)
             ctx.mark_non_differentiable(*output[1:])
             ctx.set_materialize_grads(False)  # or each of these would get zeros as its gradient
             ctx.save_for_backward(*inputs, *output)
+            return output
 
         @staticmethod
         def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:

@@ -3,6 +3,7 @@
 from regard.kernels.additive import cpu as additive_cpu  # noqa: F401
 from regard.kernels.additive import cuda as additive_cuda  # noqa: F401
 from regard.kernels.additive import look_cpu as additive_look_cpu  # noqa: F401
+from regard.kernels.addressing import cpu as addressing_cpu  # noqa: F401
 from regard.kernels.chain import cpu as chain_cpu  # noqa: F401
 from regard.kernels.chain import events_cpu as chain_events_cpu  # noqa: F401
 from regard.kernels.cleared import cpu as cleared_cpu  # noqa: F401
@@ -19,3 +20,4 @@ from regard.kernels.tree import cpu as tree_cpu  # noqa: F401
 from regard.kernels.tree import events_cpu as tree_events_cpu  # noqa: F401
 from regard.kernels.window import cpu as window_cpu  # noqa: F401
 from regard.kernels.window import cpu_cuda as window_cpu_cuda  # noqa: F401
+from regard.kernels.written import cpu as written_cpu  # noqa: F401

@@ -102,7 +102,7 @@ class addressing(nn.Module):
 
     def at(self, step: Step) -> Over:
         check_width("query", step.query, self.gates.in_features, "the query_dim of addressing")
-        return Addressed(self.gates(step.query), step.carried, self.circular)
+        return Addressed(self.gates, step.query, step.carried, self.circular)
 
     def next(self, carried: Float[Tensor, "*B K"] | None, positions: Positions) -> Float[Tensor, "*B K"] | None:
         weights = positions.mean
@@ -114,15 +114,17 @@ class addressing(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Addressed:
-    """`addressing` with its gates (*B, Q, W + 2), from where the query before looked, (*B, K)."""
+    """`addressing` with what its gates (*B, Q, W + 2) are read off, and where the query before looked, (*B, K)."""
 
-    gates: Float[Tensor, "..."]
+    gates: nn.Module
+    query: Float[Tensor, "..."]
     before: Float[Tensor, "..."] | None
     circular: bool
 
     def __call__(self, scores: Scores, mask: Mask = None) -> OneHot:
         found = softmax(scores, mask)
-        gate, moves, power = self.gates.to(found.mean.dtype).split((1, self.gates.shape[-1] - 2, 1), -1)
+        gates = self.gates(self.query).to(found.mean.dtype)
+        gate, moves, power = gates.split((1, gates.shape[-1] - 2, 1), -1)
         gate, moves, power = gate.sigmoid(), moves.softmax(-1), 1 + F.softplus(power)
         each = (found.mean, masked(scores, mask) == -INFINITY, gate, moves, power)
         before, steps = self._first(scores), []
@@ -142,6 +144,12 @@ class Addressed:
         """Where the query before the first looked."""
         before = self.before
         if before is None:
-            before = scores.new_zeros(*scores.shape[:-2], scores.shape[-1])
-            before[..., 0] = 1
+            before = first_place(scores.new_zeros(*scores.shape[:-2], scores.shape[-1]))
         return OneHot(weights=before.to(scores.dtype).expand(*scores.shape[:-2], -1).unsqueeze(-2))
+
+
+def first_place(like: Float[Tensor, "*B K"]) -> Float[Tensor, "*B K"]:
+    """The weights that are all at the first place, of this shape."""
+    weights = torch.zeros_like(like)
+    weights[..., 0] = 1
+    return weights
