@@ -108,7 +108,7 @@ class Config:
     """Of a vector that is shown."""
     longest: int = 20
     """Vectors of a sequence in training, at most; items, of associative recall, and tens of bits, of ngrams."""
-    epochs: int = 16
+    epochs: int = 10
     """Times so many sequences."""
     each: int = 3200
     """Sequences of an epoch, new ones every time."""
