@@ -42,9 +42,7 @@ def differentiable(
 
     class Fast(torch.autograd.Function):
         @staticmethod
-        def forward(
-            ctx: Any, *inputs: Tensor | None
-        ) -> tuple[Tensor, ...]:  # with setup_context: 80 us more
+        def forward(ctx: Any, *inputs: Tensor | None) -> tuple[Tensor, ...]:  # with setup_context: 80 us more
             output = computed(*inputs)
             ctx.mark_non_differentiable(*output[1:])
             ctx.set_materialize_grads(False)  # or each of these would get zeros as its gradient

@@ -335,9 +335,9 @@ def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
     wrong = wrong_bits(model, given)[0].tolist()
     pictures = []
     for n, count in enumerate(wrong):
-        tapes = [torch.stack([cells(each, part)[n] for each in output.looks]) for part in ("write", "read")]
-        answered = output.logits[n].sigmoid() * given.asked[n].unsqueeze(-1)
-        figure = tape(given.input[n], answered, *(tapes if output.looks else ()))
+        tapes = [[cells(each, part)[n] for each in output.looks] for part in ("write", "read")]
+        answers = output.logits[n].sigmoid() * given.asked[n].unsqueeze(-1)
+        figure = tape(given.input[n], answers, *(torch.stack(each) for each in tapes if each))
         how = "Each column is a step: what is shown, what is answered, and where the heads write and read."
         pictures.append(Picture(f"{count:.0f} wrong bits", how, png(figure)))
     return pictures

@@ -57,7 +57,7 @@ class Soft(nn.Module):
         self.write, self.read = heads
         self.erase, self.add = nn.Linear(hidden, width), nn.Linear(hidden, width)
 
-    def begin(self, count: int, cells: int, draws: int = 1) -> State:
+    def begin(self, count: int, cells: int) -> State:
         """The memory empty, and both heads at its first cell; for content alone each cell has another one, or they
         could never be told apart."""
         like = self.add.weight
@@ -96,7 +96,7 @@ class Hard(nn.Module):
         self.moves, self.content = nn.Linear(hidden, pointers * self.options), nn.Linear(inputs, width)
         self.writes = nn.Linear(hidden, 2) if pointers == 1 else None
 
-    def begin(self, count: int, cells: int, draws: int = 1) -> State:
+    def begin(self, count: int, cells: int) -> State:
         """The memory empty, and the pointers at its first cell."""
         like = self.content.weight
         empty = rg.Cells(like.new_zeros(count, cells, self.width))
