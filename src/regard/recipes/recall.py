@@ -61,9 +61,11 @@ KINDS = {
     "none": "An LSTM without memory.",
 }
 
-FLOOR, KNOWN, EVERY = 0.05, 0.02, 50
-"""The weight of the entropy that moves lack, in nats; the share of wrong bits at which longer sequences follow, and
-after how many steps that is looked at."""
+FLOOR = 0.05
+"""The weight of the entropy that moves lack, in nats."""
+KNOWN, LOST, FASTER, EVERY = 0.02, 0.3, 1.3, 50
+"""The share of wrong bits below which longer sequences follow, and above which shorter ones do; how many times longer
+or shorter they are; and after how many steps that is looked at."""
 
 
 @dataclass
@@ -276,8 +278,8 @@ def drawn(values: Tensor, rows: int) -> Tensor:
 
 
 def after_step(model: Model) -> None:
-    """Lets longer sequences follow where almost all bits of those so far are right, and ends the exploring of moves
-    where those of the longest are."""
+    """Lets longer sequences follow where almost all bits of those so far are right, and shorter ones where many are
+    wrong; and ends the exploring of moves where almost all bits of the longest are right."""
     model.steps += 1
     config = model.config
     if int(model.steps) % EVERY or config.data != "generated" or config.address != "hard" or not model.exploring:
@@ -288,11 +290,12 @@ def after_step(model: Model) -> None:
     with torch.no_grad():
         wrong = wrong_bits(model, task.make(numbers))
     model.train()
-    if wrong[0].sum() >= KNOWN * wrong[1].sum():
-        return
-    if int(model.cap) < config.longest:
-        model.cap.copy_((1.3 * model.cap + 1).floor().clamp(max=config.longest))
-    else:
+    share, longest = float(wrong[0].sum() / wrong[1].sum()), int(model.cap)
+    if share > LOST:
+        model.cap.fill_(max(min(config.start, config.longest), int(longest / FASTER)))
+    elif share < KNOWN and longest < config.longest:
+        model.cap.fill_(min(config.longest, max(longest + 1, int(longest * FASTER))))
+    elif share < KNOWN:
         model.exploring.zero_()
         model.heads.sticky.zero_()
 
