@@ -4,9 +4,9 @@
 
 A step is forward and backward: sequences of vectors of 8 bits, shown one by one and then to be said again, and their
 cross-entropy. The machine is the paper's: a feed-forward controller of 100 units, 128 cells of 20 numbers, a head that
-reads and one that writes, moves by a width of 3. The plain loop is as such machines are commonly written: the cosine
-by `F.cosine_similarity`, moves by `torch.roll`, powers by `**`, reads by `matmul`, and what is erased and added as outer
-products. Before anything is timed both must get the same loss, and the same gradients, from the same weights. The limit
+reads and one that writes, moves by a width of 3. The plain loop is as such machines are commonly written: the cosine by
+`F.cosine_similarity`, moves by `torch.roll`, powers by `**`, reads by `matmul`, and what is erased and added as outer
+products. Before anything is timed both must get the same loss and the same gradients from the same weights. The limit
 is the time of the matrix products of our own step alone, recorded while it runs and run again with nothing in between.
 """
 

@@ -1,4 +1,4 @@
-"""Law 5 for the kernels of a memory, a head's step and a dense write: they equal the plain road, values and gradients."""
+"""Law 5 for the kernels of a memory, a head's step and a dense write: they equal the plain road."""
 
 from collections.abc import Callable
 from typing import Any
