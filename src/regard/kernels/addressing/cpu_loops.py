@@ -139,7 +139,11 @@ def sharpen(moved, power, out):
 
 @compiled
 def looks(first, last, asked, memory, before, circular, context, weights, kept, rests):
-    """context[n] = sum_k weights[n, k] memory[n, k], and these weights; for rows n from first to last. What is kept are the cosines, one over the lengths, the weights by content and as they were moved; and nowhere's shares."""
+    """context[n] = sum_k weights[n, k] memory[n, k], and these weights; for rows n from first to last.
+
+    What is kept are the cosines, one over the lengths, the weights by content and as they were moved; and nowhere's
+    shares.
+    """
     places, size = memory.shape[1], memory.shape[2]
     width = asked.shape[2] - size - 3
     key, moves, read = np.empty(size, F), np.empty(width, F), np.empty(size, F)
