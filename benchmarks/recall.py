@@ -4,13 +4,14 @@
 
 A step is forward and backward: sequences of vectors of 8 bits, shown one by one and then to be said again, and their
 cross-entropy. The machine is the paper's: a feed-forward controller of 100 units, 128 cells of 20 numbers, a head that
-reads and one that writes, moves by a width of 3. The plain loop is as such machines are commonly written: the cosine
-by `F.cosine_similarity`, moves by `torch.roll`, powers by `**`, reads by `matmul`, and what is erased and added as outer
-products. Before anything is timed both must get the same loss, and the same gradients, from the same weights. The limit
+reads and one that writes, moves by a width of 3. The plain loop is as such machines are commonly written: the cosine by
+`F.cosine_similarity`, moves by `torch.roll`, powers by `**`, reads by `matmul`, and what is erased and added as outer
+products. Before anything is timed both must get the same loss and the same gradients from the same weights. The limit
 is the time of the matrix products of our own step alone, recorded while it runs and run again with nothing in between.
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 import harness
 import torch
@@ -104,14 +105,72 @@ def address(memory: Tensor, head: Tensor, before: Tensor) -> Tensor:
     return raised / (raised.sum(1, keepdim=True) + 1e-16)
 
 
-def pairs(ours: Machine, plain: Plain) -> list[tuple[Tensor, Tensor]]:
-    """What both have learned: ours, and the part of theirs that is the same."""
-    found = [(ours.blank, plain.blank)]
+def pairs(ours: Machine, plain: Plain, of: str = "data") -> list[tuple[Tensor, Tensor]]:
+    """Of each of our parameters the data, or the gradient, and the part of theirs that is the same."""
+    found = [(getattr(ours.blank, of), getattr(plain.blank, of))]
     writing = [ours.writer.score.key, ours.writer.score.strength, ours.writer.over.gates, ours.change]
     reading = [ours.reader.score.key, ours.reader.score.strength, ours.reader.over.gates]
     whole = {plain.controller: [ours.controller], plain.output: [ours.output]}
     for theirs, mine in (whole | {plain.writing: writing, plain.reading: reading}).items():
         rows = [each.out_features for each in mine]
         for name in ("weight", "bias"):
-            found += zip([getattr(each, name) for each in mine], getattr(theirs, name).split(rows), strict=True)
+            whose = [getattr(getattr(each, name), of) for each in mine]
+            found += zip(whose, getattr(getattr(theirs, name), of).split(rows), strict=True)
     return found
+
+
+def examples(length: int) -> tuple[Tensor, Tensor]:
+    """Inputs (B, T, bits + 1), what is to be copied and then a sign to do so, and the bits (B, length, bits)."""
+    bits = (torch.rand(BATCH, length, BITS) < 0.5).float()
+    inputs = torch.zeros(BATCH, 2 * length + 1, BITS + 1)
+    inputs[:, :length, :BITS], inputs[:, length, BITS] = bits, 1
+    return inputs, bits
+
+
+def models() -> tuple[Machine, Plain]:
+    """Ours and the plain loop, of the same weights."""
+    ours, plain = Machine(), Plain()
+    plain.copy(ours)
+    return ours, plain
+
+
+def loss(model: nn.Module, inputs: Tensor, bits: Tensor) -> Tensor:
+    """The cross-entropy of the bits, where they are to be said."""
+    return F.binary_cross_entropy_with_logits(model(inputs)[:, -bits.shape[1] :], bits)
+
+
+def check(length: int) -> None:
+    """Both get the same loss and the same gradients from the same weights."""
+    (ours, plain), given = models(), examples(length)
+    losses = loss(ours, *given), loss(plain, *given)
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
+    for each in losses:
+        each.backward()
+    for mine, theirs in pairs(ours, plain, "grad"):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-6)
+
+
+PEER = "cosine_similarity, torch.roll, powers, matmul and outer products"
+LIMIT = "the matrix products of our step, forward and backward, run alone"
+
+
+def measure(rounds: int) -> Iterable[harness.Row]:
+    """A row for each length, after the checks."""
+    torch.manual_seed(0)
+    for length in LENGTHS:
+        check(length)
+        (ours, plain), given = models(), examples(length)
+        steps = [partial(step, model, *given) for model in (ours, plain)]
+        bound, gflop = products(steps[0])
+        name = f"a training step of copying, length {length}"
+        yield harness.compare(name, PEER, *steps, bound, LIMIT, BATCH, rounds, gflop)
+
+
+def step(model: nn.Module, inputs: Tensor, bits: Tensor) -> None:
+    """Forward and backward."""
+    model.zero_grad()
+    loss(model, inputs, bits).backward()
+
+
+if __name__ == "__main__":
+    harness.main("recall", measure)

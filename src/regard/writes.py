@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -152,13 +153,20 @@ class _Store:
             )
         task = torch._C._current_graph_task_id()
         if self._gradient is None or self._gradient[0] != task:
-            self._gradient = task, torch.zeros_like(self.cells)
+            self._gradient = task, untouched(self.cells)
         return self._gradient[1]
 
     def release(self) -> Tensor:
         """The gradient, which is kept no longer."""
         gradient, self._gradient = self.gradient, None
         return gradient
+
+
+def untouched(like: Tensor) -> Tensor:
+    """Zeros of its shape; on the CPU numpy's, which the system makes when they are touched, and no others."""
+    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
+        return torch.zeros_like(like)
+    return torch.from_numpy(np.zeros(like.shape, np.float32 if like.dtype == torch.float32 else np.float64))
 
 
 def _token(like: Tensor) -> Tensor:

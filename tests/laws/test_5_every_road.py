@@ -15,6 +15,7 @@ from torch.testing import assert_close
 import regard as rg
 from regard.kernels.registry import known_roads
 from regard.masks import cleared
+from regard.over.addressing import Addressed
 from regard.over.local import GaussianWindow, MovingWindow
 from regard.positions.algorithms import gaussian_filters, linear_chain, recurrence, semi_markov, trees, windows
 from regard.reads import weighed
@@ -65,6 +66,13 @@ class Expect(Attend):
         return self.attention(query, self.attention.prepare(keys, values)).positions.expect(values)
 
 
+class Head(Attend):
+    """query and memory to what a head reads that compares what it reads."""
+
+    def forward(self, query: Tensor, memory: Tensor) -> Tensor:
+        return super().forward(query, memory, memory)
+
+
 class Call(nn.Module):
     def __init__(self, function: Callable[..., Tensor]):
         super().__init__()
@@ -101,6 +109,10 @@ def of_grid(answer: Callable[[rg.GaussianGrid, Tensor], Tensor], *shape: int) ->
     return Case(call, (torch.randn(8, 2), torch.randn(8, 1, *shape)))
 
 
+def written(memory: Tensor, erase: Tensor, add: Tensor, weights: Tensor) -> Tensor:
+    return rg.write(memory, rg.OneHot(weights=weights), erase, add)
+
+
 def of_tree(answer: Callable[[rg.Tree], Tensor]) -> Case:
     return Case(Call(lambda scores: answer(rg.tree(projective=False)(scores))), (torch.randn(2, 4, 4),))
 
@@ -108,6 +120,7 @@ def of_tree(answer: Callable[[rg.Tree], Tensor]) -> Case:
 FUNCTIONS: dict[Any, Callable[[], Case]] = {
     rg.Additive: lambda: attended(64, 64, rg.Additive(D, D, D), rg.sigmoid),
     cleared: lambda: Case(Call(lambda rows: cleared(rows, rg.masks.unread(HIDDEN))), (torch.randn(2, 64, 64),)),
+    rg.write: lambda: Case(Call(written), (*(torch.randn(2, size, D) for size in (64, 1, 1)), torch.rand(2, 1, 64))),
     rg.entmax_weights: lambda: Case(Call(lambda scores: rg.entmax_weights(scores, 1.5)), (torch.randn(2, 3, 64),)),
     gaussian_filters.read_through: lambda: of_grid(rg.GaussianGrid.read, 32, 32),
     gaussian_filters.write_through: lambda: of_grid(rg.GaussianGrid.write, 3, 3),
@@ -139,6 +152,8 @@ def case_of(parts: tuple) -> Case:
         _, given = attended(300, 64)
         return Case(Expect(SCORES[parts[0]](), WINDOWS[parts[1]](), rg.mode), given)
     score, over, read = parts
+    if over is Addressed:
+        return Case(Head(rg.Content(D, D), rg.addressing(D), read), (torch.randn(2, 1, D), torch.randn(2, 64, D)))
     if over in WINDOWS:
         return attended(64, 64, SCORES[score](), WINDOWS[over](), read)
     queries, places = (1, 128) if read in (rg.mean, weighed) else (2, 1 << 13)

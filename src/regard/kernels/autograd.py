@@ -19,13 +19,15 @@ def differentiable(
     forward: Callable[..., Any],
     backward: Callable[..., Any],
     fakes: tuple[Callable[..., Any], Callable[..., Any]],
-    plain: Callable[..., Tensor],
-) -> Callable[..., Tensor]:
+    plain: Callable[..., Any],
+    outputs: int = 1,
+) -> Callable[..., Any]:
     """A function of tensors by two kernels: `forward(*inputs)` gives the output, `backward(grad, *inputs, output)` the
     gradients of the inputs.
 
-    The forward may give a tuple, of which the output is the first and the backward gets all. Inputs that have no
-    gradient, such as a mask, which may be None, stand last.
+    The forward may give a tuple, of which the first is the output and the backward gets all. Of several `outputs`, the
+    first so many, the function and the plain road give a tuple, and the backward gets as many gradients. Inputs that
+    have no gradient, such as a mask, which may be None, stand last.
 
     Both become ops of their own, which torch.compile takes as they are; `fakes` are the same two functions for tensors
     without data. Otherwise the kernels are called directly: an op takes longer than a small one. A backward that builds
@@ -42,28 +44,28 @@ def differentiable(
 
     class Fast(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, *inputs: Tensor | None) -> tuple[Tensor, ...]:  # with setup_context: 80 us more
-            output = computed(*inputs)
-            ctx.mark_non_differentiable(*output[1:])
-            ctx.set_materialize_grads(False)  # or each of these would get zeros as its gradient
+        def forward(ctx: Any, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+            output = computed(*inputs)  # setup_context would have each call look up its signature
+            ctx.mark_non_differentiable(*output[outputs:])
+            ctx.set_materialize_grads(outputs > 1)  # or what is saved would get zeros as its gradient
             ctx.save_for_backward(*inputs, *output)
             return output
 
         @staticmethod
-        def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:
-            inputs = ctx.saved_tensors[:count]
-            if _is_plain(grad):
-                return _plain_gradients(plain, inputs, grad)
-            given = grad.contiguous(), *ctx.saved_tensors
+        def backward(ctx: Any, *slopes: Any) -> Any:
+            saved, slopes = ctx.saved_tensors, slopes[:outputs]
+            if _is_plain(slopes):
+                return _plain_gradients(plain, saved[:count], slopes)
+            given = *(each.contiguous() for each in slopes), *saved
             grads = (backward_op if _is_traced(given) else backward)(*map(_alone, given))
             return *grads, *(None,) * (count - len(grads))
 
-    def fast(*inputs: Tensor | None) -> Tensor:
+    def fast(*inputs: Tensor | None) -> Any:
         wanted = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in inputs)
-        return (Fast.apply if wanted else computed)(*inputs)[0]
+        found = (Fast.apply if wanted else computed)(*inputs)
+        return found[0] if outputs == 1 else found[:outputs]
 
     Fast.__name__ = name
-    vars(Fast)["forward"].__func__.__signature__ = signature(Fast.forward)  # or each call would find it anew
     return fast
 
 
@@ -119,23 +121,24 @@ def _is_traced(given: tuple[Tensor | None, ...]) -> bool:
     return torch.compiler.is_compiling() or any(type(each) not in (Tensor, Parameter, NoneType) for each in given)
 
 
-def _is_plain(grad: Tensor) -> bool:
+def _is_plain(slopes: tuple[Tensor, ...]) -> bool:
     """Whether a backward builds a graph, or is of many gradients at once."""
     return is_transformed() or (
-        not torch.compiler.is_compiling() and (torch.is_grad_enabled() or is_legacy_batchedtensor(grad))
+        not torch.compiler.is_compiling() and (torch.is_grad_enabled() or any(map(is_legacy_batchedtensor, slopes)))
     )
 
 
 def _alone(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach()
+    return tensor.detach() if tensor is not None and tensor.requires_grad else tensor
 
 
-def _plain_gradients(plain: Callable[..., Tensor], inputs: tuple, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _plain_gradients(plain: Callable[..., Any], inputs: tuple, slopes: tuple) -> tuple[Tensor | None, ...]:
     """The gradients as functions that can be differentiated again."""
     graph = torch.is_grad_enabled()
     with torch.enable_grad():
         views = [None if each is None else each.view_as(each) for each in inputs]  # apart, if one comes of another
-        out = plain(*views)
+        found = plain(*views)
+        out = found if isinstance(found, tuple) else (found,)
     wanted = [each for each in views if each is not None and each.requires_grad]
-    found = iter(torch.autograd.grad(out, wanted, grad, create_graph=graph))
+    found = iter(torch.autograd.grad(out, wanted, slopes, create_graph=graph))
     return tuple(next(found) if each is not None and each.requires_grad else None for each in views)

@@ -175,7 +175,7 @@ def is_hooked(part: Any) -> bool:
     if not isinstance(part, nn.Module):
         return False
     hooks = part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks
-    return any(hooks) or not vars(part).keys().isdisjoint(("forward", "compare", "prepare"))
+    return any(hooks) or any(name in vars(part) for name in ("forward", "compare", "prepare"))
 
 
 @_constant

@@ -106,6 +106,8 @@ class addressing(nn.Module):
 
     def next(self, carried: Float[Tensor, "*B K"] | None, positions: Positions) -> Float[Tensor, "*B K"] | None:
         weights = positions.mean
+        if weights.shape[-2] == 1:
+            return weights.squeeze(-2)  # as below, but a gradient that is not copied
         return weights[..., -1, :] if weights.shape[-2] else carried
 
     def extra_repr(self) -> str:

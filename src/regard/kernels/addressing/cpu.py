@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regard.kernels import on_cpu
@@ -34,8 +35,8 @@ def refuses(
         return "it takes a memory that is both keys and values, without a mask"
     if not query.dtype == keys.dtype == torch.float32 or torch.is_autocast_enabled("cpu"):
         return "it takes float32, without autocast"
-    if not all(map(is_matrix, (score.key, score.strength, over.gates))):
-        return "a projection of the query is more than a matrix"
+    if not all(is_matrix(part) and part.bias is not None for part in _projections(score, over)):
+        return "a projection of the query is not a matrix and a bias"
     return None if keys.numel() >= SMALLEST else f"below {SMALLEST} numbers the plain road is taken"
 
 
@@ -43,58 +44,86 @@ def run(
     score: Content, over: Addressed, read: Any, query: Tensor, keys: Tensor, values: Tensor, mask: None
 ) -> tuple[Tensor, None, None, Tensor]:
     """The context (*B, 1, V) and, last, the weights (*B, 1, K)."""
-    *batch, places, width = keys.shape
-    rows, parts = math.prod(batch), (score.key, score.strength, over.gates)
-    matrix, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
-    asked = nn.functional.linear(query.reshape(rows, query.shape[-1]), matrix, bias)  # (N, V + W + 3)
-    before = first_place(keys[..., 0]) if over.before is None else over.before.expand(*batch, -1)
-    memory, before = keys.reshape(rows, places, width).contiguous(), before.reshape(rows, places).contiguous()
-    both = _looks(asked, memory, before, keys.new_empty(int(over.circular))).view(*batch, 1, width + places)
-    context, weights = both.split_with_sizes((width, places), -1)
+    batch, places = keys.shape[:-2], keys.shape[-2]
+    before = first_place(keys[..., 0]) if over.before is None else over.before.expand(*batch, places)
+    projections = (each for part in _projections(score, over) for each in (part.weight, part.bias))
+    given = rows(query), rows(keys), rows(before.unsqueeze(-2))
+    found = _looks(*given, *projections, keys.new_empty(int(over.circular)))
+    context, weights = found if len(batch) == 1 else (each.view(*batch, 1, each.shape[-1]) for each in found)
     return context, None, None, weights
 
 
-def _plain(asked: Tensor, memory: Tensor, before: Tensor, circular: Tensor) -> Tensor:
-    width = memory.shape[-1]
-    key, strength, gates = asked.unsqueeze(-2).split((width, 1, asked.shape[-1] - width - 1), -1)
-    scores = contents(key, strength, memory)
-    weights = Addressed(nn.Identity(), gates, before, circular.numel() > 0)(scores).mean
-    return torch.cat((weights @ memory, weights), -1).squeeze(-2)
+def rows(tensor: Tensor) -> Tensor:
+    """The tensor with one batch dimension."""
+    if tensor.dim() != 3:
+        tensor = tensor.reshape(math.prod(tensor.shape[:-2]), *tensor.shape[-2:])
+    return tensor.contiguous()
 
 
-def _forward(asked: Tensor, memory: Tensor, before: Tensor, circular: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _projections(score: Content, over: Addressed) -> tuple[nn.Module, nn.Module, nn.Module]:
+    return score.key, score.strength, over.gates
+
+
+def _plain(
+    query: Tensor, memory: Tensor, before: Tensor, key: Tensor, key_bias: Tensor, strength: Tensor,
+    strength_bias: Tensor, gates: Tensor, gates_bias: Tensor, circular: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    scores = contents(F.linear(query, key, key_bias), F.linear(query, strength, strength_bias), memory)
+    over = Addressed(nn.Identity(), F.linear(query, gates, gates_bias), before.squeeze(-2), circular.numel() > 0)
+    weights = over(scores).mean
+    return weights @ memory, weights
+
+
+def _forward(
+    query: Tensor, memory: Tensor, before: Tensor, key: Tensor, key_bias: Tensor, strength: Tensor,
+    strength_bias: Tensor, gates: Tensor, gates_bias: Tensor, circular: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     from regard.kernels.addressing import cpu_loops
 
-    found = _shape(asked, memory, before, circular)
+    bias = torch.cat((key_bias, strength_bias, gates_bias))
+    asked = F.linear(query, torch.cat((key, strength, gates)), bias)  # (N, 1, V + W + 3)
+    found = _new(memory)
     arrays = [each.numpy() for each in (asked, memory, before, circular, *found)]
     on_cpu.run(cpu_loops.looks, [(*block, *arrays) for block in on_cpu.blocks(len(memory))])
-    return found
+    return *found, asked
 
 
-def _shape(asked: Tensor, memory: Tensor, before: Tensor, circular: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    rows, places, width = memory.shape
-    return memory.new_empty(rows, width + places), memory.new_empty(rows, 4, places), memory.new_empty(rows)
+def _new(memory: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    count, places, width = memory.shape
+    shapes = (count, 1, width), (count, 1, places), (count, 4, places), (count,)
+    context, weights, kept, rests = map(memory.new_empty, shapes)
+    return context, weights, kept, rests
+
+
+def _shape(
+    query: Tensor, memory: Tensor, before: Tensor, key: Tensor, key_bias: Tensor, strength: Tensor,
+    strength_bias: Tensor, gates: Tensor, gates_bias: Tensor, circular: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    return *_new(memory), query.new_empty(len(query), 1, len(key_bias) + 1 + len(gates_bias))
 
 
 def _backward(
-    grad: Tensor, asked: Tensor, memory: Tensor, before: Tensor, circular: Tensor, out: Tensor, kept: Tensor,
-    rests: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    of_context: Tensor, of_weights: Tensor, query: Tensor, memory: Tensor, before: Tensor, key: Tensor,
+    key_bias: Tensor, strength: Tensor, strength_bias: Tensor, gates: Tensor, gates_bias: Tensor, circular: Tensor,
+    context: Tensor, weights: Tensor, kept: Tensor, rests: Tensor, asked: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     from regard.kernels.addressing import cpu_loops
 
-    found = _shapes(grad, asked, memory, before, circular, out, kept, rests)
-    arrays = [each.numpy() for each in (grad, asked, memory, before, circular, out, kept, rests, *found)]
+    found = of_asked, of_memory, of_before = [torch.empty_like(each) for each in (asked, memory, before)]
+    given = of_context, of_weights, asked, memory, before, circular, weights, kept, rests
+    arrays = [each.numpy() for each in (*given, *found)]
     on_cpu.run(cpu_loops.gradients, [(*block, *arrays) for block in on_cpu.blocks(len(memory))])
-    return found
+    of_query, parts = of_asked @ torch.cat((key, strength, gates)), (len(key), 1, len(gates))
+    of_asked = of_asked.squeeze(1)
+    of_matrices, of_biases = (of_asked.mT @ query.squeeze(1)).split(parts), of_asked.sum(0).split(parts)
+    of_key, of_strength, of_gates = zip(map(Tensor.clone, of_matrices), map(Tensor.clone, of_biases), strict=True)
+    return of_query, of_memory, of_before, *of_key, *of_strength, *of_gates
 
 
-def _shapes(
-    grad: Tensor, asked: Tensor, memory: Tensor, before: Tensor, circular: Tensor, out: Tensor, kept: Tensor,
-    rests: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return torch.empty_like(asked), torch.empty_like(memory), torch.empty_like(before)
+def _shapes(of_context: Tensor, of_weights: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+    return tuple(map(torch.empty_like, given[:9]))
 
 
-_looks = differentiable("addressing", _forward, _backward, (_shape, _shapes), _plain)
+_looks = differentiable("addressing", _forward, _backward, (_shape, _shapes), _plain, outputs=2)
 for read in (mean, weighed):
     register_road((Content, Addressed, read), "cpu", Road(run, refuses))

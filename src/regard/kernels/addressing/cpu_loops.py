@@ -138,38 +138,40 @@ def sharpen(moved, power, out):
 
 
 @compiled
-def looks(first, last, asked, memory, before, circular, out, kept, rests):
-    """out[n] = what is read, sum_k weights[k] memory[n, k], then the weights; for rows n from first to last. What is
-    kept are the cosines, one over the lengths, the weights by content and as they were moved; and nowhere's shares."""
+def looks(first, last, asked, memory, before, circular, context, weights, kept, rests):
+    """context[n] = sum_k weights[n, k] memory[n, k], and these weights; for rows n from first to last.
+
+    What is kept are the cosines, one over the lengths, the weights by content and as they were moved; and nowhere's
+    shares.
+    """
     places, size = memory.shape[1], memory.shape[2]
-    width = asked.shape[1] - size - 3
+    width = asked.shape[2] - size - 3
     key, moves, read = np.empty(size, F), np.empty(width, F), np.empty(size, F)
     scores, around = np.empty(places, F), np.empty(places + width - 1, F)
     for n in range(first, last):
-        gates, cosine, found, moved, weights = asked[n, size:], kept[n, 0], kept[n, 2], kept[n, 3], out[n, size:]
+        gates, cosine, found, moved = asked[n, 0, size:], kept[n, 0], kept[n, 2], kept[n, 3]
         strength, gate, power = softplus(gates[0]), sigmoid(gates[1]), F(1) + softplus(gates[width + 2])
         softmax(gates[2 : width + 2], moves)
-        unit(asked[n, :size], key)
+        unit(asked[n, 0, :size], key)
         compare(memory[n], key, cosine, kept[n, 1])
         for k in range(places):
             scores[k] = strength * cosine[k]
         softmax(scores, found)
-        mix(found, before[n], gate, scores)
+        mix(found, before[n, 0], gate, scores)
         pad(scores, width // 2, len(circular) > 0, around)
         for k in range(places):
             moved[k] = F(0)
         for j in range(width):
             for k in range(places):
                 moved[k] += moves[j] * around[k + width - 1 - j]
-        rests[n] = sharpen(moved, power, weights)
+        rests[n] = sharpen(moved, power, weights[n, 0])
         for v in range(size):
             read[v] = F(0)
         for k in range(places):
-            weight, cell = weights[k], memory[n, k]
+            weight, cell = weights[n, 0, k], memory[n, k]
             for v in range(size):
                 read[v] += weight * cell[v]
-        for v in range(size):
-            out[n, v] = read[v]
+        context[n, 0, :] = read
 
 
 @compiled
@@ -213,30 +215,31 @@ def of_content(slopes, key, inverse, strength, memory, cosine, lengths, of_memor
 
 @compiled
 def gradients(
-    first, last, grad, asked, memory, before, circular, out, kept, rests, of_asked, of_memory, of_before
+    first, last, of_context, of_weights, asked, memory, before, circular, weights, kept, rests,
+    of_asked, of_memory, of_before,
 ):  # fmt: skip
     """The gradients of the same rows."""
     places, size = memory.shape[1], memory.shape[2]
-    width = asked.shape[1] - size - 3
+    width = asked.shape[2] - size - 3
     key, moves, slope = np.empty(size, F), np.empty(width, F), np.empty(size, F)
     slopes, of_moved, mixed = np.empty(places, F), np.empty(places, F), np.empty(places, F)
     around, of_moves = np.empty(places + width - 1, F), np.empty(width, F)
     for n in range(first, last):
-        gates, of_gates, weights = asked[n, size:], of_asked[n, size:], out[n, size:]
+        gates, of_gates, weight = asked[n, 0, size:], of_asked[n, 0, size:], weights[n, 0]
         cosine, lengths, found, moved = kept[n, 0], kept[n, 1], kept[n, 2], kept[n, 3]
         strength, gate, power = softplus(gates[0]), sigmoid(gates[1]), F(1) + softplus(gates[width + 2])
         softmax(gates[2 : width + 2], moves)
-        inverse = unit(asked[n, :size], key)
+        inverse = unit(asked[n, 0, :size], key)
         for v in range(size):
-            slope[v] = grad[n, v]
+            slope[v] = of_context[n, 0, v]
         for k in range(places):
-            weight, cell, of_cell, total = weights[k], memory[n, k], of_memory[n, k], grad[n, size + k]
+            share, cell, of_cell, total = weight[k], memory[n, k], of_memory[n, k], of_weights[n, 0, k]
             for v in range(size):
                 total += slope[v] * cell[v]
-                of_cell[v] = weight * slope[v]
+                of_cell[v] = share * slope[v]
             slopes[k] = total
-        of_power = of_sharpened(slopes, weights, moved, power, rests[n], of_moved)
-        mix(found, before[n], gate, mixed)
+        of_power = of_sharpened(slopes, weight, moved, power, rests[n], of_moved)
+        mix(found, before[n, 0], gate, mixed)
         pad(mixed, width // 2, len(circular) > 0, around)
         for j in range(width):
             total = F(0)
@@ -251,13 +254,14 @@ def gradients(
                 slopes[k] += moves[j] * around[k + j]
         of_gate, mean, of_strength = F(0), F(0), F(0)
         for k in range(places):
-            of_gate += slopes[k] * (found[k] - before[n, k])
-            of_before[n, k] = (F(1) - gate) * slopes[k]
-            mean += gate * slopes[k] * found[k]
+            of_gate += slopes[k] * (found[k] - before[n, 0, k])
+            of_before[n, 0, k] = (F(1) - gate) * slopes[k]
+            slopes[k] *= gate
+            mean += slopes[k] * found[k]
         for k in range(places):
-            slopes[k] = found[k] * (gate * slopes[k] - mean)
+            slopes[k] = found[k] * (slopes[k] - mean)
             of_strength += slopes[k] * cosine[k]
-        of_content(slopes, key, inverse, strength, memory[n], cosine, lengths, of_memory[n], of_asked[n, :size])
+        of_content(slopes, key, inverse, strength, memory[n], cosine, lengths, of_memory[n], of_asked[n, 0, :size])
         mean = F(0)
         for j in range(width):
             mean += moves[j] * of_moves[j]

@@ -1,11 +1,10 @@
 """`write` by one query on the CPU: every cell in one pass over the memory, forwards and backwards. In float32."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from regard.kernels import on_cpu
+from regard.kernels.addressing.cpu import rows
 from regard.kernels.autograd import differentiable
 from regard.kernels.registry import Road, register_road
 from regard.writes import write, written
@@ -25,14 +24,11 @@ def refuses(function: object, memory: Tensor, weights: Tensor, erase: Tensor, ad
 
 def run(function: object, memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Tensor:
     """The memory (*B, K, V)."""
-    rows, (places, width) = math.prod(memory.shape[:-2]), memory.shape[-2:]
-    shapes = (rows, places, width), (rows, places), (rows, width), (rows, width)
-    given = zip((memory, weights, erase, add), shapes, strict=True)
-    return _written(*(each.reshape(shape).contiguous() for each, shape in given)).view(memory.shape)
+    return _written(*map(rows, (memory, weights, erase, add))).view(memory.shape)
 
 
 def _plain(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Tensor:
-    return written(memory, weights.unsqueeze(-2), erase.unsqueeze(-2), add.unsqueeze(-2))
+    return written(memory, weights, erase, add)
 
 
 def _forward(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Tensor:
