@@ -43,7 +43,7 @@ class Hard:
     def run(self, cells: rg.Cells, query: Tensor, erase: Tensor) -> None:
         place, total = torch.full((1, 1), self.places // 2), torch.zeros(())
         for each in query:
-            targets = (place.unsqueeze(-1) + rg.over.addressing.offsets(3)) % self.places
+            targets = (place.unsqueeze(-1) + rg.offsets(3)) % self.places
             positions = rg.Pointer(scores=self.moves(each), targets=targets, count=self.places)
             place = positions.sample()
             seen = cells.read(place)
@@ -118,9 +118,9 @@ def row(places: int, times: list[list[float]]) -> harness.Row:
     hard_ms, soft_ms, limit_ms = (statistics.median(each) for each in zip(*times, strict=True))
     ratios = [soft / hard for hard, soft, _ in times]
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    memory = [harness.peak_mb(kind(places, steps=1).prepare()) for kind in (Hard, Soft)]
+    hard_mb, soft_mb = (harness.peak_mb(kind(places, steps=1).prepare()) for kind in (Hard, Soft))
     return harness.Row(
-        f"a read and a write, K = {places:,}", PEER, hard_ms, soft_ms, middle, (low, high), *memory, limit_ms, LIMIT,
+        f"a read and a write, K = {places:,}", PEER, hard_ms, soft_ms, middle, (low, high), hard_mb, soft_mb, limit_ms, LIMIT,
         None, items=1,
     )  # fmt: skip
 
