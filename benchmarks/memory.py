@@ -120,8 +120,8 @@ def row(places: int, times: list[list[float]]) -> harness.Row:
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     hard_mb, soft_mb = (harness.peak_mb(kind(places, steps=1).prepare()) for kind in (Hard, Soft))
     return harness.Row(
-        f"a read and a write, K = {places:,}", PEER, hard_ms, soft_ms, middle, (low, high), hard_mb, soft_mb, limit_ms, LIMIT,
-        None, items=1,
+        f"a read and a write, K = {places:,}", PEER, hard_ms, soft_ms, middle, (low, high), hard_mb, soft_mb,
+        limit_ms, LIMIT, None, items=1,
     )  # fmt: skip
 
 

@@ -265,6 +265,8 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "draw": ("docs/draw.md", "experiments/draw.json", draw),
     "drawing": ("docs/draw.md", "benchmarks/draw.json", bench),
     "recall": ("docs/memory.md", "experiments/recall.json", recall),
+    "memory": ("docs/memory.md", "memory.json", bench),
+    "copying": ("docs/memory.md", "benchmarks/recall.json", bench),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),

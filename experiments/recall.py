@@ -11,8 +11,8 @@ up to 120 are nearly right; an LSTM's are not beyond 20.
 Sequences are generated, so `--data` says only that rows are to be trained. The configuration of a row is
 `recall/TASK-MODEL.yaml` beside this script, over `recall/MODEL.yaml`. Runs are kept in `runs/recall` and are resumed;
 several of these commands may run at once, each takes runs that no other has. What is finished is in
-`results/recall.json`, and is not trained again: take its row out first. The epoch is chosen by validation sequences as
-long as the longest in training.
+`results/recall.json`, and is not trained again: take its row out first. The epoch is chosen by the cost, in nats a bit,
+of validation sequences as long as the longest in training.
 
 `wrong_bits_20` is the mean over 100 test sequences of 20 vectors of the bits that are wrong, of 160; `wrong_bits_120`
 and `wrong_bits_1000` the same of 120 and of 1,000, of 960 and 8,000; of associative recall 6, 12 and 20 items, of 24
@@ -110,7 +110,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def figure(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Validation sequences' wrong bits by seconds of computing: each seed of each model, a panel a task."""
+    """The cost of validation sequences by seconds of computing: each seed of each model, a panel a task."""
     tasks = list(dict.fromkeys(row["data"] for row in rows))
     drawn = Figure(figsize=(3.4 * max(1, len(tasks)), 3.2), layout="constrained")
     for task, axes in zip(tasks, drawn.subplots(1, max(1, len(tasks)), squeeze=False)[0], strict=False):
@@ -118,9 +118,9 @@ def figure(rows: Sequence[dict[str, Any]]) -> Figure:
             n = MODELS.index(row["model"])
             for seed, curve in enumerate(row["curve"]):
                 label = {"label": row["model"]} if seed == 0 else {}
-                seconds, wrong = [each[1] for each in curve], [each[2] for each in curve]
-                axes.plot(seconds, wrong, color=COLOURS[n][0], linestyle=(0, DASHES[n]), alpha=0.8, **label)
-        axes.set(title=task, xlabel="seconds of one thread", ylabel="wrong bits", ylim=(0, None))
+                seconds, cost = [each[1] for each in curve], [each[2] for each in curve]
+                axes.plot(seconds, cost, color=COLOURS[n][0], linestyle=(0, DASHES[n]), alpha=0.8, **label)
+        axes.set(title=task, xlabel="seconds of one thread", ylabel="nats a bit", ylim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     return drawn

@@ -44,7 +44,7 @@ from regard.app.text.reading import raw_lines
 from regard.app.training.schedules import adam
 from regard.recipes.base import COSTS, Measure, Metric
 
-METRIC = Metric("valid_wrong", "min", "wrong bits of a sequence", label="Wrong bits", unit="bits")
+METRIC = Metric("valid_cost", "min", "nats a bit", label="The cost", unit="nats")
 
 NAMED_BY, QUICK = ("task", "address"), {"epochs": 4}
 
@@ -288,7 +288,8 @@ def after_step(model: Model) -> None:
     numbers = torch.rand(config.batch, int(model.cap), task.numbers(model.facts.values["shape"][0]))
     model.eval()
     with torch.no_grad():
-        wrong = wrong_bits(model, task.make(numbers))
+        given = task.make(numbers)
+        wrong = wrong_bits(model(given.input).logits, given)
     model.train()
     share, longest = float(wrong[0].sum() / wrong[1].sum()), int(model.cap)
     if share > LOST:
@@ -300,17 +301,18 @@ def after_step(model: Model) -> None:
         model.heads.sticky.zero_()
 
 
-def wrong_bits(model: Model, given: Episode) -> tuple[Tensor, Tensor]:
+def wrong_bits(logits: Tensor, given: Episode) -> tuple[Tensor, Tensor]:
     """Of each sequence, how many of the bits that were asked are wrong, and how many there are."""
-    logits = model(given.input).logits
     wrong = ((logits > 0) != (given.target > 0)) & given.asked.unsqueeze(-1)
     return wrong.flatten(1).sum(1).float(), given.asked.sum(1).float() * logits.shape[-1]
 
 
 def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of each sequence, (B,): how many bits are `wrong`, what `share` of them, and whether any is."""
-    wrong, asked = wrong_bits(model, episode(model, batch))
-    return {"wrong": wrong, "share": wrong / asked, "error": (wrong > 0).float()}
+    """Of each sequence, (B,): the `cost` of a bit, how many are `wrong`, and whether any is."""
+    given = episode(model, batch)
+    logits = model(given.input).logits
+    wrong, _ = wrong_bits(logits, given)
+    return {"cost": costs(logits, given).sum(1) / given.asked.sum(1), "wrong": wrong, "error": (wrong > 0).float()}
 
 
 def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
@@ -335,7 +337,7 @@ def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
     """Of each sequence what was shown and answered at every step, and below it which cells were written and read."""
     given = episode(model, batch)
     output = model(given.input)
-    wrong = wrong_bits(model, given)[0].tolist()
+    wrong = wrong_bits(output.logits, given)[0].tolist()
     pictures = []
     for n, count in enumerate(wrong):
         tapes = [[cells(each, part)[n] for each in output.looks] for part in ("write", "read")]
