@@ -61,7 +61,8 @@ def test_every_number_of_cells_has_a_row_and_is_drawn(memory, monkeypatch, capsy
     memory.harness.main("memory", memory.measure, memory.draw)
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["case"] for row in rows] == ["a read and a write, K = 10", "a read and a write, K = 100"]
-    assert Image.open(figure).width > 500
+    with Image.open(figure) as picture:
+        assert picture.width > 500
     soft, hard = ([row[f"{whose}_peak_mb"] for row in rows] for whose in ("peer", "ours"))
     assert soft[1] > 5 * soft[0] and hard[1] == hard[0], "what soft addressing allocates grows with the cells"
 

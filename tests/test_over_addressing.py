@@ -333,7 +333,7 @@ def test_no_gate_makes_nan(gates: list[float], scale: float, circular: bool, dty
     scores = (scale * torch.randn(6, K)).to(dtype).requires_grad_()
     mask = torch.ones(6, K, dtype=torch.bool)
     mask[2, 1] = mask[4] = False
-    positions = rg.over.addressing.Addressed(leaf, None, circular)(scores, mask)
+    positions = rg.over.addressing.Addressed(torch.nn.Identity(), leaf, None, circular)(scores, mask)
     total = positions.mean.square().sum() + positions.entropy().sum() + positions.log_prob(positions.mode).sum()
     grads = torch.autograd.grad(total, (leaf, scores))
     assert total.isfinite() and all(each.isfinite().all() for each in grads)
