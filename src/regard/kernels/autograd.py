@@ -54,7 +54,7 @@ def differentiable(
         @staticmethod
         def backward(ctx: Any, *slopes: Any) -> Any:
             saved, slopes = ctx.saved_tensors, slopes[:outputs]
-            if slopes == (None,):  # nothing that was asked for depends on it
+            if slopes[0] is None:  # nothing that was asked for depends on it
                 return (None,) * count
             if _is_plain(slopes):
                 return _plain_gradients(plain, saved[:count], slopes)
