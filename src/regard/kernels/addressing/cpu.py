@@ -46,9 +46,10 @@ def run(
     """The context (*B, 1, V) and, last, the weights (*B, 1, K)."""
     batch, places = keys.shape[:-2], keys.shape[-2]
     before = first_place(keys[..., 0]) if over.before is None else over.before.expand(*batch, places)
-    projections = (each for part in _projections(score, over) for each in (part.weight, part.bias))
-    given = rows(query), rows(keys), rows(before.unsqueeze(-2))
-    found = _looks(*given, *projections, keys.new_empty(int(over.circular)))
+    projections = _projections(score, over)
+    weights, biases = ([getattr(part, name) for part in projections] for name in ("weight", "bias"))
+    asked = F.linear(query, torch.cat(weights), torch.cat(biases))  # (*B, 1, V + W + 3)
+    found = _looks(rows(asked), rows(keys), rows(before.unsqueeze(-2)), keys.new_empty(int(over.circular)))
     context, weights = found if len(batch) == 1 else (each.view(*batch, 1, each.shape[-1]) for each in found)
     return context, None, None, weights
 
@@ -64,66 +65,51 @@ def _projections(score: Content, over: Addressed) -> tuple[nn.Module, nn.Module,
     return score.key, score.strength, over.gates
 
 
-def _plain(
-    query: Tensor, memory: Tensor, before: Tensor, key: Tensor, key_bias: Tensor, strength: Tensor,
-    strength_bias: Tensor, gates: Tensor, gates_bias: Tensor, circular: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    scores = contents(F.linear(query, key, key_bias), F.linear(query, strength, strength_bias), memory)
-    over = Addressed(nn.Identity(), F.linear(query, gates, gates_bias), before.squeeze(-2), circular.numel() > 0)
-    weights = over(scores).mean
+def _plain(asked: Tensor, memory: Tensor, before: Tensor, circular: Tensor) -> tuple[Tensor, Tensor]:
+    width = memory.shape[-1]
+    key, strength, gates = asked.split((width, 1, asked.shape[-1] - width - 1), -1)
+    over = Addressed(nn.Identity(), gates, before.squeeze(-2), circular.numel() > 0)
+    weights = over(contents(key, strength, memory)).mean
     return weights @ memory, weights
 
 
 def _forward(
-    query: Tensor, memory: Tensor, before: Tensor, key: Tensor, key_bias: Tensor, strength: Tensor,
-    strength_bias: Tensor, gates: Tensor, gates_bias: Tensor, circular: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    asked: Tensor, memory: Tensor, before: Tensor, circular: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from regard.kernels.addressing import cpu_loops
 
-    bias = torch.cat((key_bias, strength_bias, gates_bias))
-    asked = F.linear(query, torch.cat((key, strength, gates)), bias)  # (N, 1, V + W + 3)
-    found = _new(memory)
+    found = _new(asked, memory)
     arrays = [each.numpy() for each in (asked, memory, before, circular, *found)]
     on_cpu.run(cpu_loops.looks, [(*block, *arrays) for block in on_cpu.blocks(len(memory))])
-    return *found, asked
+    return found
 
 
-def _new(memory: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _new(asked: Tensor, memory: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     count, places, width = memory.shape
     shapes = (count, 1, width), (count, 1, places), (count, 4, places), (count,)
     context, weights, kept, rests = map(memory.new_empty, shapes)
     return context, weights, kept, rests
 
 
-def _shape(
-    query: Tensor, memory: Tensor, before: Tensor, key: Tensor, key_bias: Tensor, strength: Tensor,
-    strength_bias: Tensor, gates: Tensor, gates_bias: Tensor, circular: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return *_new(memory), query.new_empty(len(query), 1, len(key_bias) + 1 + len(gates_bias))
-
-
 def _backward(
-    of_context: Tensor, of_weights: Tensor, query: Tensor, memory: Tensor, before: Tensor, key: Tensor,
-    key_bias: Tensor, strength: Tensor, strength_bias: Tensor, gates: Tensor, gates_bias: Tensor, circular: Tensor,
-    context: Tensor, weights: Tensor, kept: Tensor, rests: Tensor, asked: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    of_context: Tensor, of_weights: Tensor, asked: Tensor, memory: Tensor, before: Tensor, circular: Tensor,
+    context: Tensor, weights: Tensor, kept: Tensor, rests: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     from regard.kernels.addressing import cpu_loops
 
-    found = of_asked, of_memory, of_before = [torch.empty_like(each) for each in (asked, memory, before)]
+    found = _shapes(of_context, of_weights, asked, memory, before)
     given = of_context, of_weights, asked, memory, before, circular, weights, kept, rests
     arrays = [each.numpy() for each in (*given, *found)]
     on_cpu.run(cpu_loops.gradients, [(*block, *arrays) for block in on_cpu.blocks(len(memory))])
-    of_query, parts = of_asked @ torch.cat((key, strength, gates)), (len(key), 1, len(gates))
-    of_asked = of_asked.squeeze(1)
-    of_matrices, of_biases = (of_asked.mT @ query.squeeze(1)).split(parts), of_asked.sum(0).split(parts)
-    of_key, of_strength, of_gates = zip(map(Tensor.clone, of_matrices), map(Tensor.clone, of_biases), strict=True)
-    return of_query, of_memory, of_before, *of_key, *of_strength, *of_gates
+    return found
 
 
-def _shapes(of_context: Tensor, of_weights: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
-    return tuple(map(torch.empty_like, given[:9]))
+def _shapes(
+    of_context: Tensor, of_weights: Tensor, asked: Tensor, memory: Tensor, before: Tensor, *_: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(asked), torch.empty_like(memory), torch.empty_like(before)
 
 
-_looks = differentiable("addressing", _forward, _backward, (_shape, _shapes), _plain, outputs=2)
+_looks = differentiable("addressing", _forward, _backward, (_new, _shapes), _plain, outputs=2)
 for read in (mean, weighed):
     register_road((Content, Addressed, read), "cpu", Road(run, refuses))
