@@ -12,15 +12,16 @@ Sequences are generated, so `--data` says only that rows are to be trained. The 
 `recall/TASK-MODEL.yaml` beside this script, over `recall/MODEL.yaml`. Runs are kept in `runs/recall` and are resumed;
 several of these commands may run at once, each takes runs that no other has. What is finished is in
 `results/recall.json`, and is not trained again: take its row out first. The epoch is chosen by the cost, in nats a bit,
-of validation sequences as long as the longest in training.
+of validation sequences, which are as long as those of the test, six times as long as the longest in training.
 
 `wrong_bits_20` is the mean over 100 test sequences of 20 vectors of the bits that are wrong, of 160; `wrong_bits_120`
-and `wrong_bits_1000` the same of 120 and of 1,000, of 960 and 8,000; of associative recall 6, 12 and 20 items, of 24
-bits; of repeat copy 10 and 20 vectors.
+and `wrong_bits_1000` the same of 120 and of 1,000, of 960 and 8,000, and so on; of associative recall the number is
+that of items, and 24 bits are asked for; repeat copy says up to ten times what it was shown.
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -41,10 +42,10 @@ from regard.recipes import recall
 HERE = Path(__file__).parent
 MODELS = ("soft", "hard", "content", "none")
 LENGTHS = {
-    "copy": (20, 120, 1000),
-    "reverse": (20, 120, 1000),
-    "associative": (6, 12, 20),
-    "repeat": (10, 20),
+    "copy": (10, 20, 40, 80, 120, 1000),
+    "reverse": (10, 20, 40, 80, 120, 1000),
+    "associative": (2, 4, 6, 8, 12, 20),
+    "repeat": (5, 10, 15, 20),
 }
 """Of the test sequences of each task."""
 SEEDS = 5
@@ -110,20 +111,31 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def figure(rows: Sequence[dict[str, Any]]) -> Figure:
-    """The cost of validation sequences by seconds of computing: each seed of each model, a panel a task."""
+    """A column a task: the cost of validation sequences by seconds of computing, each seed of each model; and below it
+    the wrong bits by the length of the sequence, the mean over seeds."""
     tasks = list(dict.fromkeys(row["data"] for row in rows))
-    drawn = Figure(figsize=(3.4 * max(1, len(tasks)), 3.2), layout="constrained")
-    for task, axes in zip(tasks, drawn.subplots(1, max(1, len(tasks)), squeeze=False)[0], strict=False):
+    drawn = Figure(figsize=(3.4 * max(1, len(tasks)), 6), layout="constrained")
+    for task, (above, below) in zip(tasks, drawn.subplots(2, max(1, len(tasks)), squeeze=False).T, strict=False):
         for row in (row for row in rows if row["data"] == task and row["model"] in MODELS):
             n = MODELS.index(row["model"])
-            for seed, curve in enumerate(row["curve"]):
-                label = {"label": row["model"]} if seed == 0 else {}
-                seconds, cost = [each[1] for each in curve], [each[2] for each in curve]
-                axes.plot(seconds, cost, color=COLOURS[n][0], linestyle=(0, DASHES[n]), alpha=0.8, **label)
-        axes.set(title=task, xlabel="seconds of one thread", ylabel="nats a bit", ylim=(0, None))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+            style: dict[str, Any] = {"color": COLOURS[n][0], "linestyle": (0, DASHES[n]), "alpha": 0.8}
+            for curve in row["curve"]:
+                above.plot([each[1] for each in curve], [each[2] for each in curve], **style)
+            wrong = by_length(row["metrics"])
+            below.plot(list(wrong), list(wrong.values()), label=row["model"], marker=".", **style)
+        above.set(title=task, xlabel="seconds of one thread", ylabel="nats a bit", ylim=(0, 1))
+        below.set(xlabel=f"{'items' if task == 'associative' else 'vectors'} of a sequence", ylabel="wrong bits")
+        below.set(xscale="log", yscale="symlog", ylim=(-0.2, None))
+        below.legend(frameon=False)
+        for axes in (above, below):
+            axes.spines[["top", "right"]].set_visible(False)
     return drawn
+
+
+def by_length(metrics: dict[str, list[float]]) -> dict[int, float]:
+    """The wrong bits of each length, the mean over seeds."""
+    names = [name for name in metrics if name.startswith("wrong_bits")]
+    return {int(name.rpartition("_")[2]): fmean(metrics[name]) for name in names}
 
 
 def tapes(runs: Path, file: Path) -> None:

@@ -8,10 +8,8 @@ same however large the memory is.
 
 - `soft` is learned by backpropagation through all cells.
 - `hard` draws its moves; several draws of a sequence are compared with each other (`leave_one_out`), each move by the
-  cost of the answers after it, or one with what a critic expects (`actor_critic`).
+  cost of the answers after it, or one with what a critic expects. Sequences are short at first.
 - `content` is soft addressing without moves, and `none` an LSTM without memory.
-
-Sequences are short at first where the moves are drawn, and longer ones follow as soon as almost all are right.
 
     regard train recall                                       copy by soft addressing: minutes on one core
     regard train recall --address hard --task reverse
@@ -20,28 +18,27 @@ Sequences are short at first where the moves are drawn, and longer ones follow a
 To reach: copies of sequences six times as long as any in training, without a wrong bit.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import regard as rg
 from regard.app import flags
-from regard.app.data.generators.tasks import CHANNELS, ITEM, TASKS, Drawn, Episode, answered, ended
-from regard.app.data.sequences import check_vectors, sequences
+from regard.app.data.generators.tasks import CHANNELS, ITEM, TASKS, Drawn, Episode
+from regard.app.data.sequences import sequences
 from regard.app.data.splits import Splits
 from regard.app.facts import Facts, read_facts
+from regard.app.memory.answering import READS, Prediction, inputs, predict, prepare, written  # noqa: F401
+from regard.app.memory.curriculum import Lengths
 from regard.app.memory.heads import Hard, Look, Soft
 from regard.app.report.report import Picture
 from regard.app.report.tape_figures import tape
 from regard.app.report.text_figures import png
-from regard.app.text.reading import raw_lines
-from regard.app.training.schedules import adam
+from regard.app.training.schedules import adam, clipped
 from regard.recipes.base import COSTS, Measure, Metric
 
 METRIC = Metric("valid_cost", "min", "nats a bit", label="The cost", unit="nats")
@@ -61,11 +58,8 @@ KINDS = {
     "none": "An LSTM without memory.",
 }
 
-FLOOR = 0.05
-"""The weight of the entropy that moves lack, in nats."""
-KNOWN, LOST, FASTER, EVERY = 0.02, 0.3, 1.3, 50
-"""The share of wrong bits below which longer sequences follow, and above which shorter ones do; how many times longer
-or shorter they are; and after how many steps that is looked at."""
+FLOOR, LONGER = 0.05, 6
+"""The weight of the entropy that moves lack, in nats, and how many times longer sequences are after training."""
 
 
 @dataclass
@@ -135,13 +129,13 @@ class Config:
 
 
 def data(config: Config) -> Splits:
-    """Sequences of the task, those to be judged by six times as long; or those of a file."""
+    """Sequences of the task, those to choose by and to judge by six times as long; or those of a file."""
     if config.data != "generated":
         return sequences(Path(config.data))
     task, bits = TASKS[config.task], 1 if config.task == "ngrams" else config.bits
     train = Drawn(task, config.each, config.longest, bits)
-    valid, test = (Drawn(task, 100, times * config.longest, bits, seed) for seed, times in ((1, 1), (2, 6)))
-    about = f"{config.task} of {bits} bits, up to {config.longest} in training and {6 * config.longest} in the test"
+    valid, test = (Drawn(task, 100, LONGER * config.longest, bits, seed) for seed in (1, 2))
+    about = f"{config.task} of {bits} bits, up to {config.longest} in training and {LONGER * config.longest} after it"
     return Splits(train, valid, test, f"generated sequences: {about}", shape=(bits,))
 
 
@@ -171,34 +165,27 @@ class Output(NamedTuple):
 class Model(nn.Module):
     """A controller with a memory."""
 
-    cap: Tensor
-    exploring: Tensor
-    steps: Tensor
-
     def __init__(self, config: Config, splits: Splits):
         super().__init__()
         (bits,) = splits.shape
-        inputs, hidden, width = bits + CHANNELS, config.hidden, config.width
+        shown, hidden, width = bits + CHANNELS, config.hidden, config.width
         self.config, self.facts = config, Facts(shape=[bits])
         heads = {
             "soft": lambda: Soft(hidden, width, config.shift, content_alone=False),
             "content": lambda: Soft(hidden, width, config.shift, content_alone=True),
-            "hard": lambda: Hard(hidden, inputs, width, config.pointers, config.jumps, config.sticky),
+            "hard": lambda: Hard(hidden, shown, width, config.pointers, config.jumps, config.sticky),
             "none": lambda: None,
         }
         self.heads: Any = heads[config.address]()
         hard, given = config.address == "hard", config.feedback
         self.feedback = self.heads is not None and (not hard if given is None else given)
-        seen, by = inputs + width * self.feedback, config.controller or ("lstm" if hard else "feedforward")
+        seen, by = shown + width * self.feedback, config.controller or ("lstm" if hard else "feedforward")
         self.lstm = nn.LSTMCell(seen, hidden) if by == "lstm" or not self.heads else None
         self.layer = None if self.lstm else nn.Linear(seen, hidden)
         answering = {"hard": width, "none": hidden}.get(config.address, hidden + width)
         self.answer = nn.Linear(answering, bits)
         self.critic = rg.Learned(hidden, hidden) if config.estimator == "actor-critic" else None
-        first = min(config.start, config.longest) if hard else config.longest
-        self.register_buffer("cap", torch.tensor(float(first)))
-        self.register_buffer("exploring", torch.tensor(1.0))
-        self.register_buffer("steps", torch.tensor(0))
+        self.lengths = Lengths(config.start if hard and config.data == "generated" else config.longest, config.longest)
 
     def forward(self, shown: Tensor) -> Output:
         """What it answers to sequences (B, T, D)."""
@@ -218,14 +205,12 @@ class Model(nn.Module):
                 looks.append(look)
         hidden = torch.stack(hiddens, 1)
         known = [torch.stack(reads, 1)] if reads else []
-        if self.config.address != "hard":  # or the controller would answer by itself while the pointers are lost
-            known.append(hidden)
+        known += [] if self.config.address == "hard" else [hidden]  # or it would answer while the pointers are lost
         return Output(self.answer(torch.cat(known, -1)), hidden, looks)
 
 
 def episode(model: Model, batch: Mapping[str, Tensor], longest: int | None = None) -> Episode:
-    """The sequences of a batch: those of a file as they are, and of a task as long as their numbers, or all of one
-    length that is drawn, of at most `longest`."""
+    """The sequences of a batch: those of a task as long as their numbers, or of one length up to `longest`, drawn."""
     if "input" in batch:
         return Episode(batch["input"], batch["target"], batch["asked"])
     numbers = batch["numbers"]
@@ -234,19 +219,12 @@ def episode(model: Model, batch: Mapping[str, Tensor], longest: int | None = Non
     return TASKS[model.config.task].make(numbers)
 
 
-def costs(logits: Tensor, given: Episode) -> Tensor:
-    """The cross-entropy of each step (*S, B, T), in nats a bit; zero where nothing is asked."""
-    target = given.target.expand_as(logits)
-    each = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(-1)
-    return each * given.asked
-
-
 def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The cost of a bit; of hard addressing that of a sequence, with what trains its moves, whose value is zero."""
-    given = episode(model, batch, int(model.cap))
+    given = episode(model, batch, int(model.lengths.cap))
     if model.config.address != "hard":
-        cost = costs(model(given.input).logits, given).sum() / given.asked.sum()
-        return cost, {"longest": model.cap}
+        cost = given.costs(model(given.input).logits).sum() / given.asked.sum()
+        return cost, {"longest": model.lengths.cap}
     return by_draws(model, given)
 
 
@@ -254,7 +232,7 @@ def by_draws(model: Any, given: Episode) -> tuple[Tensor, dict[str, Tensor]]:
     """The mean cost of a sequence, what trains the moves, and what keeps them from being sure too early."""
     config, rows = model.config, len(given.input)
     output = model(given.input.repeat_interleave(config.draws, 0))  # draws side by side, every other one sticky
-    cost = costs(drawn(output.logits, rows), given)  # (S, B, T)
+    cost = given.costs(drawn(output.logits, rows))  # (S, B, T)
     log_prob = drawn(torch.stack([look.log_prob for look in output.looks], -1), rows)
     entropy = torch.stack([look.entropy for look in output.looks], -1).mean(-1)  # (S B)
     later = rg.to_go(cost.detach())
@@ -263,13 +241,11 @@ def by_draws(model: Any, given: Episode) -> tuple[Tensor, dict[str, Tensor]]:
     else:
         value = drawn(model.critic(output.hidden), rows)
         policy = rg.actor_critic(log_prob, cost.detach(), value.detach()) + (value - later).square()
-    lacking = (model.exploring * config.entropy * config.start / model.cap - entropy).relu() * given.input.shape[1]
+    lengths = model.lengths
+    lacking = (lengths.exploring * config.entropy * config.start / lengths.cap - entropy).relu() * given.input.shape[1]
     total = (cost + policy).sum(-1).mean() + FLOOR * lacking.mean()
-    return total, {
-        "cost": cost.sum() / given.asked.sum() / config.draws,
-        "entropy": entropy.mean(),
-        "longest": model.cap,
-    }
+    mean = cost.sum() / given.asked.sum() / config.draws
+    return total, {"cost": mean, "entropy": entropy.mean(), "longest": lengths.cap}
 
 
 def drawn(values: Tensor, rows: int) -> Tensor:
@@ -277,54 +253,32 @@ def drawn(values: Tensor, rows: int) -> Tensor:
     return values.unflatten(0, (rows, -1)).transpose(0, 1)
 
 
+@torch.no_grad()
 def after_step(model: Model) -> None:
-    """Lets longer sequences follow where almost all bits of those so far are right, and shorter ones where many are
-    wrong; and ends the exploring of moves where almost all bits of the longest are right."""
-    model.steps += 1
-    config = model.config
-    if int(model.steps) % EVERY or config.data != "generated" or config.address != "hard" or not model.exploring:
+    """Lets longer sequences follow where pointers know those so far, or shorter ones."""
+    config, lengths, bits = model.config, model.lengths, model.facts.values["shape"][0]
+    if config.address != "hard" or config.data != "generated" or not lengths.is_due():
         return
     task = TASKS[config.task]
-    numbers = torch.rand(config.batch, int(model.cap), task.numbers(model.facts.values["shape"][0]))
-    model.eval()
-    with torch.no_grad():
-        given = task.make(numbers)
-        wrong = wrong_bits(model(given.input).logits, given)
+    given = task.make(torch.rand(config.batch, int(lengths.cap), task.numbers(bits)))
+    wrong = given.wrong(model.eval()(given.input).logits)
     model.train()
-    share, longest = float(wrong[0].sum() / wrong[1].sum()), int(model.cap)
-    if share > LOST:
-        model.cap.fill_(max(min(config.start, config.longest), int(longest / FASTER)))
-    elif share < KNOWN and longest < config.longest:
-        model.cap.fill_(min(config.longest, max(longest + 1, int(longest * FASTER))))
-    elif share < KNOWN:
-        model.exploring.zero_()
-        model.heads.sticky.zero_()
-
-
-def wrong_bits(logits: Tensor, given: Episode) -> tuple[Tensor, Tensor]:
-    """Of each sequence, how many of the bits that were asked are wrong, and how many there are."""
-    wrong = ((logits > 0) != (given.target > 0)) & given.asked.unsqueeze(-1)
-    return wrong.flatten(1).sum(1).float(), given.asked.sum(1).float() * logits.shape[-1]
+    lengths.judge(float(wrong.sum() / given.bits))
+    model.heads.sticky *= lengths.exploring
 
 
 def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of each sequence, (B,): the `cost` of a bit, how many are `wrong`, and whether any is."""
     given = episode(model, batch)
     logits = model(given.input).logits
-    wrong, _ = wrong_bits(logits, given)
-    return {"cost": costs(logits, given).sum(1) / given.asked.sum(1), "wrong": wrong, "error": (wrong > 0).float()}
+    cost, wrong = given.costs(logits).sum(1) / given.asked.sum(1), given.wrong(logits)
+    return {"cost": cost, "wrong": wrong, "error": (wrong > 0).float()}
 
 
 def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
     """Adam, its rate rising over a fiftieth of the steps, and its gradients clipped."""
-    parameters = list(model.parameters())
-    found, schedule = adam(parameters, config.learning_rate, steps, rising=50)
-
-    def clip(*_: Any) -> None:
-        nn.utils.clip_grad_norm_(parameters, config.clip)
-
-    found.register_step_pre_hook(clip)
-    return found, schedule
+    found, schedule = adam(model.parameters(), config.learning_rate, steps, rising=50)
+    return clipped(found, config.clip), schedule
 
 
 def noun(splits: Splits) -> str:
@@ -336,73 +290,11 @@ def noun(splits: Splits) -> str:
 def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
     """Of each sequence what was shown and answered at every step, and below it which cells were written and read."""
     given = episode(model, batch)
-    output = model(given.input)
-    wrong = wrong_bits(output.logits, given)[0].tolist()
-    pictures = []
-    for n, count in enumerate(wrong):
-        tapes = [[cells(each, part)[n] for each in output.looks] for part in ("write", "read")]
+    output, pictures = model(given.input), []
+    for n, count in enumerate(given.wrong(output.logits).tolist()):
+        tapes = [[each.cells(part)[n] for each in output.looks] for part in ("write", "read")]
         answers = output.logits[n].sigmoid() * given.asked[n].unsqueeze(-1)
         figure = tape(given.input[n], answers, *(torch.stack(each) for each in tapes if each))
         how = "Each column is a step: what is shown, what is answered, and where the heads write and read."
         pictures.append(Picture(f"{count:.0f} wrong bits", how, png(figure)))
     return pictures
-
-
-def cells(look: Look, part: str) -> Tensor:
-    """How much of each cell was written or read, (B, K)."""
-    if look.z is None:
-        return getattr(look, part).mean.squeeze(1)
-    return look.write.indicator(look.z)[:, 0 if part == "write" else 1]
-
-
-READS = "sequences as JSON, [[0, 1, ...], ...], one a line"
-
-
-class Answer(NamedTuple):
-    """The vectors of bits of an answer."""
-
-    bits: list[list[int]]
-    note: str
-    """What should be said of it, if anything."""
-
-
-@dataclass
-class Prediction:
-    """How much is answered."""
-
-    steps: int = 0
-    """Vectors of an answer; if zero, as many as are shown."""
-
-
-def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[str]:
-    """The arguments, or without any the lines of standard input."""
-    return iter(arguments) if arguments else filter(None, raw_lines(stream))
-
-
-def prepare(model: Model, given: Any) -> Tensor:
-    """A sequence, or its JSON, as bits (T, W)."""
-    try:
-        vectors = json.loads(given) if isinstance(given, str) else given
-    except ValueError as error:
-        raise ValueError(f"expected a sequence as JSON, [[0, 1, ...], ...], but got {given[:40]!r}") from error
-    check_vectors(vectors, "a sequence", model.facts.values["shape"][0])
-    return torch.tensor(vectors, dtype=torch.float)
-
-
-def predict(model: Model, prepared: Sequence[Tensor], options: Prediction) -> list[Answer]:
-    """The answer to each sequence."""
-    return [_answer(model, bits, options) for bits in prepared]
-
-
-def _answer(model: Model, bits: Tensor, options: Prediction) -> Answer:
-    asked = torch.zeros(1, options.steps or len(bits), bits.shape[-1])
-    given = answered(ended(bits.unsqueeze(0)), asked)
-    logits = model(given.input).logits[given.asked]
-    longer = model.config.data == "generated" and len(bits) > model.config.longest
-    note = f"longer than the {model.config.longest} vectors of training" if longer else ""
-    return Answer((logits > 0).int().tolist(), note)
-
-
-def written(given: Any, prediction: Answer) -> str:
-    """The bits as JSON, and the note if there is one."""
-    return json.dumps(prediction.bits) + (f"\t{prediction.note}" if prediction.note else "")

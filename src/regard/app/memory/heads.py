@@ -1,6 +1,6 @@
 """What reads and writes a memory at every step: softly, by distributions over all cells, or hard, by pointers."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,12 @@ class Look(NamedTuple):
     """(B,), of all that was drawn."""
     entropy: Any = None
     """(B,), of all that may be drawn, in nats."""
+
+    def cells(self, part: Literal["write", "read"]) -> Float[Tensor, "B K"]:
+        """How much of each cell was written or read."""
+        if self.z is None:
+            return getattr(self, part).mean.squeeze(1)
+        return self.write.indicator(self.z)[:, 0 if part == "write" else 1]
 
 
 class Soft(nn.Module):

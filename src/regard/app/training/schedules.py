@@ -43,3 +43,23 @@ def adam(
     """
     optimiser = torch.optim.Adam(parameters, learning_rate, betas=betas, fused=True)
     return optimiser, warmup_cosine(optimiser, steps, warmup=steps // rising)
+
+
+def clipped(optimiser: torch.optim.Optimizer, norm: float) -> torch.optim.Optimizer:
+    """The optimiser, which from now on makes the gradients of all its parameters together at most as long as `norm`
+    before a step (Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", algorithm 1).
+
+    >>> weight = torch.zeros(1, requires_grad=True)
+    >>> sgd = clipped(torch.optim.SGD([weight], lr=1.0), norm=0.5)
+    >>> (100 * weight).backward()
+    >>> sgd.step()
+    >>> weight
+    tensor([-0.5000], requires_grad=True)
+    """
+    parameters = [each for group in optimiser.param_groups for each in group["params"]]
+
+    def clip(*_: Any) -> None:
+        torch.nn.utils.clip_grad_norm_(parameters, norm)
+
+    optimiser.register_step_pre_hook(clip)
+    return optimiser

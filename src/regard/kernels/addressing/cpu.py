@@ -73,9 +73,7 @@ def _plain(asked: Tensor, memory: Tensor, before: Tensor, circular: Tensor) -> t
     return weights @ memory, weights
 
 
-def _forward(
-    asked: Tensor, memory: Tensor, before: Tensor, circular: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _forward(asked: Tensor, memory: Tensor, before: Tensor, circular: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from regard.kernels.addressing import cpu_loops
 
     found = _new(asked, memory)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 CHANNELS = 2
 """Beside the bits, of each step: where a sequence ends, and what else the task says."""
@@ -29,6 +30,21 @@ class Episode(NamedTuple):
     """The bits, 0 or 1, that are to be answered; zero where nothing is asked."""
     asked: Bool[Tensor, "B T"]
     """Where an answer is asked for."""
+
+    @property
+    def bits(self) -> Tensor:
+        """How many bits are asked for."""
+        return self.asked.sum() * self.target.shape[-1]
+
+    def costs(self, logits: Float[Tensor, "*S B T W"]) -> Float[Tensor, "*S B T"]:
+        """The cross-entropy of the bits of each step, in nats a bit; zero where nothing is asked."""
+        target = self.target.expand_as(logits)
+        return binary_cross_entropy_with_logits(logits, target, reduction="none").mean(-1) * self.asked
+
+    def wrong(self, logits: Float[Tensor, "B T W"]) -> Float[Tensor, " B"]:
+        """How many of the bits that are asked for are wrong."""
+        wrong = ((logits > 0) != (self.target > 0)) & self.asked.unsqueeze(-1)
+        return wrong.flatten(1).sum(1).float()
 
 
 Numbers = Float[Tensor, "B L N"]
