@@ -89,6 +89,7 @@ from .positions import WithoutReplacement as WithoutReplacement
 from .protocol import State as State
 from .protocol import Step as Step
 from .reads import hard as hard
+from .reads import importance as importance
 from .reads import mean as mean
 from .reads import mode as mode
 from .reads import online as online

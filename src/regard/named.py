@@ -270,6 +270,9 @@ TABLE = (
           "an exact draw of a set of k places"),
     Named("without-replacement", ADDITIVE, Part("without_replacement", k=4), SAMPLE, "kool2019stochastic", "theorem 1",
           "an exact draw of k different places in turn"),
+    Named("attention-sampling", ADDITIVE, Part("without_replacement", k=4), Part("importance"),
+          "katharopoulos2019processing", "sampling without replacement",
+          "a few places drawn, which stand for all: the mean, on average"),
 )
 # fmt: on
 

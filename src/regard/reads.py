@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from regard.positions import Positions
-from regard.positions.base import all_places
+from regard.positions import Positions, WithoutReplacement
+from regard.positions.base import all_places, read_places
 
 Read = tuple[Tensor, Any, Any]
 
@@ -144,6 +144,28 @@ class relaxed:
     def __call__(self, positions: Positions, values: Any) -> Read:
         weights = positions.relax(self.temperature)
         return weights @ all_places(values, weights), None, None
+
+
+def importance(positions: Positions, values: Any) -> Read:
+    """A few places, drawn without replacement and weighted: on average the mean under the softmax of the scores, in
+    value and in gradient (Katharopoulos and Fleuret 2019; Raj 1956). Unbiased, and no estimator is needed.
+
+    The weights are those of `WithoutReplacement.importance`. Time and memory O(k V) after the draw.
+    Raises TypeError for positions that are not draws without replacement.
+
+    >>> import torch
+    >>> scores = torch.tensor([[0.5, 0.25, 0.25]]).log()
+    >>> context, z, _ = importance(WithoutReplacement(scores, 3), torch.ones(3, 1))
+    >>> context, z.shape
+    (tensor([[1.]]), torch.Size([1, 3]))
+    """
+    if not isinstance(positions, WithoutReplacement):
+        raise TypeError(f"importance expected draws without replacement, but got {type(positions).__name__}.")
+    z = positions.sample()
+    each = read_places(values, z.flatten(-2)).unflatten(-2, z.shape[-2:])  # (*B, Q, k, V)
+    context = (positions.importance(z).unsqueeze(-1) * each).sum(-2)
+    log_prob = positions.log_prob(z)
+    return spoilt(context, log_prob), z, log_prob
 
 
 def _gather(positions: Positions, values: Any, z: Tensor) -> Read:

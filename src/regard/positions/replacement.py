@@ -103,6 +103,26 @@ class WithoutReplacement(Several):
         """Every k places in every order, then, for rows that allow no more, fewer; -1 where there is no place."""
         return self._support(itertools.permutations, math.perm, expand)
 
+    def importance(self, z: Int[Tensor, "*SB Q k"]) -> Float[Tensor, "*SB Q k"]:
+        """What each drawn place counts, so that the sum over them is on average that over all places by the softmax of
+        the scores: w_j = (1 - sum_{i < j} p_i + (k - j) p_j) / k for the j-th of k (Raj 1956, "Some estimators in
+        sampling with varying probabilities without replacement", section 3; Katharopoulos and Fleuret 2019, "Processing
+        megapixel images with deep attention-sampling models", on sampling without replacement). They sum to one.
+
+        The j-th draw alone would have the places before it count p_i, and itself what is left; this is the mean over j.
+        Each derivative is on average that of the softmax, too: it goes through p_j / p_j, of which one is held fixed.
+
+        >>> positions = WithoutReplacement(torch.tensor([[0.5, 0.25, 0.25]]).log(), 2)
+        >>> positions.importance(torch.tensor([[0, 1]]))      # (1 + 1/2) / 2, then (1 - 1/2) / 2
+        tensor([[0.7500, 0.2500]])
+        """
+        scores, drawn = self._wide_scores.clamp(min=NEVER), z >= 0
+        log_p = take(scores.log_softmax(-1), z.clamp(min=0), -1)
+        p = log_p.detach().exp() * drawn
+        number, each = drawn.sum(-1, keepdim=True), torch.arange(1, self.k + 1, device=z.device)
+        weights = (1 - p.cumsum(-1) + p + (number - each) * p) / number.clamp(min=1) * drawn
+        return (weights * (log_p - log_p.detach()).exp()).to(self.scores.dtype)
+
     def _noisy(self, sample_shape: torch.Size | tuple[int, ...]) -> Tensor:
         scores = self._wide_scores.expand(*sample_shape, *self.scores.shape)
         return scores + gumbel_like(scores)
