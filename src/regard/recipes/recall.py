@@ -46,7 +46,7 @@ METRIC = Metric("valid_cost", "min", "nats a bit", label="The cost", unit="nats"
 NAMED_BY, QUICK = ("task", "address"), {"epochs": 4}
 
 COLUMNS = (
-    Measure("test_wrong", 1, "wrong bits", "", "Of a test {noun}, which is six times as long as those of training."),
+    Measure("test_wrong", 1, "wrong bits", "", "Of a test {noun}, which is longer than those of training."),
     Measure("test_error", 100, "test error", "%", "Share of the test {noun}s with a wrong bit, ± {spread}."),
     *COSTS,
 )
@@ -58,8 +58,8 @@ KINDS = {
     "none": "An LSTM without memory.",
 }
 
-FLOOR, LONGER = 0.05, 6
-"""The weight of the entropy that moves lack, in nats, and how many times longer sequences are after training."""
+FLOOR = 0.05
+"""The weight of the entropy that moves lack, in nats."""
 
 
 @dataclass
@@ -129,13 +129,13 @@ class Config:
 
 
 def data(config: Config) -> Splits:
-    """Sequences of the task, those to choose by and to judge by six times as long; or those of a file."""
+    """Sequences of the task, those to choose by and to judge by longer than the others; or those of a file."""
     if config.data != "generated":
         return sequences(Path(config.data))
     task, bits = TASKS[config.task], 1 if config.task == "ngrams" else config.bits
-    train = Drawn(task, config.each, config.longest, bits)
-    valid, test = (Drawn(task, 100, LONGER * config.longest, bits, seed) for seed in (1, 2))
-    about = f"{config.task} of {bits} bits, up to {config.longest} in training and {LONGER * config.longest} after it"
+    train, longest = Drawn(task, config.each, config.longest, bits), task.longer * config.longest
+    valid, test = (Drawn(task, 100, longest, bits, seed) for seed in (1, 2))
+    about = f"{config.task} of {bits} bits, up to {config.longest} in training and {longest} after it"
     return Splits(train, valid, test, f"generated sequences: {about}", shape=(bits,))
 
 

@@ -115,17 +115,19 @@ def ngrams(numbers: Numbers) -> Episode:
 
 
 class Task(NamedTuple):
-    """What makes sequences, and of how many numbers a vector, given its bits."""
+    """What makes sequences, of how many numbers a vector, given its bits, and how many times longer than in training
+    those are that a machine is judged by."""
 
     make: Callable[[Tensor], Episode]
     numbers: Callable[[int], int]
+    longer: int = 6
 
 
 TASKS = {
     "copy": Task(copy, lambda bits: bits),
     "reverse": Task(reverse, lambda bits: bits),
-    "repeat": Task(repeat, lambda bits: bits + 1),
-    "associative": Task(associative, lambda bits: ITEM * bits + 1),
+    "repeat": Task(repeat, lambda bits: bits + 1, longer=2),
+    "associative": Task(associative, lambda bits: ITEM * bits + 1, longer=2),
     "sort": Task(sort, lambda bits: bits + 1),
     "ngrams": Task(ngrams, lambda bits: RUN + 2**CONTEXT),
 }
