@@ -97,7 +97,7 @@ def test_the_gated_score_is_equation_9():
 
 
 def test_it_learns(tmp_path: Path):
-    config = replace(SMALL, patches=6, features=32, scenes=640, epochs=2, batch=16, learning_rate=6e-3)
+    config = replace(SMALL, patches=6, features=64, scenes=1600, epochs=2, batch=16, learning_rate=4e-3, noise=0)
     train(sampling, config, tmp_path / "run", QUIET)
     run = open_run(tmp_path / "run")
     values = [sampling.evaluate(run.model, run.splits.test.batch(part)) for part in torch.arange(200).split(50)]

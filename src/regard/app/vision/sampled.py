@@ -35,18 +35,20 @@ class PatchNetwork(nn.Module):
 
 
 class Prior(nn.Module):
-    """Scores of places from the view from afar, (B, C, side, side) to (B, 1, K): by how much there is under a patch,
-    as a power that is learned, and how much less there is than at the places beside it; and what a small convolutional
+    """Scores of places from the view from afar, (B, C, side, side) to (B, 1, K): by how much there is under the middle
+    of a patch, as a power that is learned, and how much less that is than beside it; and what a small convolutional
     network adds, at first nothing.
 
-    `by` says what there is: the contrast, the standard deviation of the pixels under a patch; their brightness; or
-    nothing, and all is learned. A patch covers `patch` pixels of the view, and there are `grid` x `grid` places.
+    `by` says what there is: the contrast, which is the standard deviation of pixels; their brightness; or nothing, and
+    all is learned. A patch covers `patch` pixels of the view, its middle half as many, and there are `grid` x `grid`
+    places.
     """
 
     def __init__(self, channels: int, side: int, patch: int, grid: int, by: str):
         super().__init__()
-        self.patch, self.grid, self.by, self.stride = patch, grid, by, side // grid
-        self.gains = nn.Parameter(torch.tensor([4.0, 4.0] if by != "learned" else [0.0, 0.0]))
+        self.stride, self.by = side // grid, by
+        self.middle = max(self.stride, patch // 2)
+        self.gains = nn.Parameter(torch.tensor([6.0, 4.0] if by != "learned" else [0.0, 0.0]))
         self.network = nn.Sequential(
             nn.Conv2d(channels + 2, 16, 2 * self.stride, self.stride, padding=(self.stride + 1) // 2),
             nn.ReLU(),
@@ -68,13 +70,13 @@ class Prior(nn.Module):
         return (known + learned).flatten(1).unsqueeze(1)
 
     def _there(self, view: Tensor) -> Float[Tensor, "B 1 grid grid"]:
-        """The logarithm of what there is under the patch of each place."""
-        more = self.patch - self.stride
+        """The logarithm of what there is at each place."""
+        more = self.middle - self.stride
         around = F.pad(view, (more // 2, more - more // 2) * 2, mode="replicate")
-        mean = F.avg_pool2d(around, self.patch, self.stride)
+        mean = F.avg_pool2d(around, self.middle, self.stride)
         if self.by == "brightness":
             return (mean.mean(1, keepdim=True) + DARK).log()
-        square = F.avg_pool2d(around.square(), self.patch, self.stride)
+        square = F.avg_pool2d(around.square(), self.middle, self.stride)
         deviation = (square - mean.square()).clamp(min=0).sum(1, keepdim=True)
         return (deviation + DARK**2).log() / 2
 
