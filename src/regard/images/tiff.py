@@ -11,6 +11,8 @@ from regard.images.sources import Level
 from regard.images.tiles import Header, Tiles, halves
 
 COLOURS = ("MINISBLACK", "RGB", "YCBCR")
+AHEAD = 1 << 16
+"""Bytes that are fetched from a store at a time to learn where the tiles are."""
 ROWS = 1 << 18
 """Bytes of whole rows that are read at a time where an image is neither tiled nor compressed."""
 
@@ -41,18 +43,16 @@ class Tiff(Tiles):
     """
 
     def _open(self) -> Open:
-        file = opened(self.path)
-        with package("tifffile", self.path).TiffFile(file, _multifile=False) as tiff:
-            if not tiff.series:
-                raise ValueError("it holds no image")
-            levels = tiff.series[0].levels
+        tifffile = package("tifffile", self.path)
+        with opened(self.path, ahead=AHEAD) as file, tifffile.TiffFile(file, _multifile=False) as tiff:
+            levels = _levels(tiff)
             axes_of(self.name, levels[0].shape, levels[0].axes.replace("S", "C"))
             kept = halves([(level.keyframe.imagelength, level.keyframe.imagewidth) for level in levels])
             planes = [[plane for page in levels[i].pages for plane in _planes(page)] for i in kept]
-            found = Open(file, _header(levels, kept), planes)
-        self.bytes += file.bytes
-        _check_length(file, planes)
-        return found
+            header = _header(levels, kept)
+            self.bytes += file.bytes
+            _check_length(file, planes)
+        return Open(opened(self.path), header, planes)
 
     def _header(self, opened: Open) -> Header:
         return opened.header
@@ -71,6 +71,16 @@ class Tiff(Tiles):
         if data is not None and len(data) < count:
             raise ValueError(f"it has {len(data):,} of its {count:,} bytes")
         return plane.decode(data, plane.first + number)
+
+
+def _levels(tiff: Any) -> list[Any]:
+    """The first image of a file and the smaller ones of it, which may also be pages of their own."""
+    if not tiff.series:
+        raise ValueError("it holds no image")
+    first, *others = tiff.series
+    pages = [each for each in others if each.keyframe.is_reduced and not each.keyframe.is_mask]
+    alike = [each for each in pages if (each.axes, each.dtype) == (first.axes, first.dtype)]
+    return [*first.levels, *sorted(alike, key=lambda each: -each.keyframe.imagelength)]
 
 
 def _header(levels: Sequence[Any], kept: Mapping[int, Level]) -> Header:

@@ -81,7 +81,7 @@ class Header(NamedTuple):
     """(rows, columns) of a tile of each level."""
     kind: np.dtype
     """Of a decoded tile."""
-    largest: float = 0
+    largest: int = 0
     """What is white among whole numbers; that of their type if it is zero."""
 
 
@@ -175,7 +175,7 @@ def halves(sizes: Sequence[tuple[int, int]]) -> dict[int, Level]:
     return found
 
 
-def scaling(name: str, kind: np.dtype, largest: float = 0) -> tuple[torch.dtype, float]:
+def scaling(name: str, kind: np.dtype, largest: int = 0) -> tuple[torch.dtype, float]:
     """The type in which numbers of a kind are read, and what they are multiplied with. Raises ValueError for others."""
     if kind.kind == "b":
         return torch.float32, 1.0
@@ -183,7 +183,7 @@ def scaling(name: str, kind: np.dtype, largest: float = 0) -> tuple[torch.dtype,
         return torch.float32, 1 / (largest or np.iinfo(kind).max)
     if kind.kind == "f" and kind.itemsize <= 8:
         return torch.from_numpy(np.zeros((), kind.newbyteorder("="))).dtype, 1.0
-    raise ValueError(f"image {name} expected numbers, but holds {kind}.")
+    raise Unreadable(f"image {name} expected numbers, but holds {kind}.")
 
 
 def scaled(pixels: np.ndarray, dtype: torch.dtype, factor: float) -> Float[Tensor, "C Y X"]:
@@ -207,16 +207,20 @@ def paste(tile: np.ndarray, pixels: np.ndarray, top: int, left: int) -> int:
     return below.nbytes
 
 
+class Unreadable(ValueError):
+    """What is wrong with an image, in a sentence that names it."""
+
+
 @contextmanager
 def named(name: str, what: str = "") -> Iterator[None]:
     """Says which image cannot be read, whatever the reader of its format raises."""
     try:
         yield
-    except ModuleNotFoundError:
+    except Unreadable:
         raise
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ValueError(f"image {name} cannot be read: {what}{printable(reason) or type(error).__name__}") from error
+        raise Unreadable(f"image {name} cannot be read: {what}{printable(reason) or type(error).__name__}") from error
 
 
 def printable(text: object) -> str:

@@ -1,6 +1,7 @@
 """What every distribution over where to look answers."""
 
 from collections.abc import Sequence
+from functools import partial, reduce
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -92,11 +93,9 @@ def weighted_mean(weights: Tensor, values: Any) -> Tensor:
     if places <= size:
         return weights @ all_places(values, weights)
     tracked = torch.is_grad_enabled() and weights.requires_grad
-    total = 0
-    for first in range(0, places, size):
-        some = weights[..., first : first + size], values, first
-        total = total + (checkpoint(_of_block, *some, use_reentrant=False) if tracked else _of_block(*some))
-    return total
+    mean = partial(checkpoint, _of_block, use_reentrant=False) if tracked else _of_block
+    blocks = ((weights[..., first : first + size], values, first) for first in range(0, places, size))
+    return reduce(torch.add, (mean(*block) for block in blocks))
 
 
 def _of_block(weights: Tensor, values: Any, first: int) -> Tensor:
