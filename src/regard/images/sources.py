@@ -61,7 +61,8 @@ def shrunk(source: Source, scale: int, top: int, left: int, height: int, width: 
     level = max(i for i, each in enumerate(source.levels) if each.downsample <= 2**scale)
     times = scale - (source.levels[level].downsample.bit_length() - 1)
     box = top + above, left + before, height - above - below, width - before - behind
-    return F.pad(_reduced(source, level, times, *box), (before, behind, above, below))
+    inside, around = _reduced(source, level, times, *box), (before, behind, above, below)
+    return F.pad(inside, around) if any(around) else inside
 
 
 def overview(source: Source, scale: int) -> Float[Tensor, "C Y X"]:

@@ -1,6 +1,7 @@
 """Images in zarr stores, in a folder or in a store that fsspec knows: only the chunks under a box are fetched."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from regard.images.arrays import axes_of, by_axes
 from regard.images.files import is_remote, package
-from regard.images.tiles import Cache, Header, Tiles, halves
+from regard.images.tiles import Cache, Header, Tiles, halves, named
 
 
 class Open(NamedTuple):
@@ -47,12 +48,31 @@ class Zarr(Tiles):
         return opened.header
 
     def _decode(self, opened: Open, level: int, row: int, column: int) -> np.ndarray:
-        rows, columns = self._tiles[level]
-        under = {"Y": slice(row * rows, (row + 1) * rows), "X": slice(column * columns, (column + 1) * columns)}
+        return self._chunks(opened, level, range(row, row + 1), range(column, column + 1))
+
+    def _tiles_under(self, level: int, rows: range, columns: range) -> Iterator[tuple[int, int, np.ndarray]]:
+        """All chunks that are missing are fetched at once."""
+        held = self.cache.tiles.held
+        missing = [at for at in product(rows, columns) if (self._own, level, *at) not in held]
+        if len(missing) < 2 or len(missing) < len(rows) * len(columns):
+            yield from super()._tiles_under(level, rows, columns)
+            return
+        with named(self.name, f"a tile of {rows[0]}, {columns[0]} to {rows[-1]}, {columns[-1]} of level {level}: "):
+            block = self._chunks(self._opened, level, rows, columns)
+        height, width = self._tiles[level]
+        for row, column in missing:
+            top, left = (row - rows[0]) * height, (column - columns[0]) * width
+            tile = block[top : top + height, left : left + width].copy()
+            yield row, column, self._kept(level, row, column, lambda tile=tile: tile)
+
+    def _chunks(self, opened: Open, level: int, rows: range, columns: range) -> np.ndarray:
+        """The pixels of some chunks."""
+        height, width = self._tiles[level]
+        under = {"Y": slice(rows[0] * height, rows.stop * height), "X": slice(columns[0] * width, columns.stop * width)}
         before = opened.store.bytes
-        chunk = opened.arrays[level][tuple(under.get(letter, slice(None)) for letter in opened.axes)]
+        pixels = opened.arrays[level][tuple(under.get(letter, slice(None)) for letter in opened.axes)]
         self.bytes += opened.store.bytes - before
-        return by_axes(np.asarray(chunk), opened.axes)
+        return by_axes(np.asarray(pixels), opened.axes)
 
 
 def _levels(node: Any) -> tuple[list[Any], str | None]:

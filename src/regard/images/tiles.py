@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,10 +124,10 @@ class Tiles(ABC):
         """
         extent, (rows, columns) = self.levels[level], self._tiles[level]
         pixels = np.zeros((height, width, self.shape[0]), self._kind)
-        for row in _steps(top, height, extent.height, rows):
-            for column in _steps(left, width, extent.width, columns):
-                tile = self._tile(level, row, column)[: extent.height - row * rows, : extent.width - column * columns]
-                paste(tile, pixels, row * rows - top, column * columns - left)
+        under = _steps(top, height, extent.height, rows), _steps(left, width, extent.width, columns)
+        for row, column, tile in self._tiles_under(level, *under):
+            within = tile[: extent.height - row * rows, : extent.width - column * columns]
+            paste(within, pixels, row * rows - top, column * columns - left)
         return scaled(pixels, self.dtype, self._factor)
 
     @property
@@ -138,14 +139,27 @@ class Tiles(ABC):
         """Closes the file: the next tile opens it again."""
         self.cache.files.drop((self._own, os.getpid()))
 
+    def _tiles_under(self, level: int, rows: range, columns: range) -> Iterator[tuple[int, int, np.ndarray]]:
+        """The row, the column and the pixels of each of some tiles."""
+        for row, column in product(rows, columns):
+            yield row, column, self._tile(level, row, column)
+
     def _tile(self, level: int, row: int, column: int) -> np.ndarray:
-        def decode() -> tuple[np.ndarray, int]:
+        def decode() -> np.ndarray:
             with named(self.name, f"tile {row}, {column} of level {level}: "):
-                tile = self._decode(self._opened, level, row, column)
+                return self._decode(self._opened, level, row, column)
+
+        return self._kept(level, row, column, decode)
+
+    def _kept(self, level: int, row: int, column: int, decode: Callable[[], np.ndarray]) -> np.ndarray:
+        """A tile from the cache, which is decoded and counted where it is not there."""
+
+        def make() -> tuple[np.ndarray, int]:
+            tile = decode()
             self.tiles += 1
             return tile, tile.nbytes
 
-        return self.cache.tiles.get((self._own, level, row, column), decode)
+        return self.cache.tiles.get((self._own, level, row, column), make)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_own": None, "bytes": 0, "tiles": 0}
@@ -188,8 +202,8 @@ def scaling(name: str, kind: np.dtype, largest: int = 0) -> tuple[torch.dtype, f
 
 def scaled(pixels: np.ndarray, dtype: torch.dtype, factor: float) -> Float[Tensor, "C Y X"]:
     """Pixels (Y, X, C) as an image, multiplied with a factor."""
-    native = torch.from_numpy(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("=")))
-    image = torch.empty(native.shape[2], *native.shape[:2], dtype=dtype).copy_(native.permute(2, 0, 1))
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1), pixels.dtype.newbyteorder("="))
+    image = torch.from_numpy(planes).to(dtype)
     return image if factor == 1 else image.mul_(factor)
 
 
