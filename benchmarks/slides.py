@@ -10,7 +10,8 @@ allocate; what OpenSlide allocates is not seen. The limit is to decode as many t
 """
 
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,8 +33,10 @@ from regard.images import Cache
 SIDES = (4096, 16_384, 102_400)
 TILE, PATCHES, TEXTURES, SMALL = 256, 8, 16, 1 << 20
 LIMIT = "decoding as many tiles as lie under the patches"
-Read = Callable[[list[tuple[int, int]]], list[np.ndarray]]
+Read = Callable[[Sequence[tuple[int, int]]], list[np.ndarray]]
 """Patches (TILE, TILE, 3) by the row and the column where they begin."""
+Through = Callable[[Path], AbstractContextManager[Read]]
+"""Opens a file for such reads."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Row(harness.Row):
     """Read of the file for a patch."""
     patch_tiles: float
     """Decoded for a patch."""
-    file_bytes: int
+    image_bytes: int
+    """Of all its tiles."""
 
 
 def textures() -> list[bytes]:
@@ -83,32 +87,39 @@ def store(path: Path) -> Path:
     return target
 
 
-def through_tifffile(path: Path) -> Read:
+@contextmanager
+def through_tifffile(path: Path) -> Iterator[Read]:
     """Zarr, to which tifffile shows the file as a store."""
-    return through_zarr(tifffile.imread(path, aszarr=True))
+    with closing(tifffile.imread(path, aszarr=True)) as shown, through_zarr(shown) as read:
+        yield read
 
 
-def through_zarr(path: Any) -> Read:
+@contextmanager
+def through_zarr(path: Any) -> Iterator[Read]:
     """Slices of zarr's array."""
     array: Any = zarr.open(path, mode="r")
-    return lambda corners: [array[row : row + TILE, column : column + TILE] for row, column in corners]
+    yield lambda corners: [array[row : row + TILE, column : column + TILE] for row, column in corners]
 
 
-def through_openslide(path: Path) -> Read:
+@contextmanager
+def through_openslide(path: Path) -> Iterator[Read]:
     """OpenSlide, with a small cache."""
-    slide = openslide.OpenSlide(path)
-    slide.set_cache(openslide.OpenSlideCache(SMALL))
-    return lambda corners: [np.asarray(slide.read_region((at[1], at[0]), 0, (TILE, TILE)))[..., :3] for at in corners]
+    with openslide.OpenSlide(path) as slide:
+        slide.set_cache(openslide.OpenSlideCache(SMALL))
+        yield lambda corners: [
+            np.asarray(slide.read_region((at[1], at[0]), 0, (TILE, TILE)))[..., :3] for at in corners
+        ]
 
 
-def whole(path: Path) -> Read:
+@contextmanager
+def whole(path: Path) -> Iterator[Read]:
     """All of the image, in each call, and slices of that."""
 
-    def read(corners: list[tuple[int, int]]) -> list[np.ndarray]:
+    def read(corners: Sequence[tuple[int, int]]) -> list[np.ndarray]:
         pixels = tifffile.imread(path)
         return [pixels[row : row + TILE, column : column + TILE] for row, column in corners]
 
-    return read
+    yield read
 
 
 def corners(side: int) -> list[tuple[int, int]]:
@@ -127,50 +138,62 @@ def theirs(read: Read, at: list[tuple[int, int]]) -> Tensor:
     return torch.from_numpy(np.stack(read(at))).permute(0, 3, 1, 2).float().mul_(1 / 255)
 
 
-def decode(tiles: list[bytes]) -> None:
-    """As many tiles as lie under the patches: under each four, but where it happens to meet an edge of them."""
-    for i in range(4 * PATCHES):
-        imagecodecs.jpeg_decode(tiles[i % len(tiles)])
+def bound(coded: Sequence[bytes], decode: Callable[[bytes], object]) -> harness.Call:
+    """Decodes as many tiles as lie under the patches: under each four, but where it happens to meet an edge of them."""
+    return lambda: [decode(coded[i % len(coded)]) for i in range(4 * PATCHES)]
 
 
 def measure(rounds: int) -> Iterator[Row]:
     """All rows, each after its check."""
     torch.manual_seed(0)
     tiles = textures()
+    jpeg = bound(tiles, imagecodecs.jpeg_decode)
     with TemporaryDirectory() as folder:
         paths = [write(Path(folder) / f"{side}.tif", side, tiles) for side in SIDES]
         for side, path in zip(SIDES, paths, strict=True):
-            case = f"{PATCHES} patches of a TIFF, {side:,} pixels a side"
-            yield compare(case, path, side, "tifffile as a store of zarr's", through_tifffile(path), tiles, rounds)
-            yield compare(case, path, side, "OpenSlide", through_openslide(path), tiles, rounds)
-        side, path = SIDES[0], paths[0]
-        case = f"{PATCHES} patches of a TIFF, {side:,} pixels a side"
-        yield compare(case, path, side, "tifffile, all of it in each call", whole(path), tiles, rounds)
-        path = store(path)
-        case = f"{PATCHES} patches of a zarr store, {side:,} pixels a side"
-        yield compare(case, path, side, "zarr", through_zarr(path), tiles, rounds)
+            yield compare(path, side, "tifffile as a store of zarr's", through_tifffile, jpeg, rounds)
+            yield compare(path, side, "OpenSlide", through_openslide, jpeg, rounds)
+        yield compare(paths[0], SIDES[0], "tifffile, all of it in each call", whole, jpeg, rounds)
+        path = store(paths[0])
+        chunks = [file.read_bytes() for file in path.glob("c/*/*/*")][:TEXTURES]
+        yield compare(path, SIDES[0], "zarr", through_zarr, bound(chunks, imagecodecs.zstd_decode), rounds)
 
 
-def compare(case: str, path: Path, side: int, peer: str, read: Read, tiles: list[bytes], rounds: int) -> Row:
+def compare(path: Path, side: int, peer: str, through: Through, bound: harness.Call, rounds: int) -> Row:
     """Ours beside a peer, which has read the same before."""
     source = rg.open_image(path, cache=Cache(SMALL))
     sensor = rg.Glimpses([source], TILE)
-    check(sensor, side, read)
-    calls = (lambda: ours(sensor, side, corners(side))), (lambda: theirs(read, corners(side)))
-    found = harness.compare(case, peer, *calls, lambda: decode(tiles), LIMIT, PATCHES, rounds)
-    before, patches = (source.bytes, source.tiles), 20 * PATCHES
-    for _ in range(20):
-        calls[0]()
-    spent = (source.bytes - before[0]) / patches, (source.tiles - before[1]) / patches
-    size = sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
-    peaks = dict(zip(("ours_peak_mb", "peer_peak_mb"), map(peak_mb, calls), strict=True))
-    return Row(**{**asdict(found), **peaks}, patch_bytes=spent[0], patch_tiles=spent[1], file_bytes=size)
+    check(sensor, side, path, through)
+    case = f"{PATCHES} patches of a {'TIFF' if path.suffix == '.tif' else 'zarr store'}, {side:,} pixels a side"
+    with through(path) as read:
+        calls = (lambda: ours(sensor, side, corners(side))), (lambda: theirs(read, corners(side)))
+        found = asdict(harness.compare(case, peer, *calls, bound, LIMIT, PATCHES, rounds))
+        found["ours_peak_mb"], found["peer_peak_mb"] = map(peak_mb, calls)
+        return Row(**found, **spent(source, calls[0]), image_bytes=size(path))
 
 
-def check(sensor: rg.Glimpses, side: int, read: Read) -> None:
+def spent(source: Any, call: harness.Call, times: int = 20) -> dict[str, Any]:
+    """What a patch takes: bytes that are read, tiles that are decoded."""
+    before = source.bytes, source.tiles
+    for _ in range(times):
+        call()
+    read, decoded = (source.bytes - before[0], source.tiles - before[1])
+    return {"patch_bytes": read / (times * PATCHES), "patch_tiles": decoded / (times * PATCHES)}
+
+
+def size(path: Path) -> int:
+    """The bytes of all tiles of an image, each counted as often as it is one."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    with tifffile.TiffFile(path) as file:
+        return sum(file.pages.first.databytecounts)
+
+
+def check(sensor: rg.Glimpses, side: int, path: Path, through: Through) -> None:
     """Both sides read the same."""
     at = corners(side)
-    torch.testing.assert_close(ours(sensor, side, at), theirs(read, at), rtol=0, atol=0)
+    with through(path) as read:
+        torch.testing.assert_close(ours(sensor, side, at), theirs(read, at), rtol=0, atol=0)
 
 
 def peak_mb(call: harness.Call) -> float:
@@ -190,10 +213,10 @@ def draw(rows: list[dict]) -> Figure:
     tiffs = [row for row in rows if "TIFF" in row["case"]]
     for peer in dict.fromkeys(row["peer"] for row in tiffs):
         points = [(side(row), PATCHES / row["peer_ms"] * 1e3) for row in tiffs if row["peer"] == peer]
-        axes.loglog(*zip(*points, strict=True), "o-", label=peer)
+        axes.semilogx(*zip(*points, strict=True), "o-", label=peer)
     points = {side(row): PATCHES / row["ours_ms"] * 1e3 for row in tiffs}
-    axes.loglog(list(points), list(points.values()), "o-", c="black", label="regard")
-    axes.set(xlabel="pixels a side", ylabel="patches of 256 x 256 a second")
+    axes.semilogx(list(points), list(points.values()), "o-", c="black", label="regard")
+    axes.set(xlabel="pixels a side", ylabel="patches of 256 x 256 a second", ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure
