@@ -10,6 +10,7 @@ from typing import Any
 
 import image_files
 import numpy as np
+import openslide
 import pytest
 import tifffile
 import torch
@@ -92,6 +93,40 @@ def test_a_slide_is_read_at_its_levels(pixels, tmp_path: Path):
     assert source.levels == ((150, 202, 1), (75, 101, 2))
     assert torch.equal(overview(source, 1), image_of(levels[1]))
     assert torch.equal(shrunk(source, 1, 20, 33, 40, 60), image_of(levels[1])[:, 20:60, 33:93])
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "webp", "jpegxl", "lzw", "packbits", "lerc"])
+def test_tiles_are_decoded_as_tifffile_decodes_them(compression: str, pixels, tmp_path: Path):
+    path = tiff(tmp_path, pixels, tile=(32, 48), compression=compression)
+    assert torch.equal(overview(rg.open_image(path), 0), image_of(tifffile.imread(path)))
+
+
+def test_tiles_that_are_not_there_are_zero(tmp_path: Path):
+    tile = np.full((32, 32, 3), 255, np.uint8)
+    tiles = (tile if i in (0, 3) else None for i in range(4))
+    how = {"shape": (60, 60, 3), "dtype": np.uint8, "tile": (32, 32), "photometric": "rgb", "compression": "zlib"}
+    tifffile.imwrite(tmp_path / "image.tif", tiles, **how)
+    image = overview(rg.open_image(tmp_path / "image.tif"), 0)
+    assert image[:, :32, :32].eq(1).all() and image[:, 32:, 32:].eq(1).all()
+    assert image[:, :32, 32:].eq(0).all() and image[:, 32:, :32].eq(0).all()
+
+
+def test_a_photograph_is_read_in_part(data_dir: Path, tmp_path: Path):
+    file = data_dir / "photos_large" / "harbour.jpg"
+    if not file.is_file():
+        pytest.skip(f"needs the large photographs, and there is no {file}")
+    levels = [np.asarray(Image.open(file).reduce(2**times)) for times in range(3)]
+    path = pyramid(tmp_path, levels, tile=(256, 256), compression="jpeg")
+    source, picture = rg.open_image(path), rg.open_image(file)
+    assert [level.downsample for level in source.levels] == [1, 2, 4]
+    z = torch.rand(6, 1, 2) * 2 - 1
+    near, exact = (Glimpses([image], 64, 3).read(z) for image in (source, picture))
+    assert (near - exact).abs().mean() < 0.02
+    assert source.bytes < path.stat().st_size / 5
+    slide = openslide.OpenSlide(path)
+    region = np.asarray(slide.read_region((1000, 700), 0, (300, 200)))[..., :3]
+    slide.close()
+    assert torch.equal(source.crop(700, 1000, 200, 300), image_of(region))
 
 
 def test_images_of_several_sizes_are_one_batch(pixels):
