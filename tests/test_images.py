@@ -1,10 +1,7 @@
 """The glimpse sensor against a plain one that pads and slices image by image."""
 
-import importlib
-import inspect
 import math
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,16 +190,10 @@ def test_pickles():
     assert torch.equal(pickle.loads(pickle.dumps(sensor)).read(z), sensor.read(z))
 
 
-@pytest.fixture
-def bare_glimpses(monkeypatch: pytest.MonkeyPatch) -> type[Glimpses]:
-    """The class without jaxtyping's checks, which torch.compile cannot trace through a constructor."""
-    monkeypatch.syspath_prepend(Path(inspect.getfile(Glimpses)).parent)
-    return importlib.import_module("glimpses").Glimpses
-
-
-def test_compiles_as_one_graph(bare_glimpses: type[Glimpses]):
+@pytest.mark.unchecked
+def test_compiles_as_one_graph():
     def glance(images: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        sensor = bare_glimpses(images, 4, 2)
+        sensor = Glimpses(images, 4, 2)
         return sensor.read(z).sum(0) + sensor.read(-z[0])
 
     images, z = torch.rand(3, 2, 9, 10), torch.rand(5, 3, 2) * 2 - 1
@@ -210,9 +201,10 @@ def test_compiles_as_one_graph(bare_glimpses: type[Glimpses]):
     assert torch.equal(compiled(images, z), glance(images, z))
 
 
-def test_a_sensor_that_was_made_outside_reads_and_counts_under_compile(bare_glimpses: type[Glimpses]):
+@pytest.mark.unchecked
+def test_a_sensor_that_was_made_outside_reads_and_counts_under_compile():
     images, z = torch.rand(3, 1, 9, 9), torch.rand(3, 2)
-    sensor, plain = bare_glimpses(images, 4), Glimpses(images, 4)
+    sensor, plain = Glimpses(images, 4), Glimpses(images, 4)
     read = torch.compile(lambda sensor, z: sensor.read(z), fullgraph=True, backend="aot_eager")
     for reads in (1, 2, 3):
         assert torch.equal(read(sensor, z), plain.read(z))
@@ -226,8 +218,23 @@ IMAGES = torch.rand(2, 1, 9, 9)
 @pytest.mark.parametrize(
     ("images", "size", "scales", "error", "message"),
     [
-        ([[1.0]], 4, 1, TypeError, "images expected a floating point tensor, but got list."),
-        (IMAGES.to(torch.uint8), 4, 1, TypeError, "images expected a floating point tensor, but got torch.uint8."),
+        (1.0, 4, 1, TypeError, "images expected a floating point tensor or a list of sources, but got float."),
+        (
+            IMAGES.to(torch.uint8),
+            4,
+            1,
+            TypeError,
+            "images expected a floating point tensor or a list of sources, but got torch.uint8.",
+        ),
+        (["a.tif"], 4, 1, TypeError, "images expected sources, which open_image gives, but got a list with str."),
+        ([], 4, 1, ValueError, "images expected at least one source, but got none."),
+        (
+            [regard.open_image(torch.zeros(1, 2, 2)), regard.open_image(torch.zeros(3, 2, 2))],
+            4,
+            1,
+            ValueError,
+            "images expected one number of channels, but got 1 in tensor and 3 in tensor.",
+        ),
         (
             IMAGES[0],
             4,

@@ -37,6 +37,8 @@ from .estimators import signal_to_noise as signal_to_noise
 from .estimators import to_go as to_go
 from .estimators import variational as variational
 from .images import Glimpses as Glimpses
+from .images import Patches as Patches
+from .images import open_image as open_image
 from .kernels.registry import plain_road as plain_road
 from .kernels.registry import road as road
 from .losses import entmax_loss as entmax_loss

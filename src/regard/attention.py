@@ -122,6 +122,7 @@ def attend(
         keys: (*B, K, Dk).
         values: (*B, K, V), or anything with `.read(z)`, which maps the indices of N places a row, (*S, *B, N), to
             what lies there, (*S, *B, N, V). Where draws stand in front of the query, they do of z; it is never -1.
+            If it has a `block`, such as `Patches`, a mean reads so many places at a time.
 
     Other Args:
         score: how well a key fits the query, a part of `regard.scores`.

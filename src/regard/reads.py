@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from regard.positions import Positions, WithoutReplacement
-from regard.positions.base import all_places, read_places
+from regard.positions.base import read_places, weighted_mean
 
 Read = tuple[Tensor, Any, Any]
 
@@ -40,7 +40,7 @@ def weighed(positions: Positions, values: Any) -> tuple[Tensor, None, None, Tens
     weights = positions.mean
     if type(positions).expect is not Positions.expect:
         return positions.expect(values), None, None, weights
-    return weights @ all_places(values, weights), None, None, weights
+    return weighted_mean(weights, values), None, None, weights
 
 
 def sample(positions: Positions, values: Any) -> Read:
@@ -117,6 +117,10 @@ class _Detached:
 
     values: Any
 
+    @property
+    def block(self) -> int | None:
+        return getattr(self.values, "block", None)
+
     def read(self, z: Tensor) -> Tensor:
         return self.values.read(z).detach()
 
@@ -143,7 +147,7 @@ class relaxed:
 
     def __call__(self, positions: Positions, values: Any) -> Read:
         weights = positions.relax(self.temperature)
-        return weights @ all_places(values, weights), None, None
+        return weighted_mean(weights, values), None, None
 
 
 def importance(positions: Positions, values: Any) -> Read:

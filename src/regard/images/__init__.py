@@ -1,5 +1,10 @@
-"""Where pixels come from: sensors that read a few patches of an image instead of all of it."""
+"""Where pixels come from: images, in memory or in files that are too large for it, and sensors that read a few patches
+of them instead of everything."""
 
 from regard.images.glimpses import Glimpses, grid
+from regard.images.opening import open_image
+from regard.images.patches import Patches
+from regard.images.sources import Level, Source, overview, shrunk
+from regard.images.tiles import Cache
 
-__all__ = ["Glimpses", "grid"]
+__all__ = ["Cache", "Glimpses", "Level", "Patches", "Source", "grid", "open_image", "overview", "shrunk"]

@@ -1,12 +1,16 @@
 """The glimpse sensor of recurrent visual attention: sharp where it looks, coarse around it."""
 
+from collections.abc import Sequence
 from copy import copy
 from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from regard.images.sources import Source, pooled, windows
 
 
 class Glimpses:
@@ -31,17 +35,22 @@ class Glimpses:
 
     Gradients flow to the images. None flows to the location: it is rounded.
 
+    Of a list of sources, which `open_image` makes of files, the same is read, but nothing is made beforehand: each
+    glimpse reads the tiles under it. Sources may be of several sizes, and what is read is on the device of z.
+
     Args:
-        images: (B, C, Y, X), of a floating point type.
+        images: (B, C, Y, X), of a floating point type, or B sources.
         size: the height and width of a patch in pixels; it may exceed the image.
         scales: how many patches a glimpse has.
 
     Attributes:
-        pixels: how many values of the pyramid `read` has copied so far, counted where they are copied.
+        pixels: how many values `read` has read so far: of a pyramid, counted where they are copied. What sources have
+            read of their files they count themselves.
 
     Raises:
-        TypeError: the images are not a floating point tensor, or size or scales is not an integer.
-        ValueError: the images are not (B, C, Y, X), or there are none, or size or scales is below one.
+        TypeError: the images are neither a floating point tensor nor sources, or size or scales is not an integer.
+        ValueError: the images are not (B, C, Y, X), or there are none, or sources differ in their number of channels,
+            or size or scales is below one.
 
     >>> image = torch.arange(16.0).view(1, 1, 4, 4)
     >>> sensor = Glimpses(image, size=2, scales=2)
@@ -55,23 +64,35 @@ class Glimpses:
     8
     """
 
-    def __init__(self, images: Float[Tensor, "B C Y X"], size: int, scales: int = 1):
+    def __init__(self, images: Float[Tensor, "B C Y X"] | Sequence[Source], size: int, scales: int = 1):
         _check_images(images)
         _check_count("size", size)
         _check_count("scales", scales)
         self.size, self.scales, self.pixels = size, scales, 0
-        levels = _pyramid(images, scales)
-        self._values = _flat(levels, padding=size)
-        inside = torch.tensor([level.shape[-2:] for level in levels], device=images.device)  # (scales, 2)
-        self._measure(images, inside)
-        self._address(images, inside)
+        if isinstance(images, Tensor):
+            self._sources, self.channels = None, images.shape[1]
+            levels = _pyramid(images, scales)
+            self._values = _flat(levels, padding=size)
+            self._address(images, self._measure([images.shape[-2:]], images.device)[0])
+        else:
+            self._sources, self.channels = list(images), images[0].shape[0]
+            self._measure([source.shape[-2:] for source in images], torch.device("cpu"))
 
-    def _measure(self, images: Tensor, inside: Tensor) -> None:
-        """What takes a location to where its windows start, in pixels of the padded levels."""
-        halves = [[extent / 2 ** (s + 1) for extent in images.shape[-2:]] for s in range(self.scales)]
-        self._half = torch.tensor(halves, device=images.device)  # (scales, 2): half of the image
-        self._middle = self._half + (self.size + 1) / 2  # (scales, 2): c - size / 2 + 1 / 2 at the middle, padded
-        self._last = (inside + self.size).to(self._half)  # (scales, 2): where a window sees nothing but padding
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self._sources or self._rows)
+
+    def _measure(self, sizes: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "n scales 2"]:
+        """What takes a location to where its windows start, in pixels of the padded levels, and the sizes of the levels
+        of the images of these sizes: of each, or of one for all."""
+        levels = range(self.scales)
+        halves = [[[extent / 2 ** (s + 1) for extent in size] for s in levels] for size in sizes]
+        inside = [[[-(-extent // 2**s) for extent in size] for s in levels] for size in sizes]
+        last = torch.tensor(inside, device=device) + self.size
+        self._half = torch.tensor(halves, device=device)  # (n, scales, 2): half of the image
+        self._middle = self._half + (self.size + 1) / 2  # (n, scales, 2): c - size / 2 + 1 / 2 at the middle, padded
+        self._last = last.to(self._half)  # (n, scales, 2): where a window sees nothing but padding
+        return last - self.size
 
     def _address(self, images: Tensor, inside: Tensor) -> None:
         """What takes the start of a window to the places of its rows among the values, as `_flat` laid them out."""
@@ -93,8 +114,12 @@ class Glimpses:
             ValueError: z is not (*S, B, 2).
         """
         self._check(z)
-        start = torch.addcmul(self._middle, z.unsqueeze(-2), self._half)  # (*S, B, scales, 2)
+        start = torch.addcmul(self._middle, z.to(self._half.device).unsqueeze(-2), self._half)  # (*S, B, scales, 2)
         start = start.fmin(self._last).clamp(min=0).long()  # fmin, as it takes NaN for the last place: padding
+        if self._sources is not None:
+            patches = windows(self._sources, start - self.size, self.size).to(z.device)
+            self.pixels += patches.numel()
+            return patches
         start = (start * self._strides).sum(-1)  # (*S, B, scales)
         rows = start[..., None, None] + self._rows  # (*S, B, scales, C, size)
         self.pixels += rows.numel() * self.size
@@ -109,13 +134,18 @@ class Glimpses:
         (torch.Size([2, 1, 1, 8, 8]), 128)
         """
         few = copy(self)
-        few._rows, few.pixels = self._rows[rows], 0
+        few.pixels = 0
+        if self._sources is None:
+            few._rows = self._rows[rows]
+        else:
+            few._sources = [self._sources[i] for i in torch.arange(len(self))[rows].tolist()]
+            few._half, few._middle, few._last = self._half[rows], self._middle[rows], self._last[rows]
         return few
 
     def _check(self, z: Tensor) -> None:
         if not isinstance(z, Tensor) or not z.is_floating_point():
             raise TypeError(f"z expected locations as a floating point tensor, but got {_kind(z)}.")
-        batch = len(self._rows)
+        batch = len(self)
         if z.ndim < 2 or z.shape[-2:] != (batch, 2):
             raise ValueError(f"z expected the shape (*S, {batch}, 2), one location an image, but got {tuple(z.shape)}.")
 
@@ -151,17 +181,8 @@ def _pyramid(images: Tensor, scales: int) -> list[Tensor]:
     """The images pooled by 1, 2, 4, ..."""
     levels = [images]
     while len(levels) < scales:
-        levels.append(_pooled(levels[-1]))
+        levels.append(pooled(levels[-1]))
     return levels
-
-
-def _pooled(images: Float[Tensor, "B C Y X"]) -> Tensor:
-    """The means of 2 x 2 pixels, with zeros beyond an odd edge (written out: faster than avg_pool2d on the CPU)."""
-    height, width = images.shape[-2:]
-    if height % 2 or width % 2:
-        images = F.pad(images, (0, width % 2, 0, height % 2))
-    rows = images[..., ::2, :] + images[..., 1::2, :]
-    return (rows[..., ::2] + rows[..., 1::2]).mul_(0.25)
 
 
 def _flat(levels: list[Tensor], padding: int) -> Float[Tensor, " P"]:
@@ -192,11 +213,26 @@ def _stretches(values: Float[Tensor, " P"], places: Int[Tensor, "*N"], length: i
     return F.embedding(places, values.unfold(0, length, 1))
 
 
-def _check_images(images: Tensor) -> None:
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        raise TypeError(f"images expected a floating point tensor, but got {_kind(images)}.")
-    if images.ndim != 4 or 0 in images.shape:
+def _check_images(images: Any) -> None:
+    if isinstance(images, list | tuple):
+        _check_sources(images)
+    elif not isinstance(images, Tensor) or not images.is_floating_point():
+        raise TypeError(f"images expected a floating point tensor or a list of sources, but got {_kind(images)}.")
+    elif images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"images expected the shape (B, C, Y, X), none of them zero, but got {tuple(images.shape)}.")
+
+
+def _check_sources(sources: Sequence[Any]) -> None:
+    if not sources:
+        raise ValueError("images expected at least one source, but got none.")
+    for source in sources:
+        if not isinstance(source, Source):
+            raise TypeError(f"images expected sources, which open_image gives, but got a list with {_kind(source)}.")
+        if source.shape[0] != sources[0].shape[0]:
+            raise ValueError(
+                f"images expected one number of channels, but got {sources[0].shape[0]} in {sources[0].name} and "
+                f"{source.shape[0]} in {source.name}."
+            )
 
 
 def _check_count(name: str, count: int) -> None:

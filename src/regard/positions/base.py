@@ -1,6 +1,7 @@
 """What every distribution over where to look answers."""
 
 from collections.abc import Sequence
+from functools import partial, reduce
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 from torch.export import register_dataclass
 from torch.utils._pytree import tree_map
+from torch.utils.checkpoint import checkpoint
 
 INFINITY = float("inf")
 T = TypeVar("T")
@@ -58,8 +60,7 @@ class Positions(Distribution):
 
     def expect(self, values: Any) -> Tensor:
         """The mean of what is read, `mean` times the values (*B, K, V): shape (*B, Q, V), time O(Q K V)."""
-        weights = self.mean
-        return weights @ all_places(values, weights)
+        return weighted_mean(self.mean, values)
 
     def gather(self, values: Any, z: Tensor) -> Tensor:
         """What the event z reads of the values (*B, K, V): shape (*B, Q, V), time O(V) a place of z."""
@@ -82,13 +83,32 @@ class Positions(Distribution):
         return kl_divergence(self, other)
 
 
-def all_places(values: Any, weights: Tensor) -> Tensor:
-    """The values (*B, K, V) for weights (*B, Q, K): a tensor as it is, a reader by reading every place, of which those
-    without weight are zero."""
+def weighted_mean(weights: Tensor, values: Any) -> Tensor:
+    """Weights (*B, Q, K) times the values (*B, K, V).
+
+    A reader that has a `block` is asked for so many places at a time, so that not all of them are in memory at once,
+    and once more for each derivative.
+    """
+    places, size = weights.shape[-1], getattr(values, "block", None) or weights.shape[-1]
+    if places <= size:
+        return weights @ all_places(values, weights)
+    tracked = torch.is_grad_enabled() and weights.requires_grad
+    mean = partial(checkpoint, _of_block, use_reentrant=False) if tracked else _of_block
+    blocks = ((weights[..., first : first + size], values, first) for first in range(0, places, size))
+    return reduce(torch.add, (mean(*block) for block in blocks))
+
+
+def _of_block(weights: Tensor, values: Any, first: int) -> Tensor:
+    return weights @ all_places(values, weights, first)
+
+
+def all_places(values: Any, weights: Tensor, first: int = 0) -> Tensor:
+    """The values (*B, K, V) for weights (*B, Q, K): a tensor as it is, a reader by reading every place from the `first`
+    on, of which those without weight are zero."""
     if isinstance(values, Tensor):
         return values
     *batch, _, places = weights.shape
-    read = values.read(torch.arange(places, device=weights.device).expand(*batch, places))
+    read = values.read((first + torch.arange(places, device=weights.device)).expand(*batch, places))
     return read.masked_fill((weights == 0).all(-2).unsqueeze(-1), 0)
 
 
