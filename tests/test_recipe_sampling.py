@@ -3,8 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -122,3 +125,65 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert cli.main(["evaluate", str(tmp_path / "run")]) == 0
     assert cli.main(["look", str(tmp_path / "run")]) == 0
     assert "<svg" in (tmp_path / "run" / "report.html").read_text() or (tmp_path / "run").exists()
+
+
+def own_images(folder: Path, ending: str, count: int = 14) -> Path:
+    """Two classes of images of 300 x 340 pixels: a bright ring somewhere, or a bright disc, on a grey noise."""
+    y, x = torch.meshgrid(torch.arange(28) - 13.5, torch.arange(28) - 13.5, indexing="ij")
+    distance = (y.square() + x.square()).sqrt()
+    shapes = {"disc": (distance < 12).float(), "ring": ((distance < 13) & (distance > 8)).float()}
+    for name, shape in shapes.items():
+        (folder / "train" / name).mkdir(parents=True)
+        for number in range(count):
+            image = 0.1 * torch.rand(300, 340)
+            top, left = torch.randint(270, (2,)).tolist()
+            image[top : top + 28, left : left + 28] += 0.8 * shape
+            save(folder / "train" / name / f"{number}{ending}", image.numpy())
+    return folder
+
+
+def save(file: Path, pixels: np.ndarray) -> None:
+    """A grey image as the ending says."""
+    if file.suffix == ".npy":
+        np.save(file, pixels)
+    elif file.suffix == ".png":
+        Image.fromarray((255 * pixels).astype(np.uint8)).save(file)
+    else:
+        tifffile.imwrite(file, (255 * pixels).astype(np.uint8), tile=(64, 64), compression="zlib")
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("ending", [".npy", ".png", ".tif"])
+def test_images_of_ones_own(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    folder = own_images(tmp_path / "data", ending)
+    config = replace(SMALL, data=str(folder), batch=4, epochs=2)
+    train(sampling, config, tmp_path / "run", QUIET)
+    assert cli.main(["evaluate", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    file = folder / "train" / "disc" / f"0{ending}"
+    assert cli.main(["predict", str(tmp_path / "run"), str(file)]) == 0
+    answer, probability, path = capsys.readouterr().out.strip().split("\t")
+    assert answer in ("disc", "ring") and 0 < float(probability) <= 1 and path == str(file)
+
+
+def test_a_table_of_paths_and_labels(tmp_path: Path):
+    folder = own_images(tmp_path / "data", ".npy")
+    rows = [f"train/{name}/{number}.npy,{name}" for name in ("disc", "ring") for number in range(14)]
+    table = folder / "table.csv"
+    table.write_text("\n".join(["path,label", *rows]))
+    splits = sampling.data(replace(SMALL, data=str(table)))
+    assert splits.classes == ("disc", "ring") and splits.shape == (1, 300, 340)
+    batch = splits.train.batch(torch.tensor([0, 1]))
+    assert batch["view"].shape == (2, 1, 60, 60) and len(batch["image"].sources) == 2
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("file,label\na.npy,x", "expected the columns path and label"),
+    ("path,label\na.npy,x\nb.npy,", "line 3: expected a path and a label"),
+    ("path,label\na.npy,x\nb.npy,x", "expected two labels or more, but all images have 'x'"),
+    ("path,label\n" + "\n".join(f"a{n}.npy,{n % 2}" for n in range(30)), "24 of 24 images cannot be opened"),
+])  # fmt: skip
+def test_a_bad_table(text: str, said: str, tmp_path: Path):
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        sampling.data(replace(SMALL, data=str(tmp_path / "table.csv")))

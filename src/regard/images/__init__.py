@@ -2,9 +2,9 @@
 of them instead of everything."""
 
 from regard.images.glimpses import Glimpses, grid
-from regard.images.opening import open_image
+from regard.images.opening import ENDINGS, open_image
 from regard.images.patches import Patches
 from regard.images.sources import Level, Source, overview, shrunk
 from regard.images.tiles import Cache
 
-__all__ = ["Cache", "Glimpses", "Level", "Patches", "Source", "grid", "open_image", "overview", "shrunk"]
+__all__ = ["ENDINGS", "Cache", "Glimpses", "Level", "Patches", "Source", "grid", "open_image", "overview", "shrunk"]

@@ -23,6 +23,8 @@ KINDS: dict[str, Any] = {
     ".npy": Mapped,
 }
 """What reads a file, by how its name ends."""
+ENDINGS = tuple(KINDS)
+"""How the names of files end that can be opened."""
 
 
 def open_image(image: Tensor | np.ndarray | str | Path, axes: str | None = None, cache: Cache | None = None) -> Source:

@@ -21,7 +21,8 @@ To reach: 5 % wrong, reading 2.6 % of the pixels, where the published implementa
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +30,13 @@ from torch import Tensor, nn
 
 import regard as rg
 from regard.app import flags
-from regard.app.data.generators.megapixel import ALIKE, OTHERS, SIDE, Megapixel, Pasted
-from regard.app.data.mnist import find
+from regard.app.data.generators.megapixel import Megapixel, Pasted, covered
+from regard.app.data.large import large_images, large_images_to_test
+from regard.app.data.mnist import find, holds_digits
 from regard.app.data.splits import Splits, hold_out
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Look
-from regard.app.training.schedules import adam
+from regard.app.vision.answering import READS, Prediction, inputs, named, predict, prepare, written  # noqa: F401
 from regard.app.vision.sampled import (
     Chosen,
     Gated,
@@ -86,7 +88,8 @@ class Config:
     seed: int = 0
     """Of the weights, the scenes and the draws."""
     data: str = "embedded"
-    """Of the digits: embedded (10,000), hub, or a folder of MNIST's files."""
+    """Of the digits: embedded, hub, or a folder of MNIST's files. Or images of your own, of any format that open_image
+    knows: a folder with train/CLASS/* and test/CLASS/*, or a CSV file with the columns path and label."""
     task: Literal["majority", "max", "top", "several"] = "majority"
     """Which digit is there three times, is the largest, or lies topmost; or which are there at all."""
     attention: Literal["sampled", "top-k", "random", "grid", "all", "mil", "gated-mil", "ips"] = "sampled"
@@ -133,10 +136,13 @@ class Config:
 
 
 def data(config: Config) -> Splits:
-    """Scenes of the digits: other ones in every epoch of training, and fixed ones of other digits to be judged by."""
+    """Scenes of digits: other ones in every epoch of training, and fixed ones of other digits to be judged by; or
+    images of the user's own."""
+    if is_own(config):
+        return large_images(config.data, config.view)
     found, source = find(config.data)
     train, valid = hold_out(found.labels)
-    scenes = partial(Megapixel, question=config.task, side=config.side, noise=config.noise)
+    scenes = partial(Megapixel, question=config.task, side=config.side, noise=config.noise, view=config.view)
     about = f"{source}, five on {config.side:,} x {config.side:,} pixels among {config.noise} strokes"
     return Splits(
         scenes(found.images[train], found.labels[train], config.scenes),
@@ -148,11 +154,29 @@ def data(config: Config) -> Splits:
     )
 
 
+def is_own(config: Config) -> bool:
+    """Whether the images are the user's."""
+    return config.data not in ("embedded", "hub") and not holds_digits(Path(config.data))
+
+
+def tested(config: Config, weights: Mapping[str, Tensor]) -> Splits:
+    """Images to test on, of the classes that were learned."""
+    classes = known(config, weights).classes
+    return large_images_to_test(config.data, classes, config.view) if is_own(config) else data(config)
+
+
 def known(config: Config, weights: Mapping[str, Tensor]) -> Splits:
     """No scenes, but what they ask."""
     found = read_facts(weights)
     none: Any = ()
     return Splits(none, none, none, "", tuple(found["classes"]), tuple(found["shape"]))
+
+
+def sensor(batch: Mapping[str, Any], config: Config) -> Any:
+    """What reads patches of the images of a batch."""
+    if "image" in batch:
+        return rg.Glimpses(batch["image"].sources, config.size)
+    return Pasted(batch["pieces"], batch["corners"], config.side, config.size)
 
 
 class Output(NamedTuple):
@@ -180,20 +204,22 @@ class Model(nn.Module):
         channels, classes, size = splits.shape[0], len(splits.classes), config.features
         grid = config.grid // 2 if config.attention in EVERYWHERE else config.grid
         self.register_buffer("places", centres(grid), persistent=False)
-        self.prior = Prior(channels, config.view, round(config.size * config.view / config.side), grid, config.prior)
+        size_from_afar = round(config.size * config.view / min(splits.shape[1:]))
+        self.prior = Prior(channels, config.view, size_from_afar, grid, config.prior)
         self.network = PatchNetwork(channels, size)
         gated = Gated(size, size) if config.attention in ("gated-mil", "ips") else None
         self.score: Any = rg.Additive(1, size, size) if config.attention == "mil" else gated
-        self.votes = config.answer == "vote" or (config.answer is None and config.task in ("majority", "top"))
+        self.several = config.task == "several" and not is_own(config)
+        may_vote = config.task in ("majority", "top") and not is_own(config)
+        self.votes = config.answer == "vote" or (config.answer is None and may_vote)
         layer = [] if self.votes else [nn.Linear(size, size), nn.ReLU()]
         self.judge = nn.Sequential(nn.LayerNorm(size), *layer, nn.Linear(size, classes))
         self.register_buffer("steps", torch.tensor(0.0))
 
     def forward(self, batch: Mapping[str, Tensor]) -> Output:
-        image = Pasted(batch["pieces"], batch["corners"], self.config.side, self.config.size)
-        patches = Patches(image, self.places, self.network)
-        seen, blind = self.config.attention in SEES, torch.zeros(len(batch["corners"]), 1, len(self.places))
-        scores = self.prior(image.view(self.config.view)) if seen else blind
+        view, patches = batch["view"], Patches(sensor(batch, self.config), self.places, self.network)
+        blind = view.new_zeros(len(view), 1, len(self.places))
+        scores = self.prior(view) if self.config.attention in SEES else blind
         z, weights = self.chosen(scores, patches)
         found = patches.read(z)
         weights = self.weights(found) if weights is None else weights
@@ -234,10 +260,10 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
     config, output = model.config, model(batch)
     cost = costs(output.logits, batch["label"]).mean()
     total = cost + config.floor * (ENOUGH - output.entropy).relu().mean()
-    if config.task == "majority" if config.auxiliary is None else config.auxiliary:
+    if model.votes and config.task == "majority" if config.auxiliary is None else config.auxiliary:
         done = torch.clamp(model.steps * config.batch / (config.epochs * config.scenes), max=1)
         total = total + (MOST + (LEAST - MOST) * done) * costs(output.each, batch["label"]).mean()
-    return total, {"cost": cost, "entropy": output.entropy.mean(), "covered": covered(model, batch, output.z).mean()}
+    return total, {"cost": cost, "entropy": output.entropy.mean()}
 
 
 def after_step(model: Model) -> None:
@@ -253,23 +279,12 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     wrong = (answer != label).view(len(label), -1).any(1).float()
     read = len(model.places) if config.attention == "ips" else 0
     pixels = (output.z.shape[1] + read) * config.size**2 + config.view**2 * (config.attention in SEES)
-    share = torch.full_like(wrong, pixels / config.side**2)
-    seen = {"share": share, "entropy": output.entropy, "covered": covered(model, batch, output.z)}
-    return {"error": wrong, "cost": costs(output.logits, label)} | seen
-
-
-def covered(model: Model, batch: Mapping[str, Tensor], z: Tensor) -> Tensor:
-    """The share of the digits of each image that lie in one of its patches, but for two pixels at most, (B,)."""
-    config = model.config
-    middles = batch["corners"][:, : ALIKE + OTHERS] + SIDE / 2  # (B, 5, 2)
-    patches = (model.places[z] + 1) / 2 * config.side  # (B, N, 2)
-    apart = (middles.unsqueeze(2) - patches.unsqueeze(1)).abs().amax(-1)
-    return (apart <= (config.size - SIDE) / 2 + 2).any(2).float().mean(1)
-
-
-def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
-    """Adam, its rate rising over a tenth of the steps."""
-    return adam(model.parameters(), config.learning_rate, steps)
+    values = {"error": wrong, "cost": costs(output.logits, label), "entropy": output.entropy}
+    if "image" in batch:
+        sides = torch.tensor([source.shape[1:] for source in cast(Any, batch["image"]).sources])
+        return values | {"share": pixels / sides.prod(1)}
+    middles, share = (model.places[output.z] + 1) / 2 * config.side, torch.full_like(wrong, pixels / config.side**2)
+    return values | {"share": share, "covered": covered(batch["corners"], middles, config.size)}
 
 
 def noun(splits: Splits) -> str:
@@ -281,20 +296,8 @@ def noun(splits: Splits) -> str:
 def look(model: Model, batch: dict[str, Tensor]) -> Look:
     """Each image from afar, the patches that were read of it, and where to look: as many as are shown."""
     config, output = model.config, model(batch)
-    image = Pasted(batch["pieces"], batch["corners"], config.side, config.size)
     z = output.z[:, :SHOWN]
-    patches = image.read(model.places[z].transpose(0, 1)).transpose(0, 1)  # (B, N, 1, C, size, size)
+    patches = sensor(batch, config).read(model.places[z].transpose(0, 1)).transpose(0, 1)  # (B, N, 1, C, size, size)
     names, labels, answers = named(batch["label"], output.logits, model.facts.values["classes"])
-    view = image.view(config.view)
-    spans = torch.full(z.shape, config.size * config.view / config.side)
+    view, spans = batch["view"], torch.full(z.shape, config.size * config.view / min(model.facts.values["shape"][1:]))
     return Look(view / view.amax(), labels, answers, model.places[z], patches, spans=spans, classes=names)
-
-
-def named(label: Tensor, logits: Tensor, classes: list[str]) -> tuple[list[str], Tensor, Tensor]:
-    """Names, and the numbers among them of the truths and the answers; those of several digits are their own."""
-    if label.dim() == 1:
-        return classes, label, logits.argmax(-1)
-    sets = [" ".join(classes[n] for n, is_there in enumerate(row) if is_there) for row in (*label, *(logits > 0))]
-    names = sorted(set(sets))
-    truths, answers = torch.tensor([names.index(each) for each in sets]).chunk(2)
-    return names, truths, answers

@@ -18,6 +18,7 @@ from regard.app.vision import reading
 from regard.app.vision.reading import ENDINGS
 
 SHOWN = 10  # kinds of files that are told apart
+STORE = ".zarr"  # how the name of a folder ends that is an image
 OUTSIDE = "outside the class folders"
 LOOKED_FOR = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
 
@@ -103,14 +104,14 @@ def pictures(folder: str | Path, canvas: int | None = None, seed: int = 0) -> Sp
     folder = Path(folder)
     if canvas is not None and canvas < 1:
         raise ValueError(f"canvas must be one pixel or more, not {canvas}")
-    learned = _found(folder / "train")
-    classes = _classes(learned)
-    tested = _found(folder / "test") if (folder / "test").is_dir() else None
-    train = _listing(learned, classes)
-    train, test = (train, _listing(tested, classes)) if tested else _apart(train, seed)
+    learned = class_folders(folder / "train")
+    classes = classes_of(learned)
+    tested = class_folders(folder / "test") if (folder / "test").is_dir() else None
+    train = listing(learned, classes)
+    train, test = (train, listing(tested, classes)) if tested else apart(train, seed)
     known = checked(train.files + test.files)
     shape, bits = form(known, canvas), bits_of(known)
-    train, valid = _apart(train, seed)
+    train, valid = apart(train, seed)
     if not train.files:
         raise ValueError(
             f"{printable(folder)} has too few pictures: none is left to train on after a tenth of each is held out"
@@ -134,10 +135,10 @@ def pictures_to_test(
     """
     folder, classes = Path(folder), tuple(classes)
     root = next((folder / part for part in ("test", "train") if (folder / part).is_dir()), folder)
-    found = _found(root)
-    test = _listing(found, classes)
+    found = class_folders(root)
+    test = listing(found, classes)
     if root.name == "train" and root != folder:
-        _, test = _apart(test, seed)
+        _, test = apart(test, seed)
     known = checked(test.files)
     none, tested = (Pictures(each, shape, bits or bits_of(known)) for each in (NONE, test))
     describe = f"the pictures of {printable(root)}: {len(test.files):,} test images; {_form(classes, shape)}"
@@ -156,16 +157,16 @@ class Found(NamedTuple):
     others: Counter[str]
 
 
-def _found(root: Path) -> Found:
-    """What there is in a folder of classes; folders whose names look the same are one class."""
+def class_folders(root: Path, endings: Sequence[str] = ENDINGS) -> Found:
+    """What there is in a folder of classes, by how names end; folders whose names look the same are one class."""
     if not root.is_dir():
         raise ValueError(f"folder {printable(root)} does not exist; pictures are read from FOLDER/train/CLASS/*.png")
     found = Found(root, {}, Counter())
     for entry in _entries(root):
         if entry.is_dir():
             files = found.classes.setdefault(_class_name(entry), [])
-            for file in _files(entry, found.others):
-                if file.suffix.lower() in ENDINGS and (file.is_file() or file.is_symlink()):
+            for file in _files(entry, found.others, endings):
+                if file.suffix.lower() in endings and (file.is_file() or file.is_symlink() or file.is_dir()):
                     files.append(file)
                 else:
                     found.others[file.suffix.lower() or "no ending"] += 1
@@ -182,12 +183,13 @@ def _entries(folder: Path) -> list[Path]:
         raise _unreadable(error) from error
 
 
-def _files(folder: Path, others: Counter[str]) -> list[Path]:
-    """All files of a class in their order, those in folders below included; links to folders are not followed."""
+def _files(folder: Path, others: Counter[str], endings: Sequence[str]) -> list[Path]:
+    """All files of a class in their order, those in folders below included, and folders that are images, as stores
+    are; links to folders are not followed."""
     files, folders = [], [folder]
     while folders:
         for entry in _entries(folders.pop()):
-            if not entry.is_dir():
+            if not entry.is_dir() or entry.suffix.lower() == STORE in endings:
                 files.append(entry)
             elif entry.is_symlink():
                 others["links to folders"] += 1
@@ -207,7 +209,7 @@ def _class_name(folder: Path) -> str:
         raise ValueError(f"the name of the class folder {printable(folder)} is not UTF-8") from error
 
 
-def _classes(found: Found) -> tuple[str, ...]:
+def classes_of(found: Found) -> tuple[str, ...]:
     """The names of the classes to learn, in order."""
     classes = tuple(sorted(found.classes))
     if len(classes) < 2:
@@ -220,7 +222,7 @@ def _classes(found: Found) -> tuple[str, ...]:
     return classes
 
 
-def _listing(found: Found, classes: Sequence[str]) -> Listing:
+def listing(found: Found, classes: Sequence[str]) -> Listing:
     """The files of all classes, in their order. Raises ValueError for a class that is none of these, or no files."""
     for name in found.classes:
         if name not in classes:
@@ -233,7 +235,7 @@ def _listing(found: Found, classes: Sequence[str]) -> Listing:
     return Listing([file for file, _ in files], torch.tensor([i for _, i in files]))
 
 
-def _apart(listing: Listing, seed: int) -> tuple[Listing, Listing]:
+def apart(listing: Listing, seed: int) -> tuple[Listing, Listing]:
     kept, held = hold_out(listing.labels, seed)
     return listing.take(kept), listing.take(held)
 

@@ -67,6 +67,14 @@ class Pasted(NamedTuple):
         return canvas.view(-1, 1, wide, wide)[..., :side, :side].contiguous()
 
 
+def covered(corners: Int[Tensor, "B N 2"], patches: Float[Tensor, "B k 2"], size: int) -> Float[Tensor, " B"]:
+    """The share of the digits of each image that lie in one of its patches, but for two pixels at most, by the middles
+    of the patches."""
+    middles = corners[:, : ALIKE + OTHERS] + SIDE / 2  # (B, 5, 2)
+    apart = (middles.unsqueeze(2) - patches.unsqueeze(1)).abs().amax(-1)  # (B, 5, k)
+    return (apart <= (size - SIDE) / 2 + 2).any(2).float().mean(1)
+
+
 def majority(labels: Int[Tensor, "B 5"], corners: Int[Tensor, "B N 2"]) -> Int[Tensor, " B"]:
     """The digit that is there three times, which stands first."""
     return labels[:, 0]
@@ -116,12 +124,13 @@ class Megapixel:
         question: str,
         side: int = 1500,
         noise: int = 50,
+        view: int = 180,
         seed: int | None = None,
     ):
         if side**2 < 8 * (ALIKE + OTHERS + noise) * SIDE**2:
             raise ValueError(f"side expected room for {ALIKE + OTHERS + noise} pieces of {SIDE} pixels, but got {side}")
         self.images, self.labels, self.count, self.question = images, labels.long(), count, question
-        self.side, self.noise = side, noise
+        self.side, self.noise, self.view = side, noise, view
         self.of = [(self.labels == digit).nonzero().squeeze(1) for digit in range(10)]
         self.fixed = None if seed is None else self._draw(count, torch.Generator().manual_seed(seed))
 
@@ -129,15 +138,16 @@ class Megapixel:
         return self.count
 
     def batch(self, indices: Int[Tensor, " B"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """The scenes at `indices`: `pieces` (B, N, 28, 28) and `corners` (B, N, 2), digits first; `label`, the answer
-        to the question; and `index` (B,)."""
+        """The scenes at `indices`: `pieces` (B, N, 28, 28) and `corners` (B, N, 2), digits first; `view` (B, 1, y, x),
+        from afar; `label`, the answer to the question; and `index` (B,)."""
         fixed = self.fixed
         kinds, digits, strokes, corners = (
             self._draw(len(indices), generator) if fixed is None else [each[indices] for each in fixed]
         )
         pieces = torch.cat((self.images[digits], stroke(strokes)), 1)
         answer = QUESTIONS[self.question](kinds, corners)
-        return {"pieces": pieces, "corners": corners, "label": answer, "index": indices}
+        view = Pasted(pieces, corners, self.side, SIDE).view(self.view)
+        return {"pieces": pieces, "corners": corners, "view": view, "label": answer, "index": indices}
 
     def _draw(self, count: int, generator: torch.Generator | None) -> list[Tensor]:
         """The kinds and the numbers of the digits of scenes, of each stroke three numbers, and the corners of all."""
