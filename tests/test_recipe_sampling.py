@@ -36,7 +36,7 @@ def test_every_kind_answers_every_question(attention: str, task: str):
     total, _ = sampling.loss(model, batch)
     total.backward()
     assert total.isfinite() and all(each.grad is not None for each in model.network.parameters())
-    assert (model.prior.gains.grad is not None) == (attention in ("sampled", "top-k", "all"))
+    assert (model.prior.level.grad is not None) == (attention in ("sampled", "top-k", "all"))
     values = sampling.evaluate(model.eval(), batch)
     assert all(value.shape == (3,) for value in values.values())
     look = sampling.look(model, batch)

@@ -35,20 +35,20 @@ class PatchNetwork(nn.Module):
 
 
 class Prior(nn.Module):
-    """Scores of places from the view from afar, (B, C, side, side) to (B, 1, K): by how much there is under the middle
-    of a patch, as a power that is learned, and how much less that is than beside it; and what a small convolutional
-    network adds, at first nothing.
+    """Scores of places from the view from afar, (B, C, side, side) to (B, 1, K): all places are alike where there is
+    about as much as anywhere, log sigmoid(a (l - max l - b)) of the logarithm l of how much there is under the middle
+    of a patch; less where there is more beside them; and what a small convolutional network adds, at first nothing.
 
     `by` says what there is: the contrast, which is the standard deviation of pixels; their brightness; or nothing, and
     all is learned. A patch covers `patch` pixels of the view, its middle half as many, and there are `grid` x `grid`
-    places.
+    places. The numbers a, b and the weight of what is beside are learned, too.
     """
 
     def __init__(self, channels: int, side: int, patch: int, grid: int, by: str):
         super().__init__()
         self.stride, self.by = side // grid, by
         self.middle = max(self.stride, patch // 2)
-        self.gains = nn.Parameter(torch.tensor([6.0, 4.0] if by != "learned" else [0.0, 0.0]))
+        self.slope, self.level, self.beside = (nn.Parameter(torch.tensor(each)) for each in (12.0, -0.7, 4.0))
         self.network = nn.Sequential(
             nn.Conv2d(channels + 2, 16, 2 * self.stride, self.stride, padding=(self.stride + 1) // 2),
             nn.ReLU(),
@@ -61,13 +61,14 @@ class Prior(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(self, view: Float[Tensor, "B C side side"]) -> Float[Tensor, "B 1 K"]:
-        there = self._there(view)
-        beside = F.max_pool2d(there, 5, 1, 2)
-        known = self.gains[0] * there + self.gains[1] * (there - beside)
         line = torch.linspace(-1, 1, view.shape[-1], device=view.device)
         where = torch.stack(torch.meshgrid(line, line, indexing="ij")).expand(len(view), -1, -1, -1)
-        learned = self.network(torch.cat((view, where), 1))
-        return (known + learned).flatten(1).unsqueeze(1)
+        scores = self.network(torch.cat((view, where), 1))
+        if self.by != "learned":
+            there = self._there(view)
+            most = F.logsigmoid(self.slope * (there - there.amax((2, 3), keepdim=True) - self.level))
+            scores = scores + most + self.beside * (there - F.max_pool2d(there, 5, 1, 2))
+        return scores.flatten(1).unsqueeze(1)
 
     def _there(self, view: Tensor) -> Float[Tensor, "B 1 grid grid"]:
         """The logarithm of what there is at each place."""
