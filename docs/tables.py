@@ -255,6 +255,22 @@ def recall(results: Mapping[str, Any], tasks: Sequence[str], lengths: Sequence[i
     return markdown(["task, addressing", "seeds", *(f"at {length}" for length in lengths), "minutes"], lines)
 
 
+def sampling(results: Mapping[str, Any]) -> str:
+    """What was answered wrongly about images of which a few patches were read."""
+    names = {"error_percent": 1, "share_read_percent": 2, "covered_percent": 1, "entropy_nats": 2}
+    lines = [
+        [
+            f"{row['data']}, {row['model']}",
+            str(len(row["seeds"])),
+            *(mean_and_spread(row["metrics"].get(name), digits) for name, digits in names.items()),
+            f"{statistics.fmean(row['seconds']) / 60:.1f}",
+        ]
+        for row in results["rows"]
+    ]
+    heads = ["question, attention", "seeds", "wrong, %", "read, %", "digits covered, %", "entropy, nats", "minutes"]
+    return markdown(heads, lines)
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
@@ -273,6 +289,8 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         partial(recall, tasks=("associative",), lengths=(6, 12, 20)),
     ),
     "repeat": ("docs/memory.md", "experiments/recall.json", partial(recall, tasks=("repeat",), lengths=(10, 20))),
+    "sampling": ("docs/images.md", "experiments/sampling.json", sampling),
+    "slides": ("docs/images.md", "benchmarks/slides.json", bench),
     "memory": ("docs/memory.md", "memory.json", bench),
     "copying": ("docs/memory.md", "benchmarks/recall.json", bench),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
