@@ -31,7 +31,7 @@ import regard as rg
 from regard.images import Cache
 
 SIDES = (4096, 16_384, 102_400)
-TILE, PATCHES, TEXTURES, SMALL = 256, 8, 16, 1 << 20
+TILE, PATCHES, TEXTURES, SMALL, COUNTED = 256, 8, 16, 1 << 20, 20
 LIMIT = "decoding as many tiles as lie under the patches"
 Read = Callable[[Sequence[tuple[int, int]]], list[np.ndarray]]
 """Patches (TILE, TILE, 3) by the row and the column where they begin."""
@@ -172,13 +172,13 @@ def compare(path: Path, side: int, peer: str, through: Through, bound: harness.C
         return Row(**found, **spent(source, calls[0]), image_bytes=size(path))
 
 
-def spent(source: Any, call: harness.Call, times: int = 20) -> dict[str, Any]:
+def spent(source: Any, call: harness.Call) -> dict[str, Any]:
     """What a patch takes: bytes that are read, tiles that are decoded."""
     before = source.bytes, source.tiles
-    for _ in range(times):
+    for _ in range(COUNTED):
         call()
     read, decoded = (source.bytes - before[0], source.tiles - before[1])
-    return {"patch_bytes": read / (times * PATCHES), "patch_tiles": decoded / (times * PATCHES)}
+    return {"patch_bytes": read / (COUNTED * PATCHES), "patch_tiles": decoded / (COUNTED * PATCHES)}
 
 
 def size(path: Path) -> int:

@@ -21,7 +21,7 @@ def slides(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.setenv("KINETO_LOG_LEVEL", "99")
     module = importlib.import_module("slides")
-    for name, value in {"SIDES": (1024, 2048), "PATCHES": 3, "TEXTURES": 2}.items():
+    for name, value in {"SIDES": (1024, 2048), "PATCHES": 3, "TEXTURES": 2, "COUNTED": 3}.items():
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(module.harness, "interleave", partial(module.harness.interleave, round_ms=0))
     return module

@@ -92,7 +92,7 @@ def test_a_block_is_what_is_read_at_a_time(images):
 
 
 def test_a_mean_over_a_file_is_bounded_and_right(tmp_path: Path):
-    side, tile = 4096, 256
+    side, tile = 2048, 256
     source = rg.open_image(image_files.plain(tmp_path / "image.tif", side, tile), cache=Cache(2**20))
     patches = in_blocks(Patches(Glimpses([source], tile), grid(side, side, tile)), 16)
     scores = torch.randn(1, 1, (side // tile) ** 2)

@@ -114,16 +114,19 @@ class Glimpses:
             ValueError: z is not (*S, B, 2).
         """
         self._check(z)
-        start = torch.addcmul(self._middle, z.to(self._half.device).unsqueeze(-2), self._half)  # (*S, B, scales, 2)
-        start = start.fmin(self._last).clamp(min=0).long()  # fmin, as it takes NaN for the last place: padding
         if self._sources is not None:
-            patches = windows(self._sources, start - self.size, self.size).to(z.device)
+            patches = windows(self._sources, self._starts(z.cpu()) - self.size, self.size).to(z.device)
             self.pixels += patches.numel()
             return patches
-        start = (start * self._strides).sum(-1)  # (*S, B, scales)
+        start = (self._starts(z) * self._strides).sum(-1)  # (*S, B, scales)
         rows = start[..., None, None] + self._rows  # (*S, B, scales, C, size)
         self.pixels += rows.numel() * self.size
         return _stretches(self._values, rows, self.size)
+
+    def _starts(self, z: Float[Tensor, "*S B 2"]) -> Int[Tensor, "*S B scales 2"]:
+        """Where windows begin, in pixels of the padded levels."""
+        start = torch.addcmul(self._middle, z.unsqueeze(-2), self._half)
+        return start.fmin(self._last).clamp(min=0).long()  # fmin, as it takes NaN for the last place: padding
 
     def select(self, rows: Tensor) -> "Glimpses":
         """The sensor of some of the images, by their indices or a bool mask; the pyramid is shared, and what the new
@@ -138,8 +141,9 @@ class Glimpses:
         if self._sources is None:
             few._rows = self._rows[rows]
         else:
-            few._sources = [self._sources[i] for i in torch.arange(len(self))[rows].tolist()]
-            few._half, few._middle, few._last = self._half[rows], self._middle[rows], self._last[rows]
+            chosen = torch.arange(len(self))[rows.cpu()]
+            few._sources = [self._sources[i] for i in chosen.tolist()]
+            few._half, few._middle, few._last = self._half[chosen], self._middle[chosen], self._last[chosen]
         return few
 
     def _check(self, z: Tensor) -> None:

@@ -46,7 +46,8 @@ def open_image(image: Tensor | np.ndarray | str | Path, axes: str | None = None,
     TIFF says how many they are; floating point numbers are read as they are. Of the smaller images in a file, those
     are used that are halves of it, some times over: a glimpse of that scale is read from there. Others are pooled.
 
-    A source is pickled as its name: each process opens the file itself, when it first reads there.
+    To open a file reads its header, of a TIFF also where its tiles are, 16 bytes each. A source is pickled as its name:
+    each process opens the file itself, when it first reads there. One thread at a time may read of a source.
 
     Args:
         image: what it lies in.
