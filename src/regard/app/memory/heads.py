@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import regard as rg
 
 START = 0.1
-"""The largest number in a cell before anything is written, for content alone."""
+"""About as large are the numbers in a cell before anything is written."""
 
 
 class State(NamedTuple):
@@ -51,7 +51,7 @@ class Soft(nn.Module):
 
     def __init__(self, hidden: int, width: int, shift: int, content_alone: bool):
         super().__init__()
-        self.width, self.content_alone = width, content_alone
+        self.width = width
         heads = [
             rg.Attention(
                 score=rg.Content(hidden, width),
@@ -61,14 +61,17 @@ class Soft(nn.Module):
             for _ in range(2)
         ]
         self.write, self.read = heads
+        self.first = None if content_alone else nn.Parameter(START * torch.randn(width))
         self.erase, self.add = nn.Linear(hidden, width), nn.Linear(hidden, width)
 
     def begin(self, count: int, cells: int) -> State:
-        """The memory empty, and both heads at its first cell; for content alone each cell has another one, or they
-        could never be told apart."""
+        """Both heads at the first cell, whose content is learned, so that it is found again. The others are empty; but
+        for content alone each has another content, or they could never be told apart."""
         like = self.add.weight
         memory = like.new_zeros(count, cells, self.width)
-        if self.content_alone:
+        if self.first is not None:
+            memory[:, 0] = self.first
+        else:
             numbers = torch.arange(1, cells * self.width + 1, device=like.device).to(like).view(cells, self.width)
             memory = memory + numbers.square().sin() * START
         return State(memory, like.new_zeros(count, self.width), (None, None))
