@@ -13,7 +13,7 @@ would have found everywhere (`rg.importance`), in value and in gradient: nothing
 
     regard train sampling                           the majority of five digits on 1500 x 1500 pixels: minutes
     regard train sampling --task max
-    regard compare sampling --kinds sampled,random,grid
+    regard compare sampling --attentions sampled,random,grid
 
 To reach: 5 % wrong, reading 2.6 % of the pixels, where the published implementation needs 210 epochs to begin.
 """
