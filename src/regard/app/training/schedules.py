@@ -43,3 +43,22 @@ def adam(
     """
     optimiser = torch.optim.Adam(parameters, learning_rate, betas=betas, fused=True)
     return optimiser, warmup_cosine(optimiser, steps, warmup=steps // rising)
+
+
+def clipped(optimiser: torch.optim.Adam, largest: float) -> torch.optim.Adam:
+    """The optimiser, which makes the norm of all gradients together at most `largest` before each of its steps.
+
+    >>> weight = torch.zeros(1, requires_grad=True)
+    >>> optimiser = clipped(torch.optim.Adam([weight]), largest=1.0)
+    >>> weight.grad = torch.tensor([5.0])
+    >>> optimiser.step()
+    >>> weight.grad
+    tensor([1.0000])
+    """
+    parameters = [each for group in optimiser.param_groups for each in group["params"]]
+
+    def clip(*_: Any) -> None:
+        torch.nn.utils.clip_grad_norm_(parameters, largest)
+
+    optimiser.register_step_pre_hook(clip)
+    return optimiser
