@@ -6,19 +6,16 @@ Each head asks the encoded words one learned question, a query, and the answer i
   2016, "Hierarchical Attention Networks for Document Classification", equations 5 to 7).
 - `hard` is the same, but each head reads one word (Xu et al. 2015): softly at first, then by draws, which are compared
   with each other (`leave_one_out`); in use, the likeliest word.
-- `self` is the structured self-attentive sentence embedding (Lin et al. 2017): softmax(W2 tanh(W1 H)), whose heads are
-  kept apart by the penalty |A A' - I|^2.
+- `self` is the structured self-attentive embedding (Lin et al. 2017): softmax(W2 tanh(W1 H)), less |A A' - I|^2.
 - `mean` reads the mean of all words, and `last` the last state of each direction: no attention.
 
-Words are encoded by a GRU in both directions, by a Transformer, or not at all: then a hard head has read one word, and
-nothing of the others.
+Words are encoded by GRUs, by a Transformer, or not at all: then a hard head has read one word, and nothing of others.
 
     regard train classify                                      questions of a small grammar: a minute on one core
     regard train classify --data FILE.csv --vectors glove.6B.50d.txt       your own texts, with word vectors
     regard compare classify
 
-To reach, with 50 numbers a word and five minutes on one core: 92 % right on TREC and on Subj, 78 % on MR, and hard
-attention within 1.0 of soft.
+To reach with 50 numbers a word, in five minutes on one core: TREC and Subj 92 %, MR 78 %; hard within 1.0 of soft.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,10 +31,11 @@ from regard.app import data as datasets
 from regard.app import flags
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Picture
-from regard.app.report.text_figures import png, spans
-from regard.app.text.encoders import encoder
+from regard.app.report.shaded_words import shaded, verdict
+from regard.app.text.encoders import encoder, mean
 from regard.app.text.networks import SoftThen
 from regard.app.text.reading import clean, stream_lines
+from regard.app.text.self_attention import Structured, overlap
 from regard.app.text.tokens import tokens
 from regard.app.text.vectors import Lexicon, WordVectors, lexicon, read_vectors
 from regard.app.text.vocabulary import Words
@@ -66,8 +64,8 @@ class Config:
     seed: int = 0
     """Of the weights, the order of the texts, what is dropped, and the draws."""
     data: str = "generated"
-    """generated (questions of a small grammar, and what they ask for); a table, .csv or .tsv, with a column text and a
-    column label; or a folder with tables train, valid and test, or with files LABEL.txt that have a text a line."""
+    """generated (questions and what they ask for); a table, .csv or .tsv, with columns text and label; or a folder with
+    such tables train, valid and test, or with files LABEL.txt, a text a line."""
     attention: Literal["self", "soft", "hard", "mean", "last"] = "soft"
     """How the encoded words are read."""
     heads: int = 4
@@ -75,7 +73,7 @@ class Config:
     encoder: Literal["gru", "transformer", "none"] = "gru"
     """What the words go through before: GRUs in both directions, layers of self-attention, or nothing."""
     vectors: str = ""
-    """A file of word vectors: GloVe's text, word2vec's text or binary form (.bin), or .npz; gzipped (.gz) or not."""
+    """A file of word vectors: GloVe's text, word2vec's text or binary form, .bin, or .npz; gzipped or not."""
     learn_vectors: Literal["no", "yes", "beside"] = "beside"
     """Whether given vectors are learned further: no, yes, or as given with learned ones beside them."""
     most: int = 100_000
@@ -138,14 +136,14 @@ def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
 
 def fitted(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
     """The texts in the words and labels that were learned."""
-    mine = known(config, weights)
-    return datasets.spelled_by(datasets.labelled(config.data, mine.classes), mine.train.lexicon)  # pyright: ignore
+    none, *_, classes, _ = known(config, weights)
+    return datasets.spelled_by(datasets.labelled(config.data, classes), none.lexicon)  # pyright: ignore
 
 
 def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
     """The same of texts that need no training part."""
-    mine = known(config, weights)
-    return datasets.spelled_by(datasets.labelled_to_test(config.data, mine.classes), mine.train.lexicon)  # pyright: ignore
+    none, *_, classes, _ = known(config, weights)
+    return datasets.spelled_by(datasets.labelled_to_test(config.data, classes), none.lexicon)  # pyright: ignore
 
 
 class Output(NamedTuple):
@@ -153,10 +151,14 @@ class Output(NamedTuple):
 
     logits: Tensor
     """Of the labels, (*S, B, labels)."""
-    look: rg.Attended | None
-    """Where the H heads looked, if it is attention."""
+    look: Any
+    """Where the H heads looked, as `regard.Attended`; None without attention."""
     present: Tensor
     """Where there are words, (B, K)."""
+
+    def wrong(self, label: Tensor) -> Tensor:
+        """Whether the likeliest label is another, (*S, B)."""
+        return (self.logits.argmax(-1) != label).float()
 
     @property
     def weights(self) -> Tensor:
@@ -166,20 +168,6 @@ class Output(NamedTuple):
         return self.look.weights if self.look.z is None else self.look.positions.indicator(self.look.z).float()
 
 
-class Structured(rg.scores.Score):
-    """w_h . tanh(W k) of head h, whose query is w_h (Lin et al. 2017, equation 5)."""
-
-    def __init__(self, width: int, units: int):
-        super().__init__()
-        self.key = nn.Linear(width, units, bias=False)
-
-    def prepare(self, keys: Tensor) -> Tensor:
-        return self.key(keys).tanh()
-
-    def compare(self, query: Tensor, prepared: Tensor) -> Tensor:
-        return query @ prepared.mT
-
-
 class Model(nn.Module):
     """Word vectors, an encoder, heads that read, and the answer from what they read."""
 
@@ -187,42 +175,37 @@ class Model(nn.Module):
         super().__init__()
         train: Any = splits.train
         self.config, self.classes, self.lexicon = config, splits.classes, train.lexicon
-        known = self.lexicon.vocabulary.words
-        self.facts = Facts(words=known, seen=self.lexicon.seen, classes=list(splits.classes))
+        words, seen = self.lexicon.vocabulary.words, self.lexicon.seen
+        self.facts = Facts(words=words, seen=seen, classes=list(splits.classes))
         self.vectors = WordVectors(self.lexicon, config.learn_vectors, config.size)
         self.forget, self.dropped = nn.Dropout(config.word_dropout), nn.Dropout(config.dropout)
         self.encoder = encoder(config, self.vectors.size)
         width, units, looks = self.encoder.width, config.scoring, config.attention not in ("mean", "last")
         self.queries = nn.Parameter(torch.randn(config.heads, units)) if looks else None
         steps = config.epochs * (len(train) // config.batch)
-        self.read = SoftThen(round(config.soft * steps), rg.hard) if config.attention == "hard" else rg.mean
+        read = SoftThen(round(config.soft * steps), rg.hard) if config.attention == "hard" else rg.mean
         score = Structured(width, units) if config.attention == "self" else rg.Additive(units, width, units)
-        self.attention: Any = rg.Attention(score=score, over=rg.softmax, read=self.read) if looks else None
+        self.attention: Any = rg.Attention(score=score, over=rg.softmax, read=read) if looks else None
         self.answer = nn.Linear(width * (config.heads if looks else 1), len(splits.classes))
 
     @property
     def draws(self) -> bool:
         """Whether what is read is drawn now."""
-        return isinstance(self.read, SoftThen) and self.training and not self.read.soft
+        return self.config.attention == "hard" and self.training and not self.attention.read.soft
 
     def forward(self, batch: Mapping[str, Tensor]) -> Output:
         present = batch["words"] > 0
         words = self.encoder(self.forget(self.vectors(batch["words"])), present)  # (B, K, width)
-        read, look = self.looked(words, present) if self.attention else (self.summary(words, present), None)
+        look = self.looked(words, present) if self.attention else None
+        summary = self.encoder.last if self.config.attention == "last" else mean
+        read = look.context.flatten(-2) if look else summary(words, present)  # (*S, B, H width), or (B, width)
         return Output(self.answer(self.dropped(read)), look, present)
 
-    def looked(self, words: Tensor, present: Tensor) -> tuple[Tensor, rg.Attended]:
-        """What the heads read, side by side, (*S, B, H width), and where they looked."""
+    def looked(self, words: Tensor, present: Tensor) -> rg.Attended:
+        """Where the heads looked among encoded words (B, K, width), and what each read, (*S, B, H, width)."""
         queries: Any = self.queries
         queries = queries.expand(*([self.config.draws] if self.draws else []), len(words), -1, -1)
-        look = self.attention(queries, self.attention.prepare(words, words, present.unsqueeze(1)))
-        return look.context.flatten(-2), look
-
-    def summary(self, words: Tensor, present: Tensor) -> Tensor:
-        """Of encoded words (B, K, width) their mean, or what the encoder ended with, (B, width)."""
-        if self.config.attention == "last":
-            return self.encoder.last(words, present)
-        return (words * present.unsqueeze(-1)).sum(1) / present.sum(-1, keepdim=True)
+        return self.attention(queries, self.attention.prepare(words, words, present.unsqueeze(1)))
 
 
 def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -230,42 +213,27 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
     the heads of `self` apart."""
     output = model(batch)
     label = batch["label"].expand(output.logits.shape[:-1])
-    cost = cross_entropy(
-        output.logits.flatten(0, -2), label.flatten(), reduction="none", label_smoothing=model.config.smoothing
-    ).view_as(label)  # (*S, B)
+    smoothed = {"reduction": "none", "label_smoothing": model.config.smoothing}
+    cost = cross_entropy(output.logits.movedim(-1, 1), label, **smoothed)  # (*S, B)
     total = cost.mean()
-    if output.look is not None and model.draws:
+    if model.draws:
         total = total + rg.leave_one_out(output.look.log_prob.sum(-1), cost.detach()).mean()
     if model.config.attention == "self":
         total = total + model.config.penalty * overlap(output.weights).mean()
-    return total, {"cost": cost.mean(), "error": _wrong(output.logits, label).mean()}
-
-
-def overlap(weights: Tensor) -> Tensor:
-    """|A A' - I|^2 of weights (B, H, K), (B,): zero where each head looks at one word, all at others (Lin et al. 2017,
-    equation 8)."""
-    own = torch.eye(weights.shape[-2], device=weights.device)
-    return (weights @ weights.mT - own).square().sum((-1, -2))
-
-
-def _wrong(logits: Tensor, label: Tensor) -> Tensor:
-    return (logits.argmax(-1) != label).float()
+    return total, {"cost": cost.mean(), "error": output.wrong(label).mean()}
 
 
 def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of each text, (B,): whether its label is wrong, and how many of its words were read; of `last`, that is not
-    said."""
+    """Of each text, (B,): whether its label is wrong, and how many of its words were read, but of `last`."""
     output = model(batch)
-    error = {"error": _wrong(output.logits, batch["label"])}
-    if model.config.attention == "last":
-        return error
-    return error | {"words_read": (output.weights.amax(1) > 0).sum(-1).float()}
+    read = (output.weights.amax(1) > 0).sum(-1).float()
+    return {"error": output.wrong(batch["label"])} | ({"words_read": read} if model.config.attention != "last" else {})
 
 
 def after_step(model: Model) -> None:
     """Counts the steps in which hard attention is trained softly."""
-    if isinstance(model.read, SoftThen):
-        model.read.count()
+    if model.config.attention == "hard":
+        model.attention.read.count()
 
 
 def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
@@ -282,20 +250,10 @@ def noun(splits: datasets.Splits) -> str:
 def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
     """The words of each text, shaded by how much each head read of them."""
     output = model(batch)
-    found = zip(output.logits.softmax(-1), output.weights, batch["text"], batch["label"].tolist(), strict=True)
-    return [_picture(model, *each) for each in found]
-
-
-def _picture(model: Model, chances: Tensor, weights: Tensor, text: Tensor, label: int) -> Picture:
-    """One text: its words under each head (H, K), and in words which each looked at most."""
-    words = bytes(text[text > 0].tolist()).decode().split()
-    weights, best = weights[:, : len(words)], int(chances.argmax())
-    verdict = "" if label < 0 else ", right" if best == label else f", not {model.classes[label]}"
-    most = [f"head {n} “{words[int(row.argmax())]}” ({row.max():.0%})" for n, row in enumerate(weights, 1)]
-    looked = f": most looked at by {', '.join(most)}" if model.attention else ""
-    names = [f"head {n}" for n in range(1, 1 + len(weights))] if model.attention else []
-    said = f"Labelled {model.classes[best]} ({chances[best]:.0%}){verdict}{looked}."
-    return Picture(" ".join(words), said, png(spans(words, weights / weights.max(), names=names)))
+    texts = (bytes(text[text > 0].tolist()).decode().split() for text in batch["text"])
+    found = zip(texts, output.weights, output.logits.softmax(-1), batch["label"].tolist(), strict=True)
+    names = [f"head {n}" for n in range(1, 1 + model.config.heads)] if model.attention else []
+    return [shaded(words, weights, verdict(model.classes, *said), names) for words, weights, *said in found]
 
 
 READS = "lines of text"
@@ -327,9 +285,9 @@ def predict(model: Model, prepared: Sequence[str], options: Any) -> list[Answer]
     texts = datasets.Labelled(prepared, torch.full((len(prepared),), -1), model.lexicon)
     output = model(texts.batch(torch.arange(len(prepared))))
     best = output.logits.softmax(-1).max(-1)
-    places = output.weights.argmax(-1) if model.attention else [torch.zeros(0, dtype=torch.long)] * len(prepared)
-    found = zip(*(each.tolist() for each in best), places, prepared, strict=True)
-    return [Answer(model.classes[n], chance, [text.split()[k] for k in at.tolist()]) for chance, n, at, text in found]
+    places = output.weights.argmax(-1) if model.attention else output.present[:, :0]
+    found = zip(*(each.tolist() for each in (*best, places)), prepared, strict=True)
+    return [Answer(model.classes[n], chance, [text.split()[k] for k in at]) for chance, n, at, text in found]
 
 
 def written(given: Any, prediction: Answer) -> str:

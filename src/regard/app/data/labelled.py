@@ -36,7 +36,7 @@ class Labelled:
     `texts` are `tokens` with a space between them.
     """
 
-    def __init__(self, texts: Sequence[str], labels: Int[Tensor, " N"], lexicon: Lexicon):
+    def __init__(self, texts: list[str], labels: Int[Tensor, " N"], lexicon: Lexicon):
         self.texts, self.labels, self.lexicon = texts, labels, lexicon
         self.words = [torch.tensor(numbers) for numbers in lexicon.vocabulary.encode(texts)]
         self.lengths = torch.tensor([len(each) for each in self.words], dtype=torch.long)

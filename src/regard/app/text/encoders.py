@@ -72,6 +72,11 @@ def encoder(config: Any, size: int) -> Any:
     return Nothing(size)
 
 
+def mean(words: Tensor, present: Tensor) -> Tensor:
+    """The mean of words (B, K, D) where they are present (B, K): (B, D)."""
+    return (words * present.unsqueeze(-1)).sum(1) / present.sum(-1, keepdim=True)
+
+
 def _last(words: Tensor, present: Tensor) -> Tensor:
     """The last word of each text, (B, D)."""
     return words[torch.arange(len(words), device=words.device), present.sum(-1) - 1]

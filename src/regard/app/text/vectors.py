@@ -7,10 +7,11 @@ below a line with two counts, or binary; and NumPy's .npz holds both as arrays, 
 import gzip
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -49,9 +50,10 @@ def read_vectors(file: str | Path, most: int = 100_000) -> Vectors:
         if file.suffix == ".npz":
             found = _arrays(file, most)
         else:
-            with cast(BinaryIO, gzip.open(file) if file.suffix == ".gz" else file.open("rb")) as stream:
-                binary = file.name.removesuffix(".gz").endswith(".bin")
-                found = _joined(islice(_binary(stream, name) if binary else _text(stream, name), most), name)
+            with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+                read = _binary if file.name.removesuffix(".gz").endswith(".bin") else _text
+                with closing(read(stream, name)) as pairs:
+                    found = _joined(islice(pairs, most))
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not len(found.words):
@@ -62,31 +64,31 @@ def read_vectors(file: str | Path, most: int = 100_000) -> Vectors:
 
 
 def _arrays(file: Path, most: int) -> Vectors:
-    with np.load(file, allow_pickle=False) as arrays:
-        if not {"words", "vectors"} <= set(arrays):
-            raise ValueError(f"{printable(file)} expected the arrays words and vectors, but has {', '.join(arrays)}")
-        names, vectors = arrays["words"][:most], arrays["vectors"][:most]
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            names, vectors = (arrays[name][:most] for name in ("words", "vectors"))
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{printable(file)} expected an archive of two arrays, words of text and vectors") from error
     if names.ndim != 1 or vectors.ndim != 2 or len(names) != len(vectors) or vectors.dtype.kind != "f":
         shapes = f"words {names.shape} and vectors {vectors.shape} of {vectors.dtype}"
         raise ValueError(f"{printable(file)} expected as many words as rows of numbers, but got {shapes}")
     return Vectors([str(word) for word in names], torch.from_numpy(vectors.astype(np.float32)))
 
 
-def _text(stream: BinaryIO, name: str) -> Iterator[Pair]:
+def _text(stream: Any, name: str) -> Generator[Pair]:
     """Each word with its numbers; one that has spaces in it, too."""
-    lines = enumerate(raw_lines(stream, name), 1)
-    first = next(lines, (1, ""))
-    counts = first[1].split()
-    header = len(counts) == 2 and all(count.isdecimal() for count in counts)
-    width = int(counts[1]) if header else len(first[1].rstrip().split(" ")) - 1
-    for number, line in lines if header else chain([first], lines):
-        word, *values = line.rstrip().rsplit(" ", width)
-        try:
-            yield word, _numbers(values, width)
-        except ValueError:
-            raise ValueError(
-                f"{name}, line {number}: expected a word and {width} numbers, but got {line[:40]!r}"
-            ) from None
+    with closing(raw_lines(stream, name)) as lines:
+        first = next(lines, "")
+        counts = first.split()
+        header = len(counts) == 2 and all(count.isdecimal() for count in counts)
+        width = int(counts[1]) if header else len(first.rstrip().split(" ")) - 1
+        for number, line in enumerate(lines if header else chain([first], lines), 1 + header):
+            word, *values = line.rstrip().rsplit(" ", width)
+            try:
+                yield word, _numbers(values, width)
+            except ValueError:
+                wanted = f"expected a word and {width} numbers"
+                raise ValueError(f"{name}, line {number}: {wanted}, but got {line[:40]!r}") from None
 
 
 def _numbers(values: list[str], width: int) -> Any:
@@ -95,7 +97,7 @@ def _numbers(values: list[str], width: int) -> Any:
     return np.array(values, dtype=np.float32)
 
 
-def _binary(stream: BinaryIO, name: str) -> Iterator[Pair]:
+def _binary(stream: Any, name: str) -> Generator[Pair]:
     """Each word, which a space ends, with its numbers."""
     counts = stream.readline(100).split()
     if len(counts) != 2 or not all(count.isdigit() for count in counts):
@@ -111,7 +113,7 @@ def _binary(stream: BinaryIO, name: str) -> Iterator[Pair]:
         yield word.decode(errors="replace").lstrip("\n"), np.frombuffer(values, "<f4")
 
 
-def _joined(pairs: Iterator[Pair], name: str) -> Vectors:
+def _joined(pairs: Iterable[Pair]) -> Vectors:
     found = list(pairs)
     rows = np.stack([row for _, row in found]) if found else np.zeros((0, 0), np.float32)
     return Vectors([word for word, _ in found], torch.from_numpy(rows))

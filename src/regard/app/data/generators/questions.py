@@ -35,8 +35,8 @@ BEFORE = [
 def questions(count: int, seed: int) -> list[tuple[str, str]]:
     """So many questions with their labels, the same for the same seed.
 
-    >>> questions(1, seed=5)
-    [('where many singers lived , for what reason did a cook paint this red boat ?', 'reason')]
+    >>> questions(1, seed=1)
+    [('where many kings lived , in what country did the sailor paint this old lamp ?', 'place')]
     """
     chance = random.Random(seed)
     labels = [chance.choice(list(ASKED)) for _ in range(count)]
@@ -61,4 +61,4 @@ def _filled(chance: random.Random, patterns: list[str]) -> str:
 def _named(chance: random.Random, nouns: list[str]) -> str:
     """A noun with what stands before it."""
     adjective = f"{chance.choice(ADJECTIVES)} " if chance.random() < 0.5 else ""
-    return f"{chance.choice(('the', 'a', 'this'))} {adjective}{chance.choice(nouns)}"
+    return f"{chance.choice(('the', 'this', 'that'))} {adjective}{chance.choice(nouns)}"
