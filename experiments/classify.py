@@ -47,10 +47,11 @@ LISTS = {
 }
 MODELS = ("soft", "hard", "self", "mean", "last")
 CHANGES: dict[str, dict[str, Any]] = {
-    "soft-words": {"attention": "soft", "encoder": "none"},
+    "self-words": {"attention": "self", "encoder": "none"},
     "hard-words": {"attention": "hard", "encoder": "none"},
     "soft-transformer": {"attention": "soft", "encoder": "transformer", "learning_rate": 1e-3},
     "hard-cold": {"attention": "hard", "soft": 0.0},
+    "hard-together": {"attention": "hard", "penalty": 0.0},
 }
 """Other models, by what they have of their own."""
 SEEDS = 3

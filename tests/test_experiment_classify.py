@@ -45,7 +45,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     return loaded
 
 
-@pytest.mark.parametrize(("data", "model"), [("trec", "hard"), ("mr", "last"), ("mr", "soft-words")])
+@pytest.mark.parametrize(("data", "model"), [("trec", "hard"), ("mr", "last"), ("mr", "self-words")])
 def test_rows_say_what_runs_did(experiment, monkeypatch, tmp_path: Path, capsys, data: str, model: str):
     asked = ["--of", data, "--model", model, "--seed", "1", "--data", "data"]
     monkeypatch.setattr("sys.argv", ["classify.py", *asked])

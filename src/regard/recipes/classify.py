@@ -2,11 +2,11 @@
 
 Each head asks the encoded words one learned question, a query, and the answer is told from what the heads read.
 
-- `soft` reads the mean of the words under additive attention (Bahdanau et al. 2015; with a learned query, Yang et al.
-  2016, "Hierarchical Attention Networks for Document Classification", equations 5 to 7).
-- `hard` is the same, but each head reads one word (Xu et al. 2015): softly at first, then by draws, which are compared
-  with each other (`leave_one_out`); in use, the likeliest word.
-- `self` is the structured self-attentive embedding (Lin et al. 2017): softmax(W2 tanh(W1 H)), less |A A' - I|^2.
+- `soft` reads the mean of the words under additive attention (Bahdanau et al. 2015), once for each head.
+- `self` is the structured self-attentive embedding (Lin et al. 2017): softmax(W2 tanh(W1 H)), whose heads are kept
+  apart by the penalty |A A' - I|^2.
+- `hard` has the heads of `self`, but each reads one word (Xu et al. 2015): softly at first, then by draws, which are
+  compared with each other (`leave_one_out`); in use, the likeliest word.
 - `mean` reads the mean of all words, and `last` the last state of each direction: no attention.
 
 Words are encoded by GRUs, by a Transformer, or not at all: then a hard head has read one word, and nothing of others.
@@ -50,8 +50,8 @@ COLUMNS = (ERROR, Measure("test_words_read", 1, "words read", "", "Of a {noun}, 
 
 KINDS = {
     "self": "Heads that are kept apart read means of the words (Lin et al. 2017).",
-    "soft": "Each head reads a mean of the words, by additive attention.",
-    "hard": "Each head reads one word.",
+    "soft": "Heads read means of the words, by additive attention.",
+    "hard": "Heads that are kept apart read one word each.",
     "mean": "All words count the same: no attention.",
     "last": "What the encoder ended with in each direction: no attention.",
 }
@@ -91,7 +91,7 @@ class Config:
     soft: float = 0.4
     """The share of the steps in which hard attention is trained softly at first."""
     penalty: float = 0.1
-    """The weight of what keeps the heads of `self` apart."""
+    """The weight of what keeps the heads of `self` and `hard` apart."""
     smoothing: float = 0.0
     """The probability that training expects of wrong labels, all together."""
     dropout: float = 0.5
@@ -184,7 +184,7 @@ class Model(nn.Module):
         self.queries = nn.Parameter(torch.randn(config.heads, units)) if looks else None
         steps = config.epochs * (len(train) // config.batch)
         read = SoftThen(round(config.soft * steps), rg.hard) if config.attention == "hard" else rg.mean
-        score = Structured(width, units) if config.attention == "self" else rg.Additive(units, width, units)
+        score = rg.Additive(units, width, units) if config.attention == "soft" else Structured(width, units)
         self.attention: Any = rg.Attention(score=score, over=rg.softmax, read=read) if looks else None
         self.answer = nn.Linear(width * (config.heads if looks else 1), len(splits.classes))
 
@@ -210,7 +210,7 @@ class Model(nn.Module):
 
 def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The cross-entropy of the label; with draws what trains the choice of words, whose value is zero; and what keeps
-    the heads of `self` apart."""
+    heads apart."""
     output = model(batch)
     label = batch["label"].expand(output.logits.shape[:-1])
     smoothed = {"reduction": "none", "label_smoothing": model.config.smoothing}
@@ -218,8 +218,8 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
     total = cost.mean()
     if model.draws:
         total = total + rg.leave_one_out(output.look.log_prob.sum(-1), cost.detach()).mean()
-    if model.config.attention == "self":
-        total = total + model.config.penalty * overlap(output.weights).mean()
+    if model.config.attention in ("self", "hard"):
+        total = total + model.config.penalty * overlap(output.look.weights).mean()
     return total, {"cost": cost.mean(), "error": output.wrong(label).mean()}
 
 

@@ -65,7 +65,7 @@ def read_vectors(file: str | Path, most: int = 100_000) -> Vectors:
 
 def _arrays(file: Path, most: int) -> Vectors:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             names, vectors = (arrays[name][:most] for name in ("words", "vectors"))
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{printable(file)} expected an archive of two arrays, words of text and vectors") from error
