@@ -9,7 +9,7 @@ sentences, of a review or of a plot).
     regard experiment classify                                        the table, as far as it is finished
 
 DIR holds the folders text_classification, with the archives of NLTK, and glove_6b_50d. The configuration of a row is
-`classify/DATA.yaml` beside this script. Runs are kept in `runs/classify` and are resumed; several of these commands may
+`classify/DATA-ATTENTION.yaml` beside this script, over `classify/DATA.yaml`. Runs are kept in `runs/classify` and are resumed; several of these commands may
 run at once, each takes runs that no other has. What is finished is in `results/classify.json`, and is not trained
 again: take its row out first.
 
@@ -69,9 +69,13 @@ def configuration(job: Job, data: Path) -> classify.Config:
     """The configuration of a model on some texts, as committed; the texts are unpacked where they are not yet."""
     if not (TEXTS / job.data).is_dir():
         unpack(job.data, data / "text_classification", TEXTS / job.data)
-    fields = yaml.safe_load((HERE / "classify" / f"{job.data}.yaml").read_text(encoding="utf-8"))
+    changes = CHANGES.get(job.model, {"attention": job.model})
+    fields: dict[str, Any] = {}
+    for name in (job.data, f"{job.data}-{changes['attention']}"):
+        if (file := HERE / "classify" / f"{name}.yaml").exists():
+            fields |= yaml.safe_load(file.read_text(encoding="utf-8"))
     fields |= {"data": str(TEXTS / job.data), "vectors": str(data / "glove_6b_50d" / "glove_6b_50d.npz")}
-    return classify.Config(**fields | {"seed": job.seed} | CHANGES.get(job.model, {"attention": job.model}))
+    return classify.Config(**fields | {"seed": job.seed} | changes)
 
 
 def unpack(name: str, archives: Path, folder: Path) -> None:

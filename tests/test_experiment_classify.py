@@ -69,4 +69,4 @@ def test_what_is_in_the_archives_is_read(experiment, tmp_path: Path):
 
 def test_every_row_has_a_configuration_as_committed():
     files = {file.stem for file in (EXPERIMENTS / "classify").glob("*.yaml")}
-    assert files == {"trec", "mr", "subj"}
+    assert files == {"trec", "mr", "subj", "trec-hard"}

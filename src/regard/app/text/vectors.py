@@ -143,7 +143,7 @@ def lexicon(texts: Iterable[str], given: Vectors | None = None) -> Lexicon:
     places: dict[str, int] = {}
     for n, word in enumerate(given.words):
         places.setdefault(word.lower(), n)
-    listed = [*known, *(word for word in places if word not in set(known))]
+    listed = list(dict.fromkeys([*known, *places]))
     rows = torch.tensor([places.get(word, -1) for word in listed], dtype=torch.long)
     scale = given.vectors.std() if given.vectors.numel() > 1 else 1.0
     vectors = torch.cat((given.vectors / scale, torch.zeros(1, given.vectors.shape[1])))[rows]
