@@ -12,6 +12,7 @@ matrix products of our own step alone, recorded while it runs and run again with
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import harness
 import torch
@@ -68,7 +69,7 @@ class Plain(nn.Module):
 
 def models() -> tuple[classify.Model, Plain]:
     """Ours and the plain network, of the same weights."""
-    sizes = {"hidden": HIDDEN, "scoring": HIDDEN, "heads": HEADS, "batch": BATCH}
+    sizes: Any = {"hidden": HIDDEN, "scoring": HIDDEN, "heads": HEADS, "batch": BATCH}
     config = classify.Config(vectors="drawn", dropout=0.0, word_dropout=0.0, **sizes)
     lexicon = Lexicon(Words([str(n) for n in range(WORDS - len(SPECIAL))]), KNOWN, torch.randn(WORDS, WIDTH))
     none = no_texts(lexicon)
@@ -107,7 +108,7 @@ def check(length: int) -> None:
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-6)
 
 
-def training(model: nn.Module, loss: Callable[[], Tensor], **how: bool) -> harness.Call:
+def training(model: nn.Module, loss: Callable[[], Tensor], **how: Any) -> harness.Call:
     """A step of training by Adam."""
     parameters = [each for each in model.parameters() if each.requires_grad]
     adam = torch.optim.Adam(parameters, 1e-4, **how)

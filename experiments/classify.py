@@ -75,7 +75,8 @@ def configuration(job: Job, data: Path) -> classify.Config:
         if (file := HERE / "classify" / f"{name}.yaml").exists():
             fields |= yaml.safe_load(file.read_text(encoding="utf-8"))
     fields |= {"data": str(TEXTS / job.data), "vectors": str(data / "glove_6b_50d" / "glove_6b_50d.npz")}
-    return classify.Config(**fields | {"seed": job.seed} | changes)
+    fields |= {"seed": job.seed} | changes
+    return classify.Config(**fields)
 
 
 def unpack(name: str, archives: Path, folder: Path) -> None:

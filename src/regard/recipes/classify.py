@@ -282,7 +282,7 @@ def prepare(model: Model, given: str) -> str:
 
 def predict(model: Model, prepared: Sequence[str], options: Any) -> list[Answer]:
     """The likeliest label of each text."""
-    texts = datasets.Labelled(prepared, torch.full((len(prepared),), -1), model.lexicon)
+    texts = datasets.Labelled(list(prepared), torch.full((len(prepared),), -1), model.lexicon)
     output = model(texts.batch(torch.arange(len(prepared))))
     best = output.logits.softmax(-1).max(-1)
     places = output.weights.argmax(-1) if model.attention else output.present[:, :0]
