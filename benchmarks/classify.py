@@ -60,7 +60,12 @@ class Plain(nn.Module):
         found: list[tuple[nn.Parameter, nn.Parameter]] = [(ours.queries, self.queries)]  # pyright: ignore
         for end, layer in (("", mine.forth), ("_reverse", mine.back)):
             found += [(weights, getattr(self.gru, f"{name}{end}")) for name, weights in layer.named_parameters()]
-        layers = {score.query: self.query, score.key: self.key, score.energy: self.energy, ours.answer: self.answer}
+        layers: dict[Any, nn.Module] = {
+            score.query: self.query,
+            score.key: self.key,
+            score.energy: self.energy,
+            ours.answer: self.answer,
+        }
         layers[ours.vectors.learned] = self.learned
         for one, other in layers.items():
             found += zip(one.parameters(), other.parameters(), strict=True)

@@ -9,9 +9,9 @@ sentences, of a review or of a plot).
     regard experiment classify                                        the table, as far as it is finished
 
 DIR holds the folders text_classification, with the archives of NLTK, and glove_6b_50d. The configuration of a row is
-`classify/DATA-ATTENTION.yaml` beside this script, over `classify/DATA.yaml`. Runs are kept in `runs/classify` and are resumed; several of these commands may
-run at once, each takes runs that no other has. What is finished is in `results/classify.json`, and is not trained
-again: take its row out first.
+`classify/DATA-ATTENTION.yaml` beside this script, over `classify/DATA.yaml`. Runs are kept in `runs/classify` and are
+resumed; several of these commands may run at once, each takes runs that no other has. What is finished is in
+`results/classify.json`, and is not trained again: take its row out first.
 
 TREC has a test part; of MR and Subj a tenth is tested, which is the same for all seeds, drawn once with the labels in
 their shares: not the tenfold cross-validation of the papers. A tenth of what is left is for validation, by which the
