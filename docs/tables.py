@@ -271,6 +271,21 @@ def sampling(results: Mapping[str, Any]) -> str:
     return markdown(heads, lines)
 
 
+def classify(results: Mapping[str, Any]) -> str:
+    """Sentences classified by every attention."""
+    names = ("accuracy_percent", "words_read")
+    lines = [
+        [
+            f"{row['data']}, {row['model']}",
+            str(len(row["seeds"])),
+            *(mean_and_spread(row["metrics"].get(name), 1) for name in names),
+            f"{statistics.fmean(row['seconds']):.0f}",
+        ]
+        for row in results["rows"]
+    ]
+    return markdown(["texts, model", "seeds", "right, %", "words read", "seconds"], lines)
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
@@ -293,6 +308,8 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "slides": ("docs/images.md", "benchmarks/slides.json", bench),
     "memory": ("docs/memory.md", "memory.json", bench),
     "copying": ("docs/memory.md", "benchmarks/recall.json", bench),
+    "classify": ("docs/reading.md", "experiments/classify.json", classify),
+    "classifying": ("docs/reading.md", "benchmarks/classify.json", bench),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),

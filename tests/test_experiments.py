@@ -23,7 +23,9 @@ class Job:
 JOBS = [Job(data, seed) for data in ("small", "large") for seed in (0, 1)]
 
 
-@pytest.mark.parametrize("name", ["ram", "ablation", "answer", "parse", "translate", "caption", "draw", "recall"])
+@pytest.mark.parametrize(
+    "name", ["ram", "ablation", "answer", "parse", "translate", "caption", "draw", "recall", "classify"]
+)
 def test_what_is_kept_is_printed_with_all_its_keys(name: str, monkeypatch, capsys, tmp_path: Path):
     monkeypatch.syspath_prepend(EXPERIMENTS)
     monkeypatch.setattr("sys.argv", [f"{name}.py", "--runs", str(tmp_path), "--json"])

@@ -1,5 +1,5 @@
 """Where examples come from: real digits, scattered or plain, folders of pictures, sentences with their trees or their
-translations, and questions about stories."""
+translations, texts with labels, and questions about stories."""
 
 from regard.app.data.babi import questions as questions
 from regard.app.data.babi import questions_to_test as questions_to_test
@@ -16,6 +16,10 @@ from regard.app.data.generators.composed import Composed as Composed
 from regard.app.data.generators.scatter import Scattered as Scattered
 from regard.app.data.images import images_to_test as images_to_test
 from regard.app.data.images import load as load
+from regard.app.data.labelled import Labelled as Labelled
+from regard.app.data.labelled import labelled as labelled
+from regard.app.data.labelled import labelled_to_test as labelled_to_test
+from regard.app.data.labelled import no_texts as no_texts
 from regard.app.data.mnist import digits as digits
 from regard.app.data.mnist import digits_to_test as digits_to_test
 from regard.app.data.pairs import Pairs as Pairs

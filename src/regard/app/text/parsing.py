@@ -63,11 +63,12 @@ class Forms(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM in each direction over sentences (B, K, D), each of which it reads from its own first and last word."""
+    """An LSTM, or a GRU, in each direction over sentences (B, K, D), each of which it reads from its own first and last
+    word."""
 
-    def __init__(self, size: int, hidden: int):
+    def __init__(self, size: int, hidden: int, layer: type[nn.LSTM] | type[nn.GRU] = nn.LSTM):
         super().__init__()
-        self.forth, self.back = (nn.LSTM(size, hidden, batch_first=True) for _ in range(2))
+        self.forth, self.back = (layer(size, hidden, batch_first=True) for _ in range(2))
 
     def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
         places = torch.arange(words.shape[1], device=words.device)

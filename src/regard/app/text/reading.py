@@ -3,7 +3,7 @@
 import io
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import BinaryIO
 
 Stream = io.BufferedIOBase | BinaryIO
@@ -31,7 +31,7 @@ def clean(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", _UNSEEN.sub("", text)).split())
 
 
-def raw_lines(stream: Stream, name: str = "standard input") -> Iterator[str]:
+def raw_lines(stream: Stream, name: str = "standard input") -> Generator[str]:
     """The lines of a stream as they stand, one at a time, for formats in which tabs count; `name` is what errors call
     the stream.
 
