@@ -17,6 +17,13 @@ def scenes(question: str = "majority", count: int = 40, side: int = 400, seed: i
     return Megapixel(DIGITS.images, DIGITS.labels, count, question, side=side, noise=8, seed=seed)
 
 
+def fixed() -> list[Tensor]:
+    """The kinds and the numbers of the digits, the strokes, and the corners of all."""
+    found = scenes().fixed
+    assert found is not None
+    return found
+
+
 def image(batch: dict[str, Tensor], side: int) -> Tensor:
     """What is pasted, (B, 1, side, side)."""
     whole = torch.zeros(len(batch["corners"]), 1, side, side)
@@ -59,7 +66,7 @@ def test_no_pieces_overlap():
 
 def test_three_digits_are_alike_and_every_question_has_its_answer():
     splits = {question: scenes(question).batch(torch.arange(40)) for question in QUESTIONS}
-    kinds, _, _, corners = scenes().fixed
+    kinds, _, _, corners = fixed()
     counts = F.one_hot(kinds, 10).sum(1)
     assert (counts.sort(1, descending=True).values[:, :3] == torch.tensor([3, 1, 1])).all()
     assert (splits["majority"]["label"] == counts.argmax(1)).all()
@@ -70,7 +77,7 @@ def test_three_digits_are_alike_and_every_question_has_its_answer():
 
 
 def test_the_digits_are_of_their_kinds():
-    kinds, digits, _, _ = scenes().fixed
+    kinds, digits, _, _ = fixed()
     assert (DIGITS.labels[digits] == kinds).all()
 
 
