@@ -15,10 +15,12 @@ from torch.testing import assert_close
 
 import regard as rg
 from regard.app import cli
+from regard.app.compare import costs
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train
 from regard.app.training.run import open_run
 from regard.recipes import classify
+from regard.recipes.base import open_recipe
 from regard.recipes.classify import Config
 
 KINDS = list(classify.KINDS)
@@ -75,6 +77,13 @@ def test_padding_changes_nothing(attention: str, encoder: str):
     model.eval()
     wider = batch | {"words": torch.cat((batch["words"], torch.zeros(8, 3, dtype=torch.long)), 1)}
     assert_close(model(wider).logits, model(batch).logits)
+
+
+@pytest.mark.parametrize("attention", KINDS)
+def test_what_an_answer_costs_is_counted(attention: str):
+    model, batch = made(attention=attention)
+    step = costs.inference(open_recipe("classify"), model, batch)
+    assert costs.multiply_adds(step) > batch["words"].numel() * 6 * 6
 
 
 def test_a_hard_head_without_encoder_has_read_one_word_and_nothing_else():

@@ -204,7 +204,7 @@ class Model(nn.Module):
     def looked(self, words: Tensor, present: Tensor) -> rg.Attended:
         """Where the heads looked among encoded words (B, K, width), and what each read, (*S, B, H, width)."""
         queries: Any = self.queries
-        queries = queries.expand(*([self.config.draws] if self.draws else []), len(words), -1, -1)
+        queries = queries.repeat(*([self.config.draws] if self.draws else []), len(words), 1, 1)
         return self.attention(queries, self.attention.prepare(words, words, present.unsqueeze(1)))
 
 
