@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 def imported(name: str, monkeypatch: pytest.MonkeyPatch, **values: object) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.setenv("KINETO_LOG_LEVEL", "99")
+    monkeypatch.delitem(sys.modules, name, raising=False)  # an experiment has that name, too
     module = importlib.import_module(name)
     for key, value in values.items():
         monkeypatch.setattr(module, key, value)
