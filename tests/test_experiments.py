@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +25,12 @@ JOBS = [Job(data, seed) for data in ("small", "large") for seed in (0, 1)]
 
 
 @pytest.mark.parametrize(
-    "name", ["ram", "ablation", "answer", "parse", "translate", "caption", "draw", "recall", "classify"]
+    "name", ["ram", "ablation", "answer", "parse", "translate", "caption", "draw", "recall", "classify", "sampling"]
 )
 def test_what_is_kept_is_printed_with_all_its_keys(name: str, monkeypatch, capsys, tmp_path: Path):
     monkeypatch.syspath_prepend(EXPERIMENTS)
     monkeypatch.setattr("sys.argv", [f"{name}.py", "--runs", str(tmp_path), "--json"])
+    monkeypatch.delitem(sys.modules, name, raising=False)  # a benchmark may have that name, too
     importlib.import_module(name).main()
     printed = json.loads(capsys.readouterr().out)
     kept = json.loads((EXPERIMENTS / "results" / f"{name}.json").read_text())
