@@ -125,7 +125,9 @@ def figure(rows: Sequence[dict[str, Any]]) -> Figure:
             below.plot(list(wrong), list(wrong.values()), label=row["model"], marker=".", **style)
         above.set(title=task, xlabel="seconds of one thread", ylabel="nats a bit", ylim=(0, 1))
         below.set(xlabel=f"{'items' if task == 'associative' else 'vectors'} of a sequence", ylabel="wrong bits")
-        below.set(xscale="log", yscale="symlog", ylim=(-0.2, None))
+        below.set(ylim=(-0.2, 24))
+        if max(LENGTHS[task]) > 100:
+            below.set(xscale="log", yscale="symlog", ylim=(-0.2, None))
         below.legend(frameon=False)
         for axes in (above, below):
             axes.spines[["top", "right"]].set_visible(False)
