@@ -157,7 +157,7 @@ class Gated(nn.Module):
         self.key, self.gate = nn.Linear(key_dim, hidden_dim), nn.Linear(key_dim, hidden_dim)
         self.energy = nn.Linear(hidden_dim, 1, bias=False)
 
-    def forward(self, query: Float[Tensor, "*B Q D"], keys: Float[Tensor, "*B K D"]) -> Float[Tensor, "*B Q K"]:
+    def forward(self, query: Float[Tensor, "*B Q Dq"], keys: Float[Tensor, "*B K D"]) -> Float[Tensor, "*B Q K"]:
         scores = self.energy(self.key(keys).tanh() * self.gate(keys).sigmoid()).mT
         return scores.expand(*keys.shape[:-2], query.shape[-2], -1)
 
