@@ -39,8 +39,8 @@ from regard.app.report.report import Look
 from regard.app.vision.answering import READS, Prediction, inputs, named, predict, prepare, written  # noqa: F401
 from regard.app.vision.sampled import (
     Chosen,
+    Encoded,
     Gated,
-    Patches,
     PatchNetwork,
     Prior,
     blindly,
@@ -217,7 +217,7 @@ class Model(nn.Module):
         self.register_buffer("steps", torch.tensor(0.0))
 
     def forward(self, batch: Mapping[str, Tensor]) -> Output:
-        view, patches = batch["view"], Patches(sensor(batch, self.config), self.places, self.network)
+        view, patches = batch["view"], Encoded(sensor(batch, self.config), self.places, self.network)
         blind = view.new_zeros(len(view), 1, len(self.places))
         scores = self.prior(view) if self.config.attention in SEES else blind
         z, weights = self.chosen(scores, patches)
@@ -230,7 +230,7 @@ class Model(nn.Module):
         votes = (weights.unsqueeze(1) @ each.softmax(-1)).squeeze(1)
         return Output(votes.clamp(min=1e-6).log(), each, z, entropy)
 
-    def chosen(self, scores: Tensor, patches: Patches) -> Chosen:
+    def chosen(self, scores: Tensor, patches: Encoded) -> Chosen:
         """The places that are read, and what each counts."""
         kind, count = self.config.attention, self.config.patches
         if kind == "ips":

@@ -82,8 +82,8 @@ class Prior(nn.Module):
         return (deviation + DARK**2).log() / 2
 
 
-class Patches(NamedTuple):
-    """The patches of images at numbered places, to be read: what a network finds in them, (*B, N, V)."""
+class Encoded(NamedTuple):
+    """What a network finds in the patches of images at numbered places, which are read when they are asked for."""
 
     sensor: Any
     """Whose `read` gives windows round locations."""
