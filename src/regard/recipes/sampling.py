@@ -37,19 +37,7 @@ from regard.app.data.splits import Splits, hold_out
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Look
 from regard.app.vision.answering import READS, Prediction, inputs, named, predict, prepare, written  # noqa: F401
-from regard.app.vision.sampled import (
-    Chosen,
-    Encoded,
-    Gated,
-    PatchNetwork,
-    Prior,
-    blindly,
-    centres,
-    drawn,
-    evenly,
-    everywhere,
-    likeliest,
-)
+from regard.app.vision.sampled import WAYS, Chosen, Encoded, Gated, PatchNetwork, Prior, centres
 from regard.recipes.base import COSTS, ERROR, Measure, Metric
 
 METRIC = Metric("valid_error", "min", "error on the validation images")
@@ -236,10 +224,8 @@ class Model(nn.Module):
         if kind == "ips":
             return Chosen(self.weights(patches.in_blocks(len(scores))).topk(count).indices, None)
         if kind in ("mil", "gated-mil"):
-            return Chosen(everywhere(scores, count).z, None)
-        if kind == "sampled":
-            return (drawn if self.training else likeliest)(scores, count)
-        return {"top-k": likeliest, "random": blindly, "grid": evenly, "all": everywhere}[kind](scores, count)
+            return Chosen(WAYS["all"](scores, count).z, None)
+        return WAYS["top-k" if kind == "sampled" and not self.training else kind](scores, count)
 
     def weights(self, found: Tensor) -> Tensor:
         """What each patch counts, by what was found in it, (B, N)."""

@@ -148,6 +148,10 @@ def everywhere(scores: Float[Tensor, "B 1 K"], count: int) -> Chosen:
     return Chosen(torch.arange(places).expand(images, -1), scores.squeeze(1).softmax(-1))
 
 
+WAYS = {"sampled": drawn, "top-k": likeliest, "random": blindly, "grid": evenly, "all": everywhere}
+"""How places are chosen by their scores."""
+
+
 class Gated(nn.Module):
     """The score w . (tanh(V h) * sigmoid(U h)) of a key h, whatever the query (Ilse, Tomczak and Welling 2018,
     "Attention-based deep multiple instance learning", equation 9)."""
