@@ -21,7 +21,6 @@ that of items, and 24 bits are asked for; repeat copy says up to ten times what 
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -112,7 +111,7 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 
 def figure(rows: Sequence[dict[str, Any]]) -> Figure:
     """A column a task: the cost of validation sequences by seconds of computing, each seed of each model; and below it
-    the wrong bits by the length of the sequence, the mean over seeds."""
+    the wrong bits by the length of the sequence."""
     tasks = list(dict.fromkeys(row["data"] for row in rows))
     drawn = Figure(figsize=(3.4 * max(1, len(tasks)), 6), layout="constrained")
     for task, (above, below) in zip(tasks, drawn.subplots(2, max(1, len(tasks)), squeeze=False).T, strict=False):
@@ -121,23 +120,22 @@ def figure(rows: Sequence[dict[str, Any]]) -> Figure:
             style: dict[str, Any] = {"color": COLOURS[n][0], "linestyle": (0, DASHES[n]), "alpha": 0.8}
             for curve in row["curve"]:
                 above.plot([each[1] for each in curve], [each[2] for each in curve], **style)
-            wrong = by_length(row["metrics"])
-            below.plot(list(wrong), list(wrong.values()), label=row["model"], marker=".", **style)
+            lengths, wrong = by_length(row["metrics"])
+            for seed, each in enumerate(wrong):
+                below.plot(lengths, each, marker=".", **style | ({"label": row["model"]} if seed == 0 else {}))
         above.set(title=task, xlabel="seconds of one thread", ylabel="nats a bit", ylim=(0, 1))
         below.set(xlabel=f"{'items' if task == 'associative' else 'vectors'} of a sequence", ylabel="wrong bits")
-        below.set(ylim=(-0.2, 24))
-        if max(LENGTHS[task]) > 100:
-            below.set(xscale="log", yscale="symlog", ylim=(-0.2, None))
+        below.set(yscale="symlog", ylim=(-0.2, None), xscale="log" if max(LENGTHS[task]) > 100 else "linear")
         below.legend(frameon=False)
         for axes in (above, below):
             axes.spines[["top", "right"]].set_visible(False)
     return drawn
 
 
-def by_length(metrics: dict[str, list[float]]) -> dict[int, float]:
-    """The wrong bits of each length, the mean over seeds."""
+def by_length(metrics: dict[str, list[float]]) -> tuple[list[int], list[tuple[float, ...]]]:
+    """The lengths that were tested, and the wrong bits of each, of every seed."""
     names = [name for name in metrics if name.startswith("wrong_bits")]
-    return {int(name.rpartition("_")[2]): fmean(metrics[name]) for name in names}
+    return [int(name.rpartition("_")[2]) for name in names], list(zip(*(metrics[name] for name in names), strict=True))
 
 
 def tapes(runs: Path, file: Path) -> None:
