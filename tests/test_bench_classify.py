@@ -18,8 +18,7 @@ SIZES = {"BATCH": 3, "KNOWN": 20, "WORDS": 30, "WIDTH": 4, "HIDDEN": 5, "HEADS":
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.setenv("KINETO_LOG_LEVEL", "99")
-    monkeypatch.setitem(sys.modules, "classify", None)  # type: ignore[arg-type] - or an experiment of that name stays
-    del sys.modules["classify"]
+    monkeypatch.delitem(sys.modules, "classify", raising=False)  # an experiment has that name, too
     module = importlib.import_module("classify")
     for key, value in SIZES.items():
         monkeypatch.setattr(module, key, value)

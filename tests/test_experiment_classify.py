@@ -22,8 +22,7 @@ TINY = {"hidden": 4, "scoring": 4, "heads": 2, "epochs": 2, "batch": 20, "soft":
 def experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """The script with small archives in `data`, and results of its own."""
     monkeypatch.syspath_prepend(EXPERIMENTS)
-    monkeypatch.setitem(sys.modules, "classify", None)  # type: ignore[arg-type] - or a benchmark of that name stays
-    del sys.modules["classify"]
+    monkeypatch.delitem(sys.modules, "classify", raising=False)  # a benchmark has that name, too
     loaded = importlib.import_module("classify")
     for folder in ("data/text_classification", "data/glove_6b_50d", "classify"):
         (tmp_path / folder).mkdir(parents=True)

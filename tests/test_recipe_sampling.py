@@ -11,7 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torch.testing import assert_close
 
+import regard as rg
 from regard.app import cli
+from regard.app.data.mnist import SAMPLE
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train
 from regard.app.training.run import open_run
@@ -125,7 +127,18 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture):
     train(sampling, SMALL, tmp_path / "run", QUIET)
     assert cli.main(["evaluate", str(tmp_path / "run")]) == 0
     assert cli.main(["look", str(tmp_path / "run")]) == 0
-    assert "<svg" in (tmp_path / "run" / "report.html").read_text() or (tmp_path / "run").exists()
+    assert "data:image/png;base64" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("task", ["majority", "several"])
+def test_a_run_is_opened_where_its_digits_are_not(task: str, tmp_path: Path):
+    mnist = tmp_path / "digits"
+    mnist.symlink_to(SAMPLE)
+    train(sampling, replace(SMALL, task=task, data=str(mnist)), tmp_path / "run", QUIET)
+    mnist.unlink()
+    source = rg.open_image(torch.rand(1, 300, 300))
+    (answer,) = rg.load(tmp_path / "run").predict([source])
+    assert len(answer.places) == 4 and 0 < answer.probability <= 1
 
 
 def own_images(folder: Path, ending: str, count: int = 14) -> Path:

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 
 import regard as rg
 from regard.app import flags
+from regard.app.data.folder import NONE
 from regard.app.data.generators.megapixel import Megapixel, Pasted, covered
-from regard.app.data.large import large_images, large_images_to_test
+from regard.app.data.large import Large, large_images, large_images_to_test
 from regard.app.data.mnist import find, holds_digits
 from regard.app.data.splits import Splits, hold_out
 from regard.app.facts import Facts, read_facts
@@ -65,6 +66,7 @@ KINDS = {
 EVERYWHERE, SEES = ("all", "mil", "gated-mil", "ips"), ("sampled", "top-k", "all")
 MOST, LEAST, ENOUGH = 1.0, 0.2, 2.3
 """The weight of each patch's own answer, at first and at the end; and nats that the entropy should not fall below."""
+NO_DIGITS = torch.zeros(0, 28, 28, dtype=torch.uint8), torch.zeros(0, dtype=torch.long)
 SHOWN = 25
 """Patches that are shown of an image, at most."""
 
@@ -154,9 +156,9 @@ def tested(config: Config, weights: Mapping[str, Tensor]) -> Splits:
 
 
 def known(config: Config, weights: Mapping[str, Tensor]) -> Splits:
-    """No scenes, but what they ask."""
+    """No images, but of which kind they were."""
     found = read_facts(weights)
-    none: Any = ()
+    none = Large(NONE, config.view) if found["own"] else Megapixel(*NO_DIGITS, 0, config.task)
     return Splits(none, none, none, "", tuple(found["classes"]), tuple(found["shape"]))
 
 
@@ -188,7 +190,8 @@ class Model(nn.Module):
 
     def __init__(self, config: Config, splits: Splits):
         super().__init__()
-        self.config, self.facts = config, Facts(classes=list(splits.classes), shape=list(splits.shape))
+        self.config, own = config, isinstance(splits.train, Large)
+        self.facts = Facts(classes=list(splits.classes), shape=list(splits.shape), own=own)
         channels, classes, size = splits.shape[0], len(splits.classes), config.features
         grid = config.grid // 2 if config.attention in EVERYWHERE else config.grid
         self.register_buffer("places", centres(grid), persistent=False)
@@ -197,8 +200,8 @@ class Model(nn.Module):
         self.network = PatchNetwork(channels, size)
         gated = Gated(size, size) if config.attention in ("gated-mil", "ips") else None
         self.score: Any = rg.Additive(1, size, size) if config.attention == "mil" else gated
-        self.several = config.task == "several" and not is_own(config)
-        may_vote = config.task in ("majority", "top") and not is_own(config)
+        self.several = config.task == "several" and not own
+        may_vote = config.task in ("majority", "top") and not own
         self.votes = config.answer == "vote" or (config.answer is None and may_vote)
         layer = [] if self.votes else [nn.Linear(size, size), nn.ReLU()]
         self.judge = nn.Sequential(nn.LayerNorm(size), *layer, nn.Linear(size, classes))
@@ -286,4 +289,6 @@ def look(model: Model, batch: dict[str, Tensor]) -> Look:
     patches = sensor(batch, config).read(model.places[z].transpose(0, 1)).transpose(0, 1)  # (B, N, 1, C, size, size)
     names, labels, answers = named(batch["label"], output.logits, model.facts.values["classes"])
     view, spans = batch["view"], torch.full(z.shape, config.size * config.view / min(model.facts.values["shape"][1:]))
-    return Look(view / view.amax(), labels, answers, model.places[z], patches, spans=spans, classes=names)
+    return Look(
+        view / view.amax().clamp(min=1e-6), labels, answers, model.places[z], patches, spans=spans, classes=names
+    )

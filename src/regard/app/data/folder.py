@@ -236,6 +236,7 @@ def listing(found: Found, classes: Sequence[str]) -> Listing:
 
 
 def apart(listing: Listing, seed: int) -> tuple[Listing, Listing]:
+    """Most files, and a tenth of each class that is held out, drawn with the seed."""
     kept, held = hold_out(listing.labels, seed)
     return listing.take(kept), listing.take(held)
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 import regard as rg
 from regard.app.data.files import contents
-from regard.app.data.folder import NONE, Listing, apart, class_folders, classes_of, listing
+from regard.app.data.folder import NONE, SHOWN, Listing, apart, class_folders, classes_of, listing
 from regard.app.data.splits import Splits, count
 from regard.app.text.reading import lines, printable
-from regard.images import ENDINGS, Source, overview
+from regard.images import ENDINGS, Cache, Source, overview
 
 COLUMNS = ("path", "label")
 
@@ -35,30 +35,48 @@ class Opened(NamedTuple):
         return self
 
 
+KEPT = 1 << 30
+"""Bytes of views that are kept, at most; further ones are made anew."""
+
+
 class Large:
     """Images in files as a split: what they look like from afar, and the open files to look into.
 
-    A batch has `view` (B, C, side, side), each the whole image made as small, which is made once; `image`, an `Opened`;
-    `label` and `index` (B,).
+    A batch has `view` (B, C, side, side), each the whole image made as small; `image`, an `Opened`; `label` and `index`
+    (B,). All images share one cache. Raises ValueError that names the files that cannot be opened.
     """
 
     def __init__(self, listing: Listing, side: int):
-        self.files, self.labels, self.side = listing.files, listing.labels, side
-        self.sources = [rg.open_image(file) for file in listing.files]
+        self.labels, self.side = listing.labels, side
+        self.sources, wrong, cache = [], [], Cache()
+        for file in listing.files:
+            try:
+                self.sources.append(rg.open_image(file, cache=cache))
+            except ValueError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise ValueError(
+                f"{len(wrong)} of {len(listing.files)} images cannot be opened: " + "; ".join(wrong[:SHOWN])
+            )
         self.views: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.sources)
 
     def batch(self, indices: Int[Tensor, " B"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The images at `indices`; nothing in them is random."""
         numbers = indices.tolist()
-        for number in numbers:
-            if number not in self.views:
-                self.views[number] = view(self.sources[number], self.side)
+        views = torch.stack([self._view(number) for number in numbers])
         image = Opened(tuple(self.sources[number] for number in numbers))
-        views = torch.stack([self.views[number] for number in numbers])
         return {"view": views, "image": image, "label": self.labels[indices], "index": indices}  # pyright: ignore[reportReturnType]
+
+    def _view(self, number: int) -> Tensor:
+        if number in self.views:
+            return self.views[number]
+        found = view(self.sources[number], self.side)
+        if (1 + len(self.views)) * found.nbytes <= KEPT:
+            self.views[number] = found
+        return found
 
 
 def view(source: Source, side: int) -> Float[Tensor, "C side side"]:
@@ -87,7 +105,7 @@ def large_images(path: str | Path, side: int, seed: int = 0) -> Splits:
     train, valid = apart(train, seed)
     if not train.files:
         raise ValueError(f"{printable(path)} has too few images: none is left to train on after a tenth is held out")
-    parts = opened(train, side), opened(valid, side), opened(test, side)
+    parts = Large(train, side), Large(valid, side), Large(test, side)
     shapes = torch.tensor([source.shape for part in parts for source in part.sources])
     if len(set(shapes[:, 0].tolist())) > 1:
         raise ValueError(f"{printable(path)} expected images of as many channels, but got {_channels(parts)}")
@@ -106,21 +124,8 @@ def large_images_to_test(path: str | Path, classes: Sequence[str], side: int) ->
     if others := [name for name in found if name not in classes]:
         raise ValueError(f"{printable(path)} expected the classes {', '.join(classes)}, but got {others[0]!r}")
     numbers = torch.tensor([classes.index(name) for name in found])
-    none, part = Large(NONE, side), opened(Listing(listing.files, numbers[listing.labels]), side)
+    none, part = Large(NONE, side), Large(Listing(listing.files, numbers[listing.labels]), side)
     return Splits(none, none, part, f"the images of {printable(path)}: {len(part):,}", tuple(classes))
-
-
-def opened(listing: Listing, side: int) -> Large:
-    """The files as a split. Raises ValueError that names those that cannot be opened."""
-    wrong = []
-    for file in listing.files:
-        try:
-            rg.open_image(file)
-        except ValueError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise ValueError(f"{len(wrong)} of {len(listing.files)} images cannot be opened: " + "; ".join(wrong[:10]))
-    return Large(listing, side)
 
 
 def _folder(folder: Path) -> tuple[Listing, Listing, tuple[str, ...]]:
