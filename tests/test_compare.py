@@ -162,6 +162,12 @@ def test_compare_trains_measures_and_reports(toy: Path, capsys, monkeypatch):
     assert "runs/compare/toy/default/report.html" in out
 
 
+def test_the_page_explains_what_was_compared_and_nothing_else(toy: Path):
+    assert cli.main(["compare", "./toy.py", "--attentions", "hard", "--seeds", "1"]) == 0
+    (page,) = toy.glob("*/report.html")
+    assert "Sees a corner." in page.read_text() and "Sees all." not in page.read_text()
+
+
 def test_one_comparison_is_not_mistaken_for_another(toy: Path, capsys):
     recipe = flags.find_recipe("./toy.py")
     claim(Plan(recipe, recipe.Config(epochs=1), 1, toy / "mine"))

@@ -179,7 +179,7 @@ def report(plan: Plan, splits: Any, results: Mapping[str, Any], command: str) ->
         question=f"{recipe.task(splits)} What does it bring to look everywhere, and what does it cost?",
         data=splits.describe,
         answer=answer(rows, recipe.METRIC, results["example"]),
-        models=recipe.KINDS,
+        models={kind: recipe.KINDS[kind] for kind in plan.kinds if kind in recipe.KINDS},
         columns=summary.columns(measures, results["error_spread"], results["example"]),
         rows={row["model"]: summary.cells(measures, row) for row in rows},
         curves={row["model"]: seconds_curve(plan, row, len(splits.train)) for row in rows},
