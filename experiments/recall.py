@@ -54,11 +54,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "hard-not-sticky": {"sticky": 0.0},
     "hard-free-entropy": {"entropy": 0.0},
     "hard-full-length": {"start": 20},
-    "hard-two-draws": {"draws": 2, "batch": 64},
-    "hard-actor-critic": {"estimator": "actor-critic", "draws": 1, "batch": 128},
+    "hard-two-draws": {"draws": 2, "batch": 64, "each": 12800},
+    "hard-actor-critic": {"estimator": "actor-critic", "draws": 1, "batch": 128, "each": 25600},
     "hard-one-pointer": {"pointers": 1, "jumps": ("start",)},
 }
-"""Copy by hard addressing, each with one thing changed: as many draws in all."""
+"""Copy by hard addressing, each with one thing changed: as many steps, and as many draws in each."""
 CHANGED_SEEDS = 3
 SEQUENCES = 100
 

@@ -139,7 +139,7 @@ class Trained:
     """The recipe's Config of a job, given the folder of data."""
     test: Callable[[Job, Path, Row], dict[str, Metrics]]
     """What a run is worth, given its folder and the row of its best epoch: by the name of the model, and of others that
-    are the same run in another use."""
+    are the same run in another use, on other data as DATA/MODEL."""
 
     def do(self, job: Job, data: Path, folder: Path, fit: Fit) -> None:
         """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
@@ -162,11 +162,16 @@ class Trained:
         for row in kept(self.results):
             for n, seed in enumerate(row["seeds"]):
                 metrics = {name: values[n] for name, values in row["metrics"].items()}
-                found = {"metrics": metrics, "curve": row["curve"][n], "machine": row["machine"]}
+                found = {"metrics": metrics, "curve": row["curve"][n]}
+                found |= {name: row[name] for name in ("machine", "command")}
                 rows.setdefault((row["data"], row["model"]), {})[seed] = found
         for each in finished(folder):
-            for model, metrics in each["metrics"].items():
-                rows.setdefault((each["data"], model), {})[each["seed"]] = {**each, "metrics": metrics}
+            for name, metrics in each["metrics"].items():
+                data, _, model = name.rpartition("/")
+                of = f"--of {each['data']} --model {each['model']}"
+                command = f"regard experiment {self.name} --data DIR {of}"
+                found = {**each, "metrics": metrics, "command": command}
+                rows.setdefault((data or each["data"], model), {})[each["seed"]] = found
         return [self._row(data, model, seeds) for (data, model), seeds in sorted(rows.items(), key=self._place)]
 
     def write(self, folder: Path) -> None:
@@ -189,12 +194,16 @@ class Trained:
     def _is(self, row: dict[str, Any], job: Job) -> bool:
         return (row["data"], row["model"]) == (job.data, job.model)
 
-    def _place(self, row: tuple[tuple[str, str], Any]) -> tuple[int, int]:
+    def _place(self, row: tuple[tuple[str, str], Any]) -> tuple[int, str, int]:
         """Where a row stands: in the order of the jobs, and what is another use of a run behind them."""
         (data, model), _ = row
         order = [(job.data, job.model) for job in self.jobs]
-        datas = list(dict.fromkeys(each for each, _ in order))
-        return datas.index(data), order.index((data, model)) if (data, model) in order else len(order)
+        datas, models = (list(dict.fromkeys(each)) for each in zip(*order, strict=True))
+        return (
+            datas.index(data) if data in datas else len(datas),
+            data,
+            models.index(model) if model in models else len(models),
+        )
 
     def _row(self, data: str, model: str, seeds: dict[int, dict[str, Any]]) -> dict[str, Any]:
         each = [seeds[seed] for seed in sorted(seeds)]
@@ -207,7 +216,7 @@ class Trained:
             "seconds": [one["curve"][-1][1] for one in each],
             "curve": [one["curve"] for one in each],
             "machine": each[-1]["machine"],
-            "command": f"regard experiment {self.name} --data DIR --of {data} --model {model}",
+            "command": each[-1]["command"],
         }
 
 
