@@ -16,7 +16,7 @@ stitching area alone. Here that is found by attention: a small network sees the 
 To reach: with gaps of 3 pixels 4 % wrong, or 9 % where the wrong piece is from near by, at an eighth of the pixels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -242,7 +242,7 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return values | {"found": found.float()}
 
 
-def conclude(sums: Mapping[str, tuple[float, int]]) -> dict[str, float]:
+def conclude(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """The means; and where the wrong pieces are from `elsewhere` or `near`, the mean error of both answers."""
     means = {name: total / count for name, (total, count) in sums.items()}
     for kind in ("elsewhere", "near"):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
@@ -29,7 +30,7 @@ REACH = 64
 """Pixels by which a piece from near by is displaced each way, at most."""
 LEAST = 8
 """By how many it is displaced in one direction, at least."""
-SCENES, SIDE = 24, 512
+SCENES, SIDE = 24, 320
 """Made-up pictures, and their height and width in pixels."""
 
 
@@ -51,7 +52,7 @@ class Joints:
 
     def __init__(
         self,
-        photographs: Sequence[UInt8[Tensor, "3 Y X"]],
+        photographs: Sequence[UInt8[Tensor, "3 _ _"]],
         gap: int,
         count: int,
         seed: int | None = None,
@@ -116,31 +117,60 @@ def laid(pixels: UInt8[Tensor, "B 3 y x"], seam: Int[Tensor, " B"], gap: int) ->
 
 def joints(folder: str | Path, gap: int, count: int) -> Splits:
     """Pairs of the photographs of a folder: the first third of them, by their names, is kept apart to be judged by, and
-    of the others their lowest quarter to choose by. Or made-up pictures, if it is called "generated".
+    of the others their lowest quarter to choose by; the rest is learned from, at several sizes. Or made-up pictures, if
+    it is called "generated".
 
     Raises ValueError where there are fewer than two photographs, or they cannot be read, or are too small.
     """
-    if str(folder) == "generated":
-        generator = torch.Generator().manual_seed(0)
-        found = {f"picture {n}": scenery(SIDE, generator) for n in range(SCENES)}
-    else:
-        found = photographs(Path(folder))
-    names = list(found)
-    tested, learned = names[: max(1, len(names) // 3)], names[max(1, len(names) // 3) :]
-    above = [found[name][:, : found[name].shape[1] * 3 // 4] for name in learned]
-    below = [found[name][:, found[name].shape[1] * 3 // 4 :] for name in learned]
-    about = f"pairs of pieces of {len(learned)} photographs, and of {len(tested)} others, {gap} pixels apart"
+    train, valid, test = _generated() if str(folder) == "generated" else _apart(photographs(Path(folder)))
+    learned = SCENES * 2 // 3 if str(folder) == "generated" else len(valid)
     return Splits(
-        Joints(above, gap, count, names=learned),
-        Joints(below, gap, 2000, 1, [f"the lowest quarter of {name}" for name in learned]),
-        Joints([found[name] for name in tested], gap, 4000, 2, tested),
-        about,
+        Joints(list(train.values()), gap, count, names=list(train)),
+        Joints(list(valid.values()), gap, 2000, 1, list(valid)),
+        Joints(list(test.values()), gap, 4000, 2, list(test)),
+        f"pairs of pieces of {learned} {_kind(folder)}, and of {len(test)} others, {gap} pixels apart",
         ("apart", "together"),
         (4, HEIGHT, WIDTH),
     )
 
 
-def photographs(folder: Path) -> dict[str, UInt8[Tensor, "3 Y X"]]:
+Named = dict[str, UInt8[Tensor, "3 _ _"]]
+
+
+def _kind(folder: str | Path) -> str:
+    return "made-up pictures" if str(folder) == "generated" else f"photographs of {printable(folder)}"
+
+
+def _generated() -> tuple[Named, Named, Named]:
+    """Made-up pictures to learn from, to choose by, and to judge by."""
+    generator = torch.Generator().manual_seed(0)
+    made = {f"picture {n}": scenery(SIDE, generator) for n in range(SCENES)}
+    names, held = list(made), SCENES // 6
+    parts = names[2 * held :], names[held : 2 * held], names[:held]
+    train, valid, test = ({name: made[name] for name in part} for part in parts)
+    return train, valid, test
+
+
+def _apart(found: Named) -> tuple[Named, Named, Named]:
+    """The same of photographs."""
+    names, held = list(found), max(1, len(found) // 3)
+    rows = {name: found[name].shape[1] * 3 // 4 for name in names[held:]}
+    train = {f"{name}{size}": each for name in rows for size, each in scales(found[name][:, : rows[name]]).items()}
+    valid = {f"the lowest quarter of {name}": found[name][:, rows[name] :] for name in rows}
+    return train, valid, {name: found[name] for name in names[:held]}
+
+
+def scales(photograph: UInt8[Tensor, "3 Y X"]) -> Named:
+    """A photograph as it is, and at a half and a quarter of its size where it is large enough: those are sharper, and
+    so more like others."""
+    found = {"": photograph}
+    for size, k in ((" at half its size", 2), (" at a quarter of its size", 4)):
+        if min(photograph.shape[1:]) // k >= WIDTH + REACH:
+            found[size] = F.avg_pool2d(photograph.float(), k).round().to(torch.uint8)
+    return found
+
+
+def photographs(folder: Path) -> dict[str, UInt8[Tensor, "3 _ _"]]:
     """The pictures in a folder by their names, in the order of these. Raises ValueError where there are fewer than two,
     or one cannot be read."""
     files = sorted(file for file in folder.glob("*") if file.suffix.lower() in ENDINGS) if folder.is_dir() else []

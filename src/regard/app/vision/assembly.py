@@ -60,7 +60,7 @@ def best_board(found: Fits, rows: int, columns: int) -> Int[Tensor, "rows column
     return boards[0].view(rows, columns)
 
 
-def assembled(pieces: UInt8[Tensor, "N 3 y x"], board: Int[Tensor, "rows columns"], gap: int) -> UInt8[Tensor, "3 y x"]:
+def assembled(pieces: UInt8[Tensor, "N 3 y x"], board: Int[Tensor, "rows columns"], gap: int) -> UInt8[Tensor, "3 Y X"]:
     """The picture that a board of pieces is, the gaps between them white."""
     _, _, high, wide = pieces.shape
     rows, columns = board.shape
