@@ -271,6 +271,22 @@ def sampling(results: Mapping[str, Any]) -> str:
     return markdown(heads, lines)
 
 
+def stitch(results: Mapping[str, Any]) -> str:
+    """Pairs of pieces judged wrongly, and puzzles put together."""
+    names = {"error_percent": 1, "solved_percent": 0, "placed_percent": 0, "pixels_read": 1}
+    lines = [
+        [
+            f"{row['data']}, {row['model']}",
+            str(len(row["seeds"])),
+            *(mean_and_spread(row["metrics"].get(name), digits) for name, digits in names.items()),
+            f"{statistics.fmean(row['seconds']) / 60:.1f}",
+        ]
+        for row in results["rows"]
+    ]
+    heads = ["pairs, model", "seeds", "wrong, %", "puzzles solved, %", "pieces placed, %", "read, %", "minutes"]
+    return markdown(heads, lines)
+
+
 def classify(results: Mapping[str, Any]) -> str:
     """Sentences classified by every attention."""
     names = ("accuracy_percent", "words_read")
@@ -305,6 +321,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     ),
     "repeat": ("docs/memory.md", "experiments/recall.json", partial(recall, tasks=("repeat",), lengths=(10, 20))),
     "sampling": ("docs/images.md", "experiments/sampling.json", sampling),
+    "stitch": ("docs/images.md", "experiments/stitch.json", stitch),
     "slides": ("docs/images.md", "benchmarks/slides.json", bench),
     "memory": ("docs/memory.md", "memory.json", bench),
     "copying": ("docs/memory.md", "benchmarks/recall.json", bench),

@@ -197,3 +197,54 @@ def test_a_file_of_options_that_is_none_is_not_told(text: str, tmp_path, monkeyp
 def test_weights_that_are_not_there_are_told_where_to_find(monkeypatch, capsys):
     status, _, error = said(monkeypatch, capsys, ["evaluate", "weights/nothing.safetensors"])
     assert status == 2 and error.startswith("regard: there are no weights weights/nothing.safetensors: give the path")
+
+
+def test_many_files_are_answered_once_each_and_in_parts(runs, tmp_path, monkeypatch, capsys):
+    for n in range(5):
+        (tmp_path / str(n)).mkdir()
+        Image.new("L", (40, 30), 50 * n).save(tmp_path / str(n) / "same name.png")
+    (tmp_path / "bad.png").write_text("no picture")
+    paths = [str(tmp_path / str(n) / "same name.png") for n in range(5)] + [str(tmp_path / "bad.png")]
+    (tmp_path / "list.txt").write_text("\n".join(paths))
+    words = ["predict", str(runs / "glimpse"), "--list", str(tmp_path / "list.txt"), "--out", str(tmp_path / "out")]
+    status, out, error = said(monkeypatch, capsys, [*words, "--part", "2/3"])
+    assert (status, error) == (0, "") and len(out.splitlines()) == 2
+    found = [json.loads(Path(line).read_text())["input"] for line in out.splitlines()]
+    assert found == [paths[1], paths[4]]
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    status, out, error = said(monkeypatch, capsys, words)
+    assert status == 1 and len(out.splitlines()) == 3 and "bad.png cannot be read" in error
+    assert len(list((tmp_path / "out").iterdir())) == 5
+    assert all(file.stat().st_mtime_ns == then for file, then in kept.items())
+    status, out, error = said(monkeypatch, capsys, words)
+    assert status == 1 and out == ""
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["--part", "0/3"], "argument --part: expected I/N with I from 1 to N, such as 2/8, but got '0/3'"),
+    (["--part", "4/3"], "expected I/N with I from 1 to N"),
+    (["--part", "half"], "expected I/N with I from 1 to N"),
+    (["--list", "list.txt", "a.png"], "--list expected no other inputs beside it, but got a.png"),
+])  # fmt: skip
+def test_bad_lists_and_parts(runs, monkeypatch, capsys, words: list[str], expected: str):
+    status, _, error = said(monkeypatch, capsys, ["predict", str(runs / "glimpse"), *words])
+    assert status == 2 and expected in error
+
+
+def test_a_list_that_is_not_there(runs, monkeypatch, capsys):
+    status, _, error = said(monkeypatch, capsys, ["predict", str(runs / "glimpse"), "--list", "/nowhere/list.txt"])
+    assert status == 1 and "/nowhere/list.txt" in error
+
+
+def test_what_has_no_name_cannot_be_kept(runs, tmp_path, monkeypatch, capsys):
+    words = ["predict", str(runs / "parse"), "--out", str(tmp_path / "out")]
+    status, _, error = said(monkeypatch, capsys, words, "1\tGo\n\n")
+    assert status == 1 and "--out expected inputs that are paths or lines of text" in error
+
+
+def test_lines_of_text_are_kept(runs, tmp_path, monkeypatch, capsys):
+    words = ["predict", str(runs / "translate"), "--out", str(tmp_path / "out")]
+    status, out, _ = said(monkeypatch, capsys, words, "ein Haus\nzwei / drei\n")
+    assert status == 0 and [json.loads(Path(line).read_text())["input"] for line in out.splitlines()] == [
+        "ein Haus", "zwei / drei",
+    ]  # fmt: skip

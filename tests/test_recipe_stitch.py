@@ -93,7 +93,7 @@ def test_the_oracle_must_be_told():
 
 
 def test_it_learns(tmp_path: Path):
-    train(stitch, Config(attention="oracle", pairs=640, batch=32, epochs=2, filters=8), tmp_path / "run", QUIET)
+    train(stitch, Config(attention="oracle", pairs=1600, batch=32, epochs=2, filters=8), tmp_path / "run", QUIET)
     run = open_run(tmp_path / "run")
     values = [stitch.evaluate(run.model, run.splits.test.batch(part)) for part in torch.arange(400).split(100)]
     assert torch.cat([each["error"] for each in values]).mean() < 0.35  # by chance 0.5
@@ -118,6 +118,7 @@ def pieces(folder: Path, count: int, size: int = HEIGHT) -> None:
         Image.fromarray(piece.permute(1, 2, 0).numpy()).save(folder / f"{n}.png")
 
 
+@pytest.mark.unchecked
 def test_puzzles_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     train(stitch, SMALL, tmp_path / "run", QUIET)

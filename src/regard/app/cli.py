@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -256,10 +257,18 @@ def predict(words: list[str]) -> int:
         bad.append(given)
         _say(error, 1)
 
-    inputs = trained.recipe.inputs(options.input, sys.stdin.buffer)
-    for number, given, answer in prediction.answers(trained, inputs, chosen, options.batch, complain):
-        as_json = options.json and json.dumps(prediction.as_json(number, given, answer), ensure_ascii=False)
-        print(as_json or trained.recipe.written(given, answer), flush=True)
+    if options.list and options.input:
+        raise Wrong(f"--list expected no other inputs beside it, but got {options.input[0]}")
+    folder = Path(options.out) if options.out else None
+    with open(options.list, "rb") if options.list else nullcontext(sys.stdin.buffer) as stream:
+        inputs = prediction.pending(trained.recipe.inputs(options.input, stream), options.part, folder)
+        for number, given, answer in prediction.answers(trained, inputs, chosen, options.batch, complain):
+            found = prediction.as_json(number, given, answer)
+            if folder:
+                print(printable(prediction.keep(found, folder)), flush=True)
+            else:
+                as_json = options.json and json.dumps(found, ensure_ascii=False)
+                print(as_json or trained.recipe.written(given, answer), flush=True)
     return 1 if bad else 0
 
 
@@ -269,6 +278,13 @@ def _predict_parser(options: Any, reads: str = "") -> argparse.ArgumentParser:
     parser = _run_parser("predict")
     parser.add_argument("input", metavar="INPUT", nargs="*", help=what)
     parser.add_argument("--json", action="store_true", help="a line of JSON for each answer")
+    parser.add_argument("--list", metavar="FILE", help="a file that is read as standard input would be")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="for files of JSON, an answer each; what is there is not redone"
+    )
+    parser.add_argument(
+        "--part", type=flags.part, default=(1, 1), metavar="I/N", help="every N-th input, from the I-th"
+    )
     parser.add_argument("--batch", type=int, default=64, help="inputs that are answered together, once they are there")
     flags.add_fields(parser, options)
     return parser

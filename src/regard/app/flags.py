@@ -158,6 +158,18 @@ def check_name(name: str) -> None:
         raise Wrong(f"--name expected the name of a folder in runs/, but got {name!r}")
 
 
+def part(text: str) -> tuple[int, int]:
+    """What "I/N" says: the I-th of N parts. Raises ArgumentTypeError for another text.
+
+    >>> part("2/8")
+    (2, 8)
+    """
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 1 to N, such as 2/8, but got {text!r}")
+    return int(found[1]), int(found[2])
+
+
 def check_file(path: str) -> None:
     """Raises Wrong unless a file of options is YAML of names and values, without aliases; a file that is not there is
     the parser's matter. What stands in another file is not said.
@@ -248,6 +260,8 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> Any:
             raise Wrong(unknown("flag", flag, known))
     parser.exit_on_error = False
     try:
+        if isinstance(parser, Parser) and words:  # words may stand before, between and behind flags
+            return parser.parse_intermixed_args(list(words))
         return parser.parse_args(list(words))
     except argparse.ArgumentError as error:
         raise Wrong(_plain(str(error), known)) from None

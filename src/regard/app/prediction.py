@@ -1,6 +1,9 @@
 """A trained model at work: from its run, or a file of weights, alone."""
 
+import json
+import re
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2s
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import torch
 from regard.app.training.batches import mix, random_state_kept, seed_all
 from regard.app.training.config import files, read_config
 from regard.app.training.errors import Failure
+from regard.app.training.files import make_folder, write
 from regard.app.training.weights import filled, read_weights
 from regard.recipes.base import Recipe, open_recipe
 
@@ -100,6 +104,38 @@ def _prepared(trained: Trained, given: Any, complain: Complain) -> Any:
 
 def _refuse(given: object, error: Exception) -> None:
     raise ValueError(str(error)) from error
+
+
+def pending(inputs: Iterable[Any], part: tuple[int, int], folder: Path | None) -> Iterator[Any]:
+    """Every N-th input from the I-th, by `part` = (I, N); of these the ones of which `folder`, if there is one, has no
+    answer yet. Raises ValueError for an input that has no name to be kept by: one that is no line of text.
+
+    >>> list(pending(["a", "b", "c", "d", "e"], part=(2, 3), folder=None))
+    ['b', 'e']
+    """
+    for given in islice(inputs, part[0] - 1, None, part[1]):
+        if folder is None or isinstance(given, Exception) or not answer_file(given, folder).exists():
+            yield given
+
+
+def answer_file(given: Any, folder: Path) -> Path:
+    """Where the answer to a text or path is kept: by its last part, and a digest of all of it.
+
+    >>> answer_file("slides/17.svs", Path("answers")).name
+    '17-6f2f9d5b.json'
+    """
+    if not isinstance(given, str | Path):
+        raise ValueError(f"--out expected inputs that are paths or lines of text, but got {type(given).__name__}")
+    plain = re.sub(r"[^\w.-]+", "_", Path(given).stem)[:50]
+    return folder / f"{plain}-{blake2s(str(given).encode(), digest_size=4).hexdigest()}.json"
+
+
+def keep(found: dict[str, Any], folder: Path) -> Path:
+    """Writes an answer, `as_json`, to its file in a folder, which is made if need be. Raises Failure if it cannot."""
+    file = answer_file(found["input"], folder)
+    make_folder(folder)
+    write(file, json.dumps(found, ensure_ascii=False).encode())
+    return file
 
 
 def as_json(number: int, given: Any, prediction: Any) -> dict[str, Any]:
