@@ -32,6 +32,7 @@ from regard.app.facts import Facts
 from regard.app.report.report import Picture
 from regard.app.report.seam_figures import pair_figure
 from regard.app.report.text_figures import png
+from regard.app.text.networks import SoftThen
 from regard.app.training.schedules import warmup_cosine
 from regard.app.vision.joining import READS, Prediction, inputs, predict, prepare, written  # noqa: F401
 from regard.app.vision.seams import COARSE, Finder, Joiner, smaller, starts, strips
@@ -129,21 +130,18 @@ class Output(NamedTuple):
 class Model(nn.Module):
     """What finds the seam of a pair, and what judges it."""
 
-    steps: Tensor
-
     def __init__(self, config: Config, splits: Splits):
         super().__init__()
         self.config, self.facts = config, Facts()
         self.finder = Finder(HEIGHT, config.size) if config.attention in SEEKING else None
         self.joiner = Joiner(config.filters)
-        self.register_buffer("steps", torch.tensor(0))
+        steps = config.epochs * (config.pairs // config.batch)
+        self.read: Any = SoftThen(round(config.soft * steps), rg.hard) if config.attention == "seam-hard" else None
 
     @property
     def draws(self) -> bool:
         """Whether it reads one strip at a time: of hard attention, later on in training, and after it."""
-        config = self.config
-        soft = config.soft * config.epochs * config.pairs / config.batch
-        return config.attention == "seam-hard" and not (self.training and self.steps < soft)
+        return self.config.attention == "seam-hard" and not (self.training and self.read.soft)
 
     def forward(self, pair: Tensor, seam: Tensor | None = None) -> Output:
         """Judges pairs (B, 4, y, x); the oracle is told the columns (B,) of their seams."""
@@ -212,8 +210,9 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
 
 
 def after_step(model: Model) -> None:
-    """Counts the steps, by which strips are drawn later on."""
-    model.steps += 1
+    """Counts the steps in which hard attention is trained softly."""
+    if model.config.attention == "seam-hard":
+        model.read.count()
 
 
 @torch.no_grad()

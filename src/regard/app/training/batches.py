@@ -63,12 +63,20 @@ class Batch(NamedTuple):
 
 
 def training_batches(
-    count: int, size: int, seed: int, epoch: int, lengths: Tensor | None = None, rank: int = 0, world: int = 1
+    count: int,
+    size: int,
+    seed: int,
+    epoch: int,
+    lengths: Tensor | None = None,
+    rank: int = 0,
+    world: int = 1,
+    in_order: bool = False,
 ) -> list[Batch]:
     """The batches of an epoch, all of one size: the share that this process has in each.
 
-    The examples are in a new order each epoch, and those that fill no batch wait for another. Where `lengths` (count,)
-    are given, a batch is of examples about as long as each other, so that little of it is padding.
+    The examples are in a new order each epoch, unless they must stay `in_order`, and those that fill no batch wait for
+    another. Where `lengths` (count,) are given, a batch is of examples about as long as each other, so that little of
+    it is padding.
 
     Raises Failure if the processes cannot share a batch equally.
 
@@ -80,7 +88,8 @@ def training_batches(
         raise Failure(f"{world} processes cannot share batches of {size} examples equally.")
     steps = count // size
     generator = torch.Generator().manual_seed(mix(seed, "order", epoch))
-    examples = torch.randperm(count, generator=generator)[: steps * size]
+    order = torch.arange(count) if in_order else torch.randperm(count, generator=generator)
+    examples = order[: steps * size]
     if lengths is not None:
         about = lengths[examples] * (1 + SPREAD * torch.rand(len(examples), generator=generator))
         batches = examples[about.argsort()].view(steps, size)

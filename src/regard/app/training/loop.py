@@ -132,7 +132,8 @@ class Trainer:
         split, fabric = self.splits.train, self.fabric
         lengths = getattr(split, "lengths", None)
         of = len(split), self.config.batch, self.config.seed, self.epoch, lengths
-        return training_batches(*of, fabric.global_rank, fabric.world_size)
+        in_order = getattr(split, "in_order", False)
+        return training_batches(*of, fabric.global_rank, fabric.world_size, in_order)
 
     def _plan(self, epoch: int) -> None:
         """Makes the optimizer and the schedule of the learning rate under which an epoch is trained."""
