@@ -302,6 +302,31 @@ def classify(results: Mapping[str, Any]) -> str:
     return markdown(["texts, model", "seeds", "right, %", "words read", "seconds"], lines)
 
 
+def language(results: Mapping[str, Any]) -> str:
+    """Perplexities of language models, with and without attention."""
+    names = {"perplexity": 1, "valid_perplexity": 1, "words_back": 1, "entropy_nats": 2, "epoch": 0}
+    lines = [
+        [
+            f"{row['data']}, {row['model']}",
+            str(len(row["seeds"])),
+            *(mean_and_spread(row["metrics"].get(name), digits) for name, digits in names.items()),
+            f"{statistics.fmean(row['seconds']) / 60:.0f}",
+        ]
+        for row in results["rows"]
+    ]
+    heads = [
+        "text, attention",
+        "seeds",
+        "perplexity",
+        "to choose by",
+        "words back",
+        "entropy, nats",
+        "epochs",
+        "minutes",
+    ]
+    return markdown(heads, lines)
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
@@ -327,6 +352,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "copying": ("docs/memory.md", "benchmarks/recall.json", bench),
     "classify": ("docs/reading.md", "experiments/classify.json", classify),
     "classifying": ("docs/reading.md", "benchmarks/classify.json", bench),
+    "language": ("docs/reading.md", "experiments/language.json", language),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),

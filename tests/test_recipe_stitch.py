@@ -33,7 +33,7 @@ def made(**settings) -> tuple[stitch.Model, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("attention", stitch.KINDS)
 def test_every_kind_judges(attention: str, gap: int):
     torch.manual_seed(0)
-    model, batch = made(attention=attention, gap=gap, soft=0.0)
+    model, batch = made(attention=attention, gap=gap)
     total, _ = stitch.loss(model, batch)
     total.backward()
     assert total.isfinite() and all(each.grad is not None for each in model.parameters())
@@ -52,28 +52,13 @@ def test_the_oracle_has_both_sides_of_the_gap():
 
 def test_where_to_look_is_trained_by_draws_alone():
     """No gradient of the judgement reaches what finds the seam: it comes from the log-probabilities of the draws."""
-    model, batch = made(soft=0.0, entropy=0.0)
+    model, batch = made(entropy=0.0)
     output = model(batch["pair"], batch["seam"])
     output.logits.sum().backward()
     assert all(each.grad is None for each in model.finder.parameters())
     total, _ = stitch.loss(model, batch)
     total.backward()
     assert all(each.grad is not None for each in model.finder.parameters())
-
-
-def test_hard_attention_begins_as_soft_attention():
-    model, batch = made(soft=0.5)
-    drew = []
-    for _ in range(4):
-        drew.append(model.draws)
-        stitch.after_step(model)
-    assert drew == [False, False, True, True]
-    fresh, _ = made(soft=0.5)
-    assert not fresh.draws and fresh.eval().draws
-    hard, soft = made(soft=0.5)[0].train(), made(attention="seam-soft")[0].train()
-    soft.load_state_dict(hard.state_dict())
-    soft.joiner.eval(), hard.joiner.eval()
-    assert_close(hard(batch["pair"]).logits, soft(batch["pair"]).logits)
 
 
 def test_unread_pixels_change_nothing():
@@ -103,8 +88,7 @@ def test_it_learns(tmp_path: Path):
     ({"size": 18}, "--size expected a multiple of 4 above --gap 3 and one, up to 144, but got 18"),
     ({"gap": 15}, "--size expected a multiple of 4 above --gap 15 and one"),
     ({"filters": 6}, "--filters expected a multiple of 4, but got 6"),
-    ({"soft": 2.0}, "--soft expected"),
-    ({"draws": 0}, "--draws expected at least 1, but got 0"),
+    ({"draws": 1}, "--draws expected at least 2, as draws are compared, but got 1"),
 ])  # fmt: skip
 def test_bad_settings(settings: dict, said: str):
     with pytest.raises(ValueError, match=re.escape(said)):

@@ -6,8 +6,8 @@ from pathlib import Path
 def own_recipes() -> dict[str, Path]:
     """regard's own recipes {name: file}, none of which is imported.
 
-    >>> list(own_recipes())
-    ['answer', 'caption', 'classify', 'draw', 'glimpse', 'language', 'parse', 'recall', 'sampling', 'stitch', 'translate']
+    >>> list(own_recipes())[:4]
+    ['answer', 'caption', 'classify', 'draw']
     """
     files = sorted(file for folder in __path__ for file in Path(folder).glob("[a-z]*.py"))
     return {file.stem: file for file in files if file.stem != "base"}

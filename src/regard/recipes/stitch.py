@@ -4,8 +4,8 @@ Le and Li 2018, "JigsawNet: shredded image reassembly using convolutional neural
 two pieces are laid side by side as proposed, and a network says whether they fit. It need not read the whole, but the
 stitching area alone. Here that is found by attention: a small network sees the pair from afar, and says where to look.
 
-- `seam-soft` reads the mean of all strips. `seam-hard` begins so, and then draws strips and compares how well the pair
-  could be judged by each (`leave_one_out`); after training it reads the likeliest.
+- `seam-hard` draws strips and compares how well the pair could be judged by each (`leave_one_out`); later it reads the
+  likeliest. `seam-soft` reads the mean of all strips.
 - `oracle` is told where the pieces meet; `random` reads a strip anywhere.
 - `whole` reads all there is, and `smaller` all of it made so small that it has as many pixels as a strip.
 
@@ -32,7 +32,6 @@ from regard.app.facts import Facts
 from regard.app.report.report import Picture
 from regard.app.report.seam_figures import pair_figure
 from regard.app.report.text_figures import png
-from regard.app.text.networks import SoftThen
 from regard.app.training.schedules import warmup_cosine
 from regard.app.vision.joining import READS, Prediction, inputs, predict, prepare, written  # noqa: F401
 from regard.app.vision.seams import COARSE, Finder, Joiner, smaller, starts, strips
@@ -78,11 +77,9 @@ class Config:
     """Pixels that a strip is wide."""
     filters: int = 16
     """Of the first layer of the network that judges."""
-    soft: float = 0.2
-    """The share of hard training in which the mean of all strips is read, before strips are drawn."""
-    draws: int = 2
-    """Strips of a pair that are compared then."""
-    entropy: float = 0.02
+    draws: int = 4
+    """Strips of a pair that are compared in hard training."""
+    entropy: float = 0.005
     """The weight of the entropy of where to look, while strips are drawn."""
     pairs: int = 6400
     """Of an epoch, new ones every time."""
@@ -94,11 +91,12 @@ class Config:
     """The highest; it rises over a twentieth of the steps, and then falls to zero by a cosine."""
 
     def __post_init__(self) -> None:
-        flags.share(self, "soft")
         flags.check_training(self, "gap", "size", "filters", "draws", "pairs")
         if not self.gap + 1 < self.size <= WIDTH or self.size % 4:
             expected = f"a multiple of 4 above --gap {self.gap} and one, up to {WIDTH}"
             raise ValueError(f"--size expected {expected}, but got {self.size}")
+        if self.draws < 2 and self.attention == "seam-hard":
+            raise ValueError(f"--draws expected at least 2, as draws are compared, but got {self.draws}")
         if self.filters % 4:
             raise ValueError(f"--filters expected a multiple of 4, but got {self.filters}")
 
@@ -135,19 +133,11 @@ class Model(nn.Module):
         self.config, self.facts = config, Facts()
         self.finder = Finder(HEIGHT, config.size) if config.attention in SEEKING else None
         self.joiner = Joiner(config.filters)
-        steps = config.epochs * (config.pairs // config.batch)
-        self.read: Any = SoftThen(round(config.soft * steps), rg.hard) if config.attention == "seam-hard" else None
-
-    @property
-    def draws(self) -> bool:
-        """Whether it reads one strip at a time: of hard attention, later on in training, and after it."""
-        return self.config.attention == "seam-hard" and not (self.training and self.read.soft)
 
     def forward(self, pair: Tensor, seam: Tensor | None = None) -> Output:
         """Judges pairs (B, 4, y, x); the oracle is told the columns (B,) of their seams."""
         begins = starts(pair.shape[-1], self.config.size).to(pair.device)
-        read = by_mean if self.config.attention == "seam-hard" and not self.draws else READERS[self.config.attention]
-        return read(self, pair, begins, seam)
+        return READERS[self.config.attention](self, pair, begins, seam)
 
 
 def by_draws(model: Any, pair: Tensor, begins: Tensor, seam: Tensor | None) -> Output:
@@ -202,17 +192,11 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
     """The cross-entropy, with what trains where strips are drawn, whose value is zero."""
     output, truth = model(batch["pair"], batch["seam"]), batch["label"].float()
     cost = F.binary_cross_entropy_with_logits(output.logits, truth.expand_as(output.logits), reduction="none")
-    if not model.draws:
+    if model.config.attention != "seam-hard":
         return cost.mean(), {"cost": cost.mean()}
     entropy = output.positions.entropy().mean()
     policy = rg.leave_one_out(output.positions.log_prob(output.z).squeeze(-1), cost.detach())
     return (cost + policy).mean() - model.config.entropy * entropy, {"cost": cost.mean(), "entropy": entropy}
-
-
-def after_step(model: Model) -> None:
-    """Counts the steps in which hard attention is trained softly."""
-    if model.config.attention == "seam-hard":
-        model.read.count()
 
 
 @torch.no_grad()
