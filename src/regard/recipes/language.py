@@ -268,8 +268,8 @@ def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
         return []
     pictures = []
     for n in range(len(words)):
-        last = int((words[n] > 0).nonzero()[-1])
-        shown = words[n, max(0, last - SHOWN) : last]
+        first, last = (words[n] > 0).nonzero()[[0, -1], 0].tolist()
+        shown = words[n, max(first, last - SHOWN) : last]
         weights = output.look.weights[n, last, model.config.window + last - len(shown) : model.config.window + last]
         best = model.vocabulary.decode([int(model.guesses(output.known[n, last]).argmax())])
         then = [model.vocabulary.decode([int(each)]) or "…" for each in (words[n, last], target[n, last])]
