@@ -27,6 +27,8 @@ def test_every_strip_has_a_score_of_what_lies_in_it(size: int, width: int):
     """What changes in the middle of a strip changes its own score, and those of strips about it, but none far away."""
     finder, pair = Finder(64, size), torch.zeros(1, 4, 64, width)
     begins = starts(width, size)
+    assert (finder(torch.rand_like(pair)) == 0).all()
+    torch.nn.init.normal_(finder.network[-1].weight)
     before = finder(pair)
     assert before.shape == (1, 1, len(begins))
     middle = width // 2

@@ -5,6 +5,8 @@ section 4.2: the calculation of the network is moved to the stitching region. A 
 blue in [-1, 1], and one where there is paper, else zero.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -71,7 +73,8 @@ class Joiner(nn.Module):
 
 
 class Finder(nn.Module):
-    """Scores of the strips of pairs (B, 4, y, x) from afar, (B, 1, K): a pixel of the view is the mean of 8 x 8."""
+    """Scores of the strips of pairs (B, 4, y, x) from afar, (B, 1, K): a pixel of the view is the mean of 8 x 8. At first
+    all are alike."""
 
     def __init__(self, height: int, size: int, hidden: int = 32):
         super().__init__()
@@ -83,6 +86,9 @@ class Finder(nn.Module):
             nn.ReLU(),
             nn.Conv1d(hidden, self.each, 1),
         )
+        last: Any = self.network[-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, pair: Float[Tensor, "B 4 y x"]) -> Float[Tensor, "B 1 K"]:
         view = F.avg_pool2d(pair, COARSE)
