@@ -73,7 +73,7 @@ class Joiner(nn.Module):
 
 
 class Finder(nn.Module):
-    """Scores of the strips of pairs (B, 4, y, x) from afar, (B, 1, K): a pixel of the view is the mean of 8 x 8. At first
+    """Scores of the strips of pairs (B, 4, y, x) from afar, (B, 1, K), where a pixel is the mean of 8 x 8. At first
     all are alike."""
 
     def __init__(self, height: int, size: int, hidden: int = 32):
