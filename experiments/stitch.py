@@ -171,7 +171,8 @@ def figure(rows: Sequence[dict[str, Any]]) -> Figure:
             axes.scatter(metrics["pixels_read"], metrics["error_percent"], c=colour, marker=marker, label=row["model"])
         axes.set(title=f"{gap} pixels apart", xlabel="read of the pixels, %", ylabel="wrong, %", ylim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize="small")
+        if axes.collections:
+            axes.legend(frameon=False, fontsize="small")
     return page
 
 
