@@ -1,4 +1,4 @@
-"""What weights come to by group: the law that ties it to an event, against a product with 0/1 groups, and derivatives."""
+"""What weights come to by group: against a product with 0/1 groups, as the probability of an event, and derivatives."""
 
 import pytest
 import torch

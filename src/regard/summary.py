@@ -61,8 +61,8 @@ def joined(parts: Sequence[Summary]) -> Summary:
 def attention_sum(
     weights: Float[Tensor, "*SB Q K"], groups: Int[Tensor, "*B K"], count: int | None = None
 ) -> Float[Tensor, "*SB Q N"]:
-    """What each of N groups of places is given by each query: the sum of the weights of its places, sum_{k in group} w_k
-    (Kadlec et al. 2016, "Text Understanding with the Attention Sum Reader Network", equation 2).
+    """What each query gives to each of N groups of places: the sum of the weights of its places, sum_k w_k (Kadlec
+    et al. 2016, "Text Understanding with the Attention Sum Reader Network", equation 2).
 
     Where the places of a group hold the same word, it is the probability that a place with this word is looked at: how
     pointer and copy networks answer by a word of what they read. Of an event, `positions.indicator(z)`, it is one for
