@@ -39,9 +39,11 @@ from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Picture
 from regard.app.report.shaded_words import shaded
 from regard.app.text.comprehension import Naming, Output, Story, among_names, log_share, name_of, said, words_of
-from regard.app.text.encoders import Gru, mean
+from regard.app.text.encoders import mean
 from regard.app.text.networks import SoftThen
+from regard.app.text.parsing import Recurrent
 from regard.app.text.reading import stream_lines
+from regard.app.text.recurrent import GRU
 from regard.app.text.vectors import Lexicon, WordVectors, lexicon, read_vectors
 from regard.app.text.vocabulary import Words
 from regard.app.training.schedules import adam, clipped
@@ -75,7 +77,8 @@ class Config:
     attention: Literal["soft", "hard"] = "soft"
     """Whether a look reads a mean, or one word."""
     vectors: str = ""
-    """A file of word vectors, GloVe's text, word2vec's text or binary form, .bin, or .npz; learned ones stand beside."""
+    """A file of word vectors, to which others are added that are learned: GloVe's text, word2vec's text or binary form,
+    .bin, or .npz; gzipped or not."""
     rare: int = 1
     """How often a word without a given vector must be in the training stories to have one of its own."""
     size: int = 50
@@ -153,8 +156,8 @@ class Model(nn.Module):
         self.vectors = WordVectors(self.lexicon, "beside", config.size)
         size, again = self.vectors.size, config.reader == "impatient"
         self.markers = nn.Parameter(torch.randn(MARKERS, size))
-        self.encoder, self.dropped = Gru(size, config.hidden), nn.Dropout(config.dropout)
-        width = self.encoder.width
+        self.encoder, self.dropped = Recurrent(size, config.hidden, GRU), nn.Dropout(config.dropout)
+        width = 2 * config.hidden
         steps = round(config.soft * config.epochs * (len(train) // config.batch))
         read = SoftThen(steps, rg.hard) if config.attention == "hard" else rg.mean
         additive = rg.Additive(width + again * (width + size), width, config.scoring)
@@ -176,7 +179,7 @@ class Model(nn.Module):
         markers = batch["names"].unsqueeze(-1)
         words = self.vectors(batch["words"]).where(markers < 0, self.markers[batch["names"].clamp(min=0)])
         words, present = self.dropped(words), batch["words"] > 0
-        states = self.dropped(self.encoder(words, present))
+        states = self.dropped(self.encoder(words, present.sum(-1)))
         return Story(words, states, present, batch["story"], batch["blank"], batch["names"])
 
     def asked(self, query: Tensor) -> Tensor:
