@@ -50,9 +50,7 @@ from regard.app.training.schedules import adam, clipped
 from regard.recipes.base import COSTS, ERROR, Measure, Metric
 
 METRIC = Metric("valid_error", "min", "share of the validation questions answered wrongly")
-
 NAMED_BY, QUICK = ("reader", "attention"), {"epochs": 3}
-
 COLUMNS = (ERROR, Measure("test_words_read", 1, "words read", "", "Of a story, by all looks together."), *COSTS)
 
 KINDS = {
@@ -70,23 +68,19 @@ class Config:
     seed: int = 0
     """Of the weights, the order of the questions, the markers, what is dropped, and the draws."""
     data: str = "generated"
-    """generated (stories of a village); a file of JSON lines with context, question, answer and candidates, .jsonl, or
-    .xz or .gz of it; or a folder with such files train, valid and test."""
+    """generated (stories of a village), a file of JSON lines, or a folder with such files train, valid and test."""
     reader: Literal["sum", "attentive", "impatient", "uniform"] = "sum"
     """How the story is looked at."""
     attention: Literal["soft", "hard"] = "soft"
     """Whether a look reads a mean, or one word."""
     vectors: str = ""
-    """A file of word vectors, to which others are added that are learned: GloVe's text, word2vec's text or binary form,
-    .bin, or .npz; gzipped or not."""
+    """A file of word vectors: GloVe's text, word2vec's text or binary form, .bin, or .npz; gzipped or not."""
     rare: int = 1
     """How often a word without a given vector must be in the training stories to have one of its own."""
     size: int = 50
-    """Numbers of a word's vector, where none are given."""
+    """Numbers of a word's vector, where none are given; else others are learned beside those given."""
     hidden: int = 64
-    """Units of the encoder in each direction."""
-    scoring: int = 64
-    """Units with which attentive and impatient readers compare a query with a word."""
+    """Units of the encoder in each direction, and those with which additive scores compare."""
     draws: int = 4
     """Of the words that are read of a story, in hard training."""
     soft: float = 0.7
@@ -107,12 +101,11 @@ class Config:
     """The largest norm of a gradient."""
 
     def __post_init__(self) -> None:
-        flags.check_training(self, "rare", "size", "hidden", "scoring")
+        flags.check_training(self, "rare", "size", "hidden")
         flags.share(self, "soft", "dropout")
         flags.above_zero(self, "clip")
         flags.at_least(0, self, "names", "pointing")
-        if self.draws < 2:
-            raise ValueError(f"--draws expected at least 2, as draws are compared, but got {self.draws}")
+        flags.at_least(2, self, "draws")
         if self.attention == "hard" and self.reader == "uniform":
             raise ValueError("--attention hard expected a reader that looks somewhere, but --reader is uniform")
 
@@ -135,14 +128,13 @@ def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
 
 def fitted(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
     """The stories in the words that were learned."""
-    none: Any = known(config, weights).train
-    return datasets.spelled_by(datasets.clozes(config.data), none.lexicon)
+    return datasets.spelled_by(datasets.clozes(config.data), known(config, weights).train.lexicon)  # pyright: ignore
 
 
 def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
     """The same of stories that need no training part."""
-    none: Any = known(config, weights).train
-    return datasets.spelled_by(datasets.clozes_to_test(config.data), none.lexicon)
+    splits = datasets.clozes_to_test(config.data)
+    return datasets.spelled_by(splits, known(config, weights).train.lexicon)  # pyright: ignore
 
 
 class Model(nn.Module):
@@ -160,7 +152,7 @@ class Model(nn.Module):
         width = 2 * config.hidden
         steps = round(config.soft * config.epochs * (len(train) // config.batch))
         read = SoftThen(steps, rg.hard) if config.attention == "hard" else rg.mean
-        additive = rg.Additive(width + again * (width + size), width, config.scoring)
+        additive = rg.Additive(width + again * (width + size), width, config.hidden)
         score, looks = rg.Bilinear(width, width) if config.reader == "sum" else additive, config.reader != "uniform"
         self.attention: Any = rg.Attention(score=score, over=rg.softmax, read=read) if looks else None
         self.kept: Any = nn.Linear(width + size, width + size, bias=False) if again else None
@@ -224,8 +216,7 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
     """The cross-entropy of the answer, or of a reader that draws the name itself, whether it is wrong; with draws what
     trains the choice of words, whose value is zero; and what is learned from the other names of the story."""
     output, config, answer = model(batch), model.config, batch["answer"]
-    said = model.draws and config.reader == "sum"
-    cost = output.wrong(answer) if said else -log_share(output.chances, answer)  # (*S, B)
+    cost = output.wrong(answer) if model.draws and config.reader == "sum" else -log_share(output.chances, answer)
     total = cost.mean()
     if model.draws:
         total = total + rg.leave_one_out(output.log_prob, cost.detach()).mean()
