@@ -58,7 +58,8 @@ def configuration(job: Job, data: Path) -> read.Config:
         if (file := HERE / "read" / f"{name}.yaml").exists():
             fields |= yaml.safe_load(file.read_text(encoding="utf-8"))
     fields |= {"data": str(data / "novels_cloze"), "vectors": str(data / "glove_6b_50d" / "glove_6b_50d.npz")}
-    return read.Config(**fields | {"seed": job.seed} | changes)
+    fields |= {"seed": job.seed} | changes
+    return read.Config(**fields)
 
 
 def test(job: Job, run: Path, best: Row) -> dict[str, Metrics]:

@@ -11,10 +11,10 @@ directions, and the story is then looked at:
   Understanding with the Attention Sum Reader Network"): `regard.attention_sum`.
 - `uniform` reads the mean of all words: no attention.
 
-With `--attention hard` a look reads one word: softly at first, then by draws that are compared with each other
-(`leave_one_out`); in use, the likeliest word.
-
-Beside the name that is left out a reader learns all others: which of those before it, or behind it, is the same?
+The score is a bilinear product, better here than Hermann's additive one (Chen et al. 2016, "A Thorough Examination of
+the CNN/Daily Mail Reading Comprehension Task"). With `--attention hard` a look reads one word: softly at first, then by
+draws that are compared with each other (`leave_one_out`); in use, the likeliest. Beside the name that is left out a
+reader learns all others: which of the names before it, or behind it, is the same?
 
     regard train read                                       stories of a village: a minute on one core
     regard train read --data DIR --reader attentive         train, valid and test.jsonl, or a file of your own
@@ -80,7 +80,7 @@ class Config:
     size: int = 50
     """Numbers of a word's vector, where none are given; else others are learned beside those given."""
     hidden: int = 64
-    """Units of the encoder in each direction, and those with which additive scores compare."""
+    """Units of the encoder in each direction."""
     draws: int = 4
     """Of the words that are read of a story, in hard training."""
     soft: float = 0.7
@@ -88,7 +88,7 @@ class Config:
     names: float = 1.0
     """The weight of knowing the other names of a story, too."""
     pointing: float = 1.0
-    """The weight of looking at the answer, for attentive and impatient readers while they are soft."""
+    """The weight of looking at the answer and not at other names, for attentive and impatient readers while soft."""
     dropout: float = 0.2
     """Share of the numbers of words that is dropped before the encoder and after it, and of what was read."""
     epochs: int = 8
@@ -114,8 +114,7 @@ def data(config: Config) -> datasets.Splits:
     """The stories with their questions, in the numbers of the training words and of those that have given vectors."""
     splits = datasets.clozes(config.data)
     given = read_vectors(config.vectors, 100_000) if config.vectors else None
-    train: Any = splits.train
-    texts = (" ".join(each.words).lower() for each in train.questions)
+    texts = (" ".join(each.words).lower() for each in splits.train.questions)  # pyright: ignore
     return datasets.spelled_by(splits, lexicon(texts, given, config.rare))
 
 
@@ -146,17 +145,17 @@ class Model(nn.Module):
         self.config, self.lexicon = config, train.lexicon
         self.facts = Facts(words=self.lexicon.vocabulary.words, seen=self.lexicon.seen)
         self.vectors = WordVectors(self.lexicon, "beside", config.size)
-        size, again = self.vectors.size, config.reader == "impatient"
+        if not config.vectors:
+            nn.init.normal_(self.vectors.learned.weight)  # pyright: ignore - as large as markers
+        size, width, again = self.vectors.size, 2 * config.hidden, config.reader == "impatient"
         self.markers = nn.Parameter(torch.randn(MARKERS, size))
         self.encoder, self.dropped = Recurrent(size, config.hidden, GRU), nn.Dropout(config.dropout)
-        width = 2 * config.hidden
         steps = round(config.soft * config.epochs * (len(train) // config.batch))
         read = SoftThen(steps, rg.hard) if config.attention == "hard" else rg.mean
-        additive = rg.Additive(width + again * (width + size), width, config.hidden)
-        score, looks = rg.Bilinear(width, width) if config.reader == "sum" else additive, config.reader != "uniform"
-        self.attention: Any = rg.Attention(score=score, over=rg.softmax, read=read) if looks else None
-        self.kept: Any = nn.Linear(width + size, width + size, bias=False) if again else None
+        self.attention = rg.Attention(score=rg.Bilinear(width, width), over=rg.softmax, read=read)
         self.naming: Any = Naming(width + size, width, size, config.dropout) if config.reader != "sum" else None
+        self.kept: Any = nn.Linear(width + size, width + size, bias=False) if again else None
+        self.known: Any = nn.Linear(width + size, width, bias=False) if again else None
 
     @property
     def draws(self) -> bool:
@@ -192,13 +191,13 @@ class Model(nn.Module):
         return self.named(look.context, story, [look])
 
     def impatient(self, story: Story) -> Output:
-        """Looks at the words once for each word of the question, what is left out being the last, and each time knows
-        what it has read: r_i is what word i reads, plus tanh(V r_(i - 1)) (Hermann et al. 2015, section 2.3)."""
+        """Looks once for each word of the question, what is left out being the last, by the word and W r_(i - 1), what
+        has been read: r_i is what word i reads, plus tanh(V r_(i - 1)) (Hermann et al. 2015, section 2.3)."""
         memory = self.attention.prepare(story.states, story.both, story.inside.unsqueeze(1))
         words, there = story.question
         read, looks = self.asked(torch.zeros_like(memory.values[:, :1])), []
         for word, known in zip(words.split(1, 1), there.unbind(1), strict=True):
-            looks.append(self.attention(torch.cat((self.asked(word), read), -1), memory))
+            looks.append(self.attention(self.asked(word) + self.known(read), memory))
             read = (looks[-1].context + self.kept(read).tanh()).where(known[:, None, None], read)
         return self.named(read, story, looks, there)
 
@@ -223,7 +222,7 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
     elif config.reader in ("attentive", "impatient"):
         total = total - config.pointing * output.pointed(answer).mean()
     logs = {"cost": cost.mean(), "error": output.wrong(answer).mean()}
-    if config.names and config.reader != "uniform":
+    if config.names:
         logs["names"] = among_names(model.attention.score, output.story)
         total = total + config.names * logs["names"]
     return total, logs
@@ -255,8 +254,7 @@ def noun(splits: datasets.Splits) -> str:
 def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
     """The words of each story and its question, shaded by how much was read of them by all looks together."""
     output = model(batch)
-    read = output.weights.mean(-2, keepdim=True)
-    return list(map(shaded, words_of(batch), read, said(output, batch)))
+    return list(map(shaded, words_of(batch), output.weights.mean(-2, keepdim=True), said(output, batch)))
 
 
 READS, MOST = "stories with XXXXX for a name, as running text or lines of JSON, each a line", 5

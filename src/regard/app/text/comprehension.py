@@ -100,9 +100,9 @@ class Output(NamedTuple):
         return (drawn if self.there is None else drawn * self.there).sum(-1)
 
     def pointed(self, answer: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """The logarithm of how much the last look looks at the answer itself."""
-        sums = rg.attention_sum(self.looks[-1].weights, self.story.names, MARKERS)
-        return log_share(sums.squeeze(-2), answer)
+        """The logarithm of how much the last look looks at the answer, of what it looks at names."""
+        sums = rg.attention_sum(self.looks[-1].weights, self.story.names, MARKERS).squeeze(-2)
+        return log_share(sums / sums.sum(-1, keepdim=True).clamp(min=1e-9), answer)
 
 
 def read_by(look: rg.Attended) -> Float[Tensor, "*SB Q K"]:
@@ -111,8 +111,10 @@ def read_by(look: rg.Attended) -> Float[Tensor, "*SB Q K"]:
 
 
 class Naming(nn.Module):
-    """The answer is the name of the story whose marker is most like what was read, beside what is asked: the marker's
-    product with tanh(W r + U u) (Hermann et al. 2015, section 2.2)."""
+    """The answer is the name of the story whose marker is most like what was read: the product of the marker m with
+    v + tanh(W r + U u), over the root of its size, where v are the words that were read, r their states beside them,
+    and u is what is asked. Hermann et al. 2015, section 2.2, have the second term alone, which learns to tell names
+    apart only when attention finds them already."""
 
     def __init__(self, read: int, asked: int, size: int, dropout: float):
         super().__init__()
@@ -122,8 +124,9 @@ class Naming(nn.Module):
         self, read: Float[Tensor, "*SB 1 V"], story: Story, markers: Float[Tensor, "names size"]
     ) -> Float[Tensor, "*SB names"]:
         """The chances of the names."""
-        both = torch.cat((read, story.asked.expand(*read.shape[:-1], -1)), -1)
-        logits = (self.joint(self.dropped(both)).tanh() @ markers.mT).squeeze(-2)
+        size, both = markers.shape[1], torch.cat((read, story.asked.expand(*read.shape[:-1], -1)), -1)
+        found = read[..., -size:] + self.joint(self.dropped(both)).tanh()
+        logits = (found @ markers.mT).squeeze(-2) * size**-0.5
         return logits.masked_fill(~story.told, -torch.inf).softmax(-1)
 
 
@@ -191,9 +194,7 @@ def among_names(score: rg.Score, story: Story) -> Float[Tensor, ""]:
     """
     places, markers = standing(story.names)
     there, query = markers >= 0, picked(around(story.states), places)
-    keys = picked(story.states, places)
-    forth, back = keys.chunk(2, -1)
-    query = pad(query, (0, score.query_width(score.prepare(keys)) - query.shape[-1]))  # nothing has been read before
+    forth, back = picked(story.states, places).chunk(2, -1)
     before = torch.ones(2 * there.shape[1:], dtype=torch.bool, device=there.device).tril(-1)
     costs, counts = [], []
     for keys, seen in ((pad(forth, (0, back.shape[-1])), before), (pad(back, (forth.shape[-1], 0)), before.mT)):
@@ -202,7 +203,7 @@ def among_names(score: rg.Score, story: Story) -> Float[Tensor, ""]:
         sums = rg.attention_sum(rg.softmax(score(query, keys), mask).mean, markers, MARKERS)
         costs.append(-log_share(sums, markers.where(again, -1)).sum())
         counts.append(again.sum())
-    return sum(costs) / sum(counts).clamp(min=1)
+    return torch.stack(costs).sum() / torch.stack(counts).sum().clamp(min=1)
 
 
 def words_of(batch: Mapping[str, Tensor]) -> list[list[str]]:
@@ -210,7 +211,7 @@ def words_of(batch: Mapping[str, Tensor]) -> list[list[str]]:
     return [bytes(text[text > 0].tolist()).decode().split() for text in batch["text"]]
 
 
-def name_of(words: Sequence[str], markers: Int[Tensor, " K"], marker: int) -> str:
+def name_of(words: Sequence[str], markers: Int[Tensor, " K"], marker: int | Int[Tensor, ""]) -> str:
     """How the name with a marker is written.
 
     >>> name_of(["then", "Ida", "left"], torch.tensor([-1, 7, -1]), 7)

@@ -25,8 +25,9 @@ class GRU(nn.GRU):
         """The states (B, T, H), and the last, (1, B, H)."""
         if not self._looped(input):
             return super().forward(input)
-        given = nn.functional.linear(input, self.weight_ih_l0, self.bias_ih_l0)  # (B, T, 3H)
-        states: Any = _Steps.apply(given.permute(1, 2, 0).contiguous(), self.weight_hh_l0, self.bias_hh_l0)
+        of_words, own, of_words_bias, own_bias = self.parameters()
+        given = nn.functional.linear(input, of_words, of_words_bias)  # (B, T, 3H)
+        states: Any = _Steps.apply(given.permute(1, 2, 0).contiguous(), own, own_bias)
         return states.permute(2, 0, 1), states[-1].mT.unsqueeze(0)
 
     def _looped(self, words: Tensor) -> bool:
