@@ -205,25 +205,6 @@ def links(results: Mapping[str, Any]) -> str:
     return markdown(["what links", "alignment error rate, %", "of known words, %", "BLEU, Multi30k"], lines)
 
 
-def caption(results: Mapping[str, Any]) -> str:
-    """Captions by every attention."""
-    names = ("bleu4", "exact_percent", "pointing_percent", "entropy_nats", "movement", "places")
-    lines = [
-        [
-            f"{row['data']}, {row['model']}",
-            str(len(row["seeds"])),
-            *(
-                mean_and_spread(row["metrics"].get(name), 1 if "cent" in name or name == "bleu4" else 2)
-                for name in names
-            ),
-            f"{statistics.fmean(row['seconds']) / 60:.0f}",
-        ]
-        for row in results["rows"]
-    ]
-    head = ["pictures, attention", "seeds", "BLEU", "exact, %", "pointing, %", "entropy, nats", "movement"]
-    return markdown([*head, "places read", "minutes"], lines)
-
-
 def draw(results: Mapping[str, Any]) -> str:
     """The bounds of what paints."""
     names = ("nats", "reconstruction", "divergence")
@@ -240,97 +221,88 @@ def draw(results: Mapping[str, Any]) -> str:
     return markdown(["images, model", "seeds", *names, "epochs", "minutes"], lines)
 
 
+def trained(
+    results: Mapping[str, Any],
+    head: str,
+    columns: Mapping[str, tuple[str, int]],
+    datas: Sequence[str] = (),
+    seconds: bool = False,
+) -> str:
+    """The rows of trained models, or those of some data: what they are, as `head` says, and of each metric in `columns`,
+    {name: (what it is called, digits)}, the mean and the spread over the seeds; and what they took to train."""
+    lines = [
+        [
+            f"{row['data']}, {row['model']}" if "," in head else row["model"],
+            str(len(row["seeds"])),
+            *(mean_and_spread(row["metrics"].get(name), digits) for name, (_, digits) in columns.items()),
+            f"{statistics.fmean(row['seconds']):.0f}" if seconds else f"{statistics.fmean(row['seconds']) / 60:.1f}",
+        ]
+        for row in results["rows"]
+        if not datas or row["data"] in datas
+    ]
+    return markdown(
+        [head, "seeds", *(name for name, _ in columns.values()), "seconds" if seconds else "minutes"], lines
+    )
+
+
 def recall(results: Mapping[str, Any], tasks: Sequence[str], lengths: Sequence[int]) -> str:
     """The wrong bits of machines with a memory on some tasks, from short sequences to long ones."""
-    lines = [
-        [
-            f"{row['data']}, {row['model']}",
-            str(len(row["seeds"])),
-            *(mean_and_spread(row["metrics"].get(f"wrong_bits_{length}"), 2) for length in lengths),
-            f"{statistics.fmean(row['seconds']) / 60:.1f}",
-        ]
-        for row in results["rows"]
-        if row["data"] in tasks
-    ]
-    return markdown(["task, addressing", "seeds", *(f"at {length}" for length in lengths), "minutes"], lines)
+    return trained(results, "task, addressing", {f"wrong_bits_{n}": (f"at {n}", 2) for n in lengths}, tasks)
 
 
-def sampling(results: Mapping[str, Any]) -> str:
-    """What was answered wrongly about images of which a few patches were read."""
-    names = {"error_percent": 1, "share_read_percent": 2, "covered_percent": 1, "entropy_nats": 2}
-    lines = [
-        [
-            f"{row['data']}, {row['model']}",
-            str(len(row["seeds"])),
-            *(mean_and_spread(row["metrics"].get(name), digits) for name, digits in names.items()),
-            f"{statistics.fmean(row['seconds']) / 60:.1f}",
-        ]
-        for row in results["rows"]
-    ]
-    heads = ["question, attention", "seeds", "wrong, %", "read, %", "digits covered, %", "entropy, nats", "minutes"]
-    return markdown(heads, lines)
-
-
-def stitch(results: Mapping[str, Any]) -> str:
-    """Pairs of pieces judged wrongly, and puzzles put together."""
-    names = {"error_percent": 1, "solved_percent": 0, "placed_percent": 0, "pixels_read": 1}
-    lines = [
-        [
-            f"{row['data']}, {row['model']}",
-            str(len(row["seeds"])),
-            *(mean_and_spread(row["metrics"].get(name), digits) for name, digits in names.items()),
-            f"{statistics.fmean(row['seconds']) / 60:.1f}",
-        ]
-        for row in results["rows"]
-    ]
-    heads = ["pairs, model", "seeds", "wrong, %", "puzzles solved, %", "pieces placed, %", "read, %", "minutes"]
-    return markdown(heads, lines)
-
-
-def classify(results: Mapping[str, Any]) -> str:
-    """Sentences classified by every attention."""
-    names = ("accuracy_percent", "words_read")
-    lines = [
-        [
-            f"{row['data']}, {row['model']}",
-            str(len(row["seeds"])),
-            *(mean_and_spread(row["metrics"].get(name), 1) for name in names),
-            f"{statistics.fmean(row['seconds']):.0f}",
-        ]
-        for row in results["rows"]
-    ]
-    return markdown(["texts, model", "seeds", "right, %", "words read", "seconds"], lines)
-
-
-def language(results: Mapping[str, Any]) -> str:
-    """Perplexities of language models, with and without attention."""
-    names = {"perplexity": 1, "valid_perplexity": 1, "words_back": 1, "entropy_nats": 2, "epoch": 0}
-    lines = [
-        [
-            f"{row['data']}, {row['model']}",
-            str(len(row["seeds"])),
-            *(mean_and_spread(row["metrics"].get(name), digits) for name, digits in names.items()),
-            f"{statistics.fmean(row['seconds']) / 60:.0f}",
-        ]
-        for row in results["rows"]
-    ]
-    heads = [
-        "text, attention",
-        "seeds",
-        "perplexity",
-        "to choose by",
-        "words back",
-        "entropy, nats",
-        "epochs",
-        "minutes",
-    ]
-    return markdown(heads, lines)
+CAPTION = {
+    "bleu4": ("BLEU", 1),
+    "exact_percent": ("exact, %", 1),
+    "pointing_percent": ("pointing, %", 1),
+    "entropy_nats": ("entropy, nats", 2),
+    "movement": ("movement", 2),
+    "places": ("places read", 2),
+}
+SAMPLING = {
+    "error_percent": ("wrong, %", 1),
+    "share_read_percent": ("read, %", 2),
+    "covered_percent": ("digits covered, %", 1),
+    "entropy_nats": ("entropy, nats", 2),
+}
+STITCH = {
+    "error_percent": ("wrong, %", 1),
+    "solved_percent": ("puzzles solved, %", 0),
+    "placed_percent": ("pieces placed, %", 0),
+    "pixels_read": ("read, %", 1),
+}
+CLASSIFY = {"accuracy_percent": ("right, %", 1), "words_read": ("words read", 1)}
+READ = {
+    "accuracy_percent": ("right, %", 1),
+    "short_percent": ("of short stories, %", 1),
+    "long_percent": ("of long ones, %", 1),
+    "words_read": ("words read", 1),
+}
+RATIONALE = {
+    "accuracy_percent": ("right, %", 1),
+    "share_read_percent": ("words read, %", 1),
+    "precision": ("precision", 3),
+    "token_f1": ("token F1", 3),
+    "piece": ("words a piece", 0),
+    "comprehensiveness": ("comprehensiveness", 3),
+    "sufficiency": ("sufficiency", 3),
+}
+LANGUAGE = {
+    "perplexity": ("perplexity", 1),
+    "valid_perplexity": ("to choose by", 1),
+    "words_back": ("words back", 1),
+    "entropy_nats": ("entropy, nats", 2),
+    "epoch": ("epochs", 0),
+}
 
 
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
-    "caption": ("docs/captions.md", "experiments/caption.json", caption),
+    "caption": (
+        "docs/captions.md",
+        "experiments/caption.json",
+        partial(trained, head="pictures, attention", columns=CAPTION),
+    ),
     "captioning": ("docs/captions.md", "benchmarks/caption.json", bench),
     "draw": ("docs/draw.md", "experiments/draw.json", draw),
     "drawing": ("docs/draw.md", "benchmarks/draw.json", bench),
@@ -345,14 +317,33 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         partial(recall, tasks=("associative",), lengths=(6, 12, 20)),
     ),
     "repeat": ("docs/memory.md", "experiments/recall.json", partial(recall, tasks=("repeat",), lengths=(10, 20))),
-    "sampling": ("docs/images.md", "experiments/sampling.json", sampling),
-    "stitch": ("docs/images.md", "experiments/stitch.json", stitch),
+    "sampling": (
+        "docs/images.md",
+        "experiments/sampling.json",
+        partial(trained, head="question, attention", columns=SAMPLING),
+    ),
+    "stitch": ("docs/images.md", "experiments/stitch.json", partial(trained, head="pairs, model", columns=STITCH)),
     "slides": ("docs/images.md", "benchmarks/slides.json", bench),
     "memory": ("docs/memory.md", "memory.json", bench),
     "copying": ("docs/memory.md", "benchmarks/recall.json", bench),
-    "classify": ("docs/reading.md", "experiments/classify.json", classify),
+    "classify": (
+        "docs/reading.md",
+        "experiments/classify.json",
+        partial(trained, head="texts, model", columns=CLASSIFY, seconds=True),
+    ),
     "classifying": ("docs/reading.md", "benchmarks/classify.json", bench),
-    "language": ("docs/reading.md", "experiments/language.json", language),
+    "rationale": (
+        "docs/reading.md",
+        "experiments/rationale.json",
+        partial(trained, head="model", columns=RATIONALE, seconds=True),
+    ),
+    "read": ("docs/reading.md", "experiments/read.json", partial(trained, head="reader", columns=READ)),
+    "reading": ("docs/reading.md", "benchmarks/read.json", bench),
+    "language": (
+        "docs/reading.md",
+        "experiments/language.json",
+        partial(trained, head="text, attention", columns=LANGUAGE),
+    ),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),

@@ -109,6 +109,7 @@ from .scores import dot as dot
 from .scores import per_head as per_head
 from .scores import scaled_dot as scaled_dot
 from .summary import Summary as Summary
+from .summary import attention_sum as attention_sum
 from .writes import Cells as Cells
 from .writes import write as write
 

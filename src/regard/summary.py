@@ -1,4 +1,4 @@
-"""What one often wants to know of the weights, without keeping the weights."""
+"""What one often wants to know of the weights, without keeping the weights, and what they come to by group."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from regard.kernels.registry import is_transformed
 from regard.positions import OneHot, Positions
-from regard.positions.base import exported
+from regard.positions.base import exported, wide
 
 
 @exported
@@ -55,3 +56,47 @@ def joined(parts: Sequence[Summary]) -> Summary:
     total = None if parts[0].log_sum_exp is None else rows("log_sum_exp", -1)
     coverage = torch.stack([part.coverage for part in parts]).sum(0)
     return Summary(rows("entropy", -1), rows("weights", -2), rows("places", -2), coverage, total)
+
+
+def attention_sum(
+    weights: Float[Tensor, "*SB Q K"], groups: Int[Tensor, "*B K"], count: int | None = None
+) -> Float[Tensor, "*SB Q N"]:
+    """What each query gives to each of N groups of places: the sum of the weights of its places, sum_k w_k (Kadlec
+    et al. 2016, "Text Understanding with the Attention Sum Reader Network", equation 2).
+
+    Where the places of a group hold the same word, it is the probability that a place with this word is looked at: how
+    pointer and copy networks answer by a word of what they read. Of an event, `positions.indicator(z)`, it is one for
+    the group of the place that was read.
+
+    Args:
+        weights: (*B, Q, K), such as `out.weights`; draws may be in front.
+        groups: the number of each place's group, 0 to N - 1, (*B, K); the weight of a place that is in none, -1, is
+            left out.
+        count: how many groups there are; one more than the largest of the numbers, if not given.
+
+    Low precision is summed in float32. Time O(Q (K + N)).
+
+    Raises ValueError for shapes that do not fit, and for a number that is none of a group (which is not looked for
+    while compiling).
+
+    >>> attention_sum(torch.tensor([[0.1, 0.2, 0.3, 0.4]]), torch.tensor([1, 0, 1, -1]), count=3)
+    tensor([[0.2000, 0.4000, 0.0000]])
+    """
+    if weights.shape[-1:] != groups.shape[-1:] or tuple(weights.shape[-1 - groups.dim() : -2]) != groups.shape[:-1]:
+        raise ValueError(
+            f"groups expected a number for each place of weights {tuple(weights.shape)}, but got {tuple(groups.shape)}."
+        )
+    count = int(groups.max()) + 1 if count is None else count
+    _check_groups(groups, count)
+    places = groups.where(groups >= 0, count).unsqueeze(-2).expand(weights.shape)
+    sums = wide(weights.new_zeros(*weights.shape[:-1], count + 1))
+    return sums.scatter_add(-1, places, wide(weights))[..., :count].to(weights.dtype)
+
+
+def _check_groups(groups: Tensor, count: int) -> None:
+    """Raises ValueError for a number of a group that is none."""
+    if torch.compiler.is_compiling() or is_transformed() or groups.numel() == 0:
+        return
+    for extreme in (groups.min(), groups.max()):
+        if not -1 <= extreme < count:
+            raise ValueError(f"groups expected numbers from -1 to {count - 1}, but got {extreme.item()}.")

@@ -1,5 +1,5 @@
 """Where examples come from: real digits, scattered or plain, folders of pictures, sentences with their trees or their
-translations, texts with labels, and questions about stories."""
+translations, texts with labels, questions about stories, and names left out of them."""
 
 from regard.app.data.babi import questions as questions
 from regard.app.data.babi import questions_to_test as questions_to_test
@@ -7,6 +7,10 @@ from regard.app.data.captions import Captions as Captions
 from regard.app.data.captions import captioned as captioned
 from regard.app.data.captions import captions_to_test as captions_to_test
 from regard.app.data.captions import no_captions as no_captions
+from regard.app.data.cloze import Clozes as Clozes
+from regard.app.data.cloze import clozes as clozes
+from regard.app.data.cloze import clozes_to_test as clozes_to_test
+from regard.app.data.cloze import no_clozes as no_clozes
 from regard.app.data.conllu import treebank as treebank
 from regard.app.data.conllu import trees_to_test as trees_to_test
 from regard.app.data.folder import Pictures as Pictures

@@ -12,4 +12,13 @@ def tokens(text: str) -> list[str]:
     >>> tokens("It’s well-made, isn't it?")
     ['it', "'s", 'well', '-', 'made', ',', 'is', "n't", 'it', '?']
     """
-    return _TOKENS.findall(text.lower().replace("’", "'"))
+    return cased_tokens(text.lower())
+
+
+def cased_tokens(text: str) -> list[str]:
+    """The same with letters as they are.
+
+    >>> cased_tokens("Ida didn't move.")
+    ['Ida', 'did', "n't", 'move', '.']
+    """
+    return _TOKENS.findall(text.replace("’", "'"))

@@ -129,15 +129,15 @@ class Lexicon(NamedTuple):
     """Of all its numbers; zero where none is known. Without vectors from a file, of no width."""
 
 
-def lexicon(texts: Iterable[str], given: Vectors | None = None) -> Lexicon:
-    """The words of texts, which spaces part, and the given vectors, scaled to a standard deviation of one. A word is
-    looked up in small letters, and has the vector of its commonest spelling.
+def lexicon(texts: Iterable[str], given: Vectors | None = None, least: int = 1) -> Lexicon:
+    """The words that texts, whose words spaces part, have `least` times or more, and the given vectors, scaled to a
+    standard deviation of one. A word is looked up in small letters, and has the vector of its commonest spelling.
 
     >>> found = lexicon(["a red car"], Vectors(["Red", "blue"], torch.tensor([[1.0], [3.0]])))
     >>> found.vocabulary.words, found.seen
     (['a', 'car', 'red', 'blue'], 7)
     """
-    known = words(texts).words
+    known = words(texts, least).words
     if given is None:
         return Lexicon(Words(known), len(SPECIAL) + len(known), torch.zeros(len(SPECIAL) + len(known), 0))
     places: dict[str, int] = {}
