@@ -7,7 +7,7 @@ def own_recipes() -> dict[str, Path]:
     """regard's own recipes {name: file}, none of which is imported.
 
     >>> list(own_recipes())
-    ['answer', 'caption', 'classify', 'draw', 'glimpse', 'parse', 'recall', 'sampling', 'translate']
+    ['answer', 'caption', 'classify', 'draw', 'glimpse', 'parse', 'rationale', 'recall', 'sampling', 'translate']
     """
     files = sorted(file for folder in __path__ for file in Path(folder).glob("[a-z]*.py"))
     return {file.stem: file for file in files if file.stem != "base"}

@@ -57,6 +57,13 @@ def no_rationales(known: Lexicon) -> Rationales:
     return Rationales([], torch.zeros(0, dtype=torch.long), known, [])
 
 
+def unlabelled(texts: Sequence[str], known: Lexicon) -> Rationales:
+    """Texts of `tokens` without a label, in the numbers of a lexicon; what stands in brackets is marked."""
+    found = [unmarked(text) for text in texts]
+    none = torch.full((len(found),), -1)
+    return Rationales([words for words, _ in found], none, known, [marked for _, marked in found])
+
+
 def rationales(data: str | Path = "generated", classes: Sequence[str] = ()) -> Splits:
     """Texts with labels and marked words: "generated" reviews, a folder as ERASER has them (DeYoung et al. 2020), or
     what `labelled` reads, where what people marked stands in [[double brackets]], if anything is marked at all.

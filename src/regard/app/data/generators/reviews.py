@@ -11,7 +11,14 @@ from regard.app.data.generators.questions import ADJECTIVES, PAST, PEOPLE, PLACE
 
 OPINIONS = {
     "for": ["a joy to watch", "truly moving", "funny and warm", "a great cast", "never dull", "worth every minute"],
-    "against": ["a waste of time", "painfully slow", "dull and loud", "a weak cast", "never funny", "hard to sit through"],
+    "against": [
+        "a waste of time",
+        "painfully slow",
+        "dull and loud",
+        "a weak cast",
+        "never funny",
+        "hard to sit through",
+    ],
 }
 """The labels, and what is said by whom."""
 SPOKEN = ["it is {opinion}", "i found it {opinion}", "for me this was {opinion}", "on the whole {opinion}"]
