@@ -1,8 +1,8 @@
 """Film reviews labelled by 15 % of their words, beside what people marked as the reason.
 
 The movie reviews of ERASER (DeYoung et al. 2020; texts of Pang and Lee 2004, rationales of Zaidan, Eisner and Piatko
-2007), for or against a film: 1,600 reviews to train on, 200 to choose by and 199 to test. The 200 are in the file of the
-training reviews, too, and are left out there. In the test part everything that is a reason was marked, 31 % of the
+2007), for or against a film: 1,600 reviews to train on, 200 to choose by and 199 to test. The 200 are in the file of
+the training reviews, too, and are left out there. In the test part everything that is a reason was marked, 31 % of the
 words; elsewhere some of it.
 
     regard experiment rationale --data DIR                        every row: two hours on one core
@@ -10,13 +10,13 @@ words; elsewhere some of it.
     regard experiment rationale                                   the table, as far as it is finished
 
 DIR holds the folders movie_rationales and glove_6b_50d. The configuration of a row is `rationale/movies.yaml` beside
-this script, and what is said below. Runs are kept in `runs/rationale` and are resumed; several of these commands may run
-at once, each takes runs that no other has. What is finished is in `results/rationale.json`, and is not trained again:
-take its row out first.
+this script, and what is said below. Runs are kept in `runs/rationale` and are resumed; several of these commands may
+run at once, each takes runs that no other has. What is finished is in `results/rationale.json`, and is not trained
+again: take its row out first.
 
-The epoch is chosen by the labels of the validation reviews, and so was everything else; the test part is seen once, by
-the finished run. Precision and token F1 are means over reviews. `post-hoc` is the run `full`, which reads all words, and
-its largest contributions; its accuracy is that by these words alone.
+The epoch is chosen by the labels of the validation reviews; the test part is seen once, by the finished run. Precision
+and token F1 are means over reviews. `post-hoc` is the run `full`, which reads all words, and its largest contributions;
+its accuracy is that by these words alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -72,7 +72,8 @@ def configuration(job: Job, data: Path) -> rationale.Config:
     """The configuration of a model, as committed."""
     fields: dict[str, Any] = yaml.safe_load((HERE / "rationale" / f"{job.data}.yaml").read_text(encoding="utf-8"))
     fields |= {"data": str(data / "movie_rationales"), "vectors": str(data / "glove_6b_50d" / "glove_6b_50d.npz")}
-    return rationale.Config(**fields | {"seed": job.seed} | CHANGES[job.model])
+    fields |= {"seed": job.seed} | CHANGES[job.model]
+    return rationale.Config(**fields)
 
 
 def test(job: Job, run: Path, best: Row) -> dict[str, Metrics]:

@@ -6,8 +6,7 @@ over sets of them, with room for a share of the words, met whatever the scores a
 
 - `segments` are sets that like to come in runs (Kim et al. 2017), `subset` those of so many words, and `sigmoid` has
   every word by itself;
-- `random` words and `all` words are what these are beside; of all words, the largest contributions to the answer stand
-  for a rationale that is found afterwards.
+- `random` words and `all` words are beside these; of all words, the largest contributions are the reason afterwards.
 
 A choice is learned by draws that are compared with each other (`hard`, by `leave_one_out`), at first softly; by
 `relaxed` draws; or by the `mean` alone. In use the likeliest words are read, and they alone, however it was learned.
@@ -21,9 +20,9 @@ To reach on the film reviews of ERASER, with 50 numbers a word, by 15 % of the w
 words, precision of the words .45, token F1 .30, where random words have .31 and .20; ten minutes on one core.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,15 +31,13 @@ from torch.nn.functional import cross_entropy
 import regard as rg
 from regard.app import data as datasets
 from regard.app import flags
-from regard.app.facts import Facts, read_facts
+from regard.app.facts import Facts
 from regard.app.report.report import Picture
-from regard.app.report.shaded_words import chosen, pieces, verdict
-from regard.app.text.choosing import Neighbours, agreement, collapsed, contributions, faithful, piece_length, spread
+from regard.app.report.shaded_words import chosen_words, pieces, verdict
+from regard.app.text import choosing, lines
+from regard.app.text.known import Texts
 from regard.app.text.networks import SoftThen
-from regard.app.text.reading import clean, stream_lines
-from regard.app.text.tokens import tokens
-from regard.app.text.vectors import Lexicon, WordVectors, lexicon, read_vectors
-from regard.app.text.vocabulary import Words
+from regard.app.text.vectors import WordVectors
 from regard.app.training.schedules import adam, clipped
 from regard.recipes.base import COSTS, ERROR, Measure, Metric
 
@@ -132,31 +129,8 @@ class Config:
             raise ValueError("--learn_vectors no expected word vectors, but --vectors gives none")
 
 
-def data(config: Config) -> datasets.Splits:
-    """The texts, labels and marked words, in the numbers of the training words and of those that have given vectors."""
-    splits = datasets.rationales(config.data)
-    given = read_vectors(config.vectors, config.most) if config.vectors else None
-    train: Any = splits.train
-    return datasets.spelled_by(splits, lexicon(train.texts, given))
-
-
-def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
-    """No texts, but the words, their given vectors and the labels that were learned."""
-    facts = read_facts(weights)
-    none = datasets.no_rationales(Lexicon(Words(facts["words"]), facts["seen"], weights["vectors.given"]))
-    return datasets.Splits(none, none, none, "", tuple(facts["classes"]))
-
-
-def fitted(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
-    """The texts in the words and labels that were learned."""
-    none, *_, classes, _ = known(config, weights)
-    return datasets.spelled_by(datasets.rationales(config.data, classes), none.lexicon)  # pyright: ignore
-
-
-def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
-    """The same of texts that need no training part."""
-    none, *_, classes, _ = known(config, weights)
-    return datasets.spelled_by(datasets.rationales_to_test(config.data, classes), none.lexicon)  # pyright: ignore
+TEXTS = Texts(datasets.rationales, datasets.rationales_to_test, datasets.no_rationales)
+data, known, fitted, tested = TEXTS.data, TEXTS.known, TEXTS.fitted, TEXTS.tested
 
 
 class Output(NamedTuple):
@@ -184,10 +158,10 @@ class Model(nn.Module):
         self.vectors = WordVectors(self.lexicon, config.learn_vectors, config.size)
         self.dropped = nn.Dropout(config.dropout)
         self.scored_by = self.lexicon.vectors.shape[1] or self.vectors.size
-        self.score = Neighbours(self.scored_by, config.units, config.reach)
+        self.score = choosing.Neighbours(self.scored_by, config.units, config.reach)
         overs = {"segments": rg.segments(config.stay), "sigmoid": rg.sigmoid}
-        over = rg.budget(overs.get(config.over, rg.subset(MOST)), config.share)
-        self.over = spread(over, config.width)
+        over = rg.budget(overs.get(config.over, rg.subset(choosing.MOST)), config.share)
+        self.over = choosing.spread(over, config.width)
         steps = config.epochs * (len(train) // config.batch)
         self.begin = SoftThen(round(config.soft * steps), rg.hard)
         self.answer = nn.Linear(self.vectors.size, len(splits.classes))
@@ -209,12 +183,11 @@ class Model(nn.Module):
 
     def choose(self, vectors: Tensor, present: Tensor) -> tuple[Tensor, Any]:
         """Which words are read, (B, S, K), of vectors (B, K, D), and the log-probability (S, B) of draws."""
-        mask = present.unsqueeze(1)
         if self.config.over == "random":
             scores = torch.rand_like(vectors[..., 0])
         else:
             scores = self.score(self.dropped(vectors[..., : self.scored_by] * present.unsqueeze(-1)))
-        positions = self.over(scores.unsqueeze(1), mask)  # (B, 1, K)
+        positions = self.over(scores.unsqueeze(1), present.unsqueeze(1))  # (B, 1, K)
         if self.draws:
             z = positions.sample((self.config.draws,))
             return positions.indicator(z).squeeze(2).transpose(0, 1), positions.log_prob(z).squeeze(-1)
@@ -231,28 +204,24 @@ class Model(nn.Module):
         the largest contributions to the answer."""
         if self.config.over != "all":
             return output.chosen[:, 0]
-        largest = contributions(self.answer.weight, output.vectors, output.logits[:, 0].argmax(-1)).unsqueeze(1)
-        found = rg.budget(rg.subset(MOST), self.config.share)(largest, present.unsqueeze(1))
-        return found.indicator(found.mode)[:, 0]
+        given = choosing.contributions(self.answer.weight, output.vectors, output.logits[:, 0].argmax(-1))
+        return choosing.largest(given, present, self.config.share)
 
 
 LEARNED = ("segments", "subset", "sigmoid")
-MOST = 1_000_000  # of a subset: as many as there is room for
 
 
 def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """The cross-entropy of the label told from what was read, and from all words; with draws what trains the choice,
     whose value is zero."""
     output, label = model(batch), batch["label"]
-    costs = cross_entropy(
-        output.logits.movedim(-1, 1), label.unsqueeze(1).expand(output.chosen.shape[:2]), reduction="none"
-    )
+    each = label.unsqueeze(1).expand(output.chosen.shape[:2])
+    costs = cross_entropy(output.logits.movedim(-1, 1), each, reduction="none")  # (B, S)
     whole = model.told(output.vectors, (batch["words"] > 0).unsqueeze(1).float())[:, 0]
     total = costs.mean() + model.config.whole * cross_entropy(whole, label)
     if output.log_prob is not None:
         total = total + rg.leave_one_out(output.log_prob, costs.detach().T).mean()
-    wrong = output.logits.argmax(-1) != label.unsqueeze(1)
-    return total, {"cost": costs.mean(), "error": wrong.float().mean()}
+    return total, {"cost": costs.mean(), "error": (output.logits.argmax(-1) != each).float().mean()}
 
 
 def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -268,20 +237,13 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         "error_of_all": (whole.argmax(-1) != batch["label"]).float(),
         "error_of_rationale": (alone.argmax(-1) != batch["label"]).float(),
         "share_read": output.chosen[:, 0].sum(-1) / present.sum(-1),
-        "piece": piece_length(chosen),
-        **faithful(whole, rest, alone),
-        **agreement(chosen, marked, present),
+        "piece": choosing.piece_length(chosen),
+        **choosing.faithful(whole, rest, alone),
+        **choosing.agreement(chosen, marked, present),
     }
 
 
-def conclude(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """The means, without those that no text has a value for."""
-    return {name: total / count for name, (total, count) in sums.items() if count}
-
-
-def warning(row: Mapping[str, int | float]) -> str:
-    """That choosing has collapsed, which accuracy does not show."""
-    return collapsed(row)
+conclude, warning = choosing.means, choosing.collapsed
 
 
 def after_step(model: Model) -> None:
@@ -291,9 +253,9 @@ def after_step(model: Model) -> None:
 
 def optimiser(model: Model, config: Config, steps: int) -> tuple[Any, Any]:
     """Adam, of rates that rise over a tenth of the steps, lower for the choice, and its gradients clipped."""
-    choosing = {"params": list(model.score.parameters()), "lr": config.choosing_rate}
+    slower = {"params": list(model.score.parameters()), "lr": config.choosing_rate}
     rest = [each for name, each in model.named_parameters() if not name.startswith("score.")]
-    found, schedule = adam([{"params": rest}, choosing], config.learning_rate, steps)
+    found, schedule = adam([{"params": rest}, slower], config.learning_rate, steps)
     return clipped(found, config.clip), schedule
 
 
@@ -309,10 +271,10 @@ def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
     rows = zip(texts, model.rationale(output, batch["words"] > 0), batch["marked"], strict=True)
     said = zip(output.logits[:, 0].softmax(-1), batch["label"].tolist(), strict=True)
     verb = "read all, most of it by" if model.config.over == "all" else "read"
-    return [chosen(*row, verdict(model.classes, *each), verb) for row, each in zip(rows, said, strict=True)]
+    return [chosen_words(*row, verdict(model.classes, *each), verb) for row, each in zip(rows, said, strict=True)]
 
 
-READS = "lines of text"
+READS, inputs, prepare, written = "lines of text", lines.inputs, lines.prepare, lines.written
 
 
 class Answer(NamedTuple):
@@ -323,18 +285,6 @@ class Answer(NamedTuple):
     words: list[str]
 
 
-def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[str]:
-    """The arguments, or without any the lines of standard input."""
-    return iter(arguments) if arguments else stream_lines(stream)
-
-
-def prepare(model: Model, given: str) -> str:
-    """The words of a text. Raises ValueError where it has none."""
-    if not isinstance(given, str) or not (words := tokens(clean(given))):
-        raise ValueError(f"expected a text with a word in it, but got {given!r}")
-    return " ".join(words)
-
-
 def predict(model: Model, prepared: Sequence[str], options: Any) -> list[Answer]:
     """The likeliest label of each text."""
     texts = datasets.unlabelled(prepared, model.lexicon)
@@ -343,11 +293,6 @@ def predict(model: Model, prepared: Sequence[str], options: Any) -> list[Answer]
     best = (each.tolist() for each in output.logits[:, 0].softmax(-1).max(-1))
     found = zip(*best, texts.texts, model.rationale(output, batch["words"] > 0), strict=True)
     return [Answer(model.classes[n], chance, pieces(text.split(), choice)) for chance, n, text, choice in found]
-
-
-def written(given: Any, prediction: Answer) -> str:
-    """The label alone."""
-    return prediction.answer
 
 
 def example(model: Model, text: str) -> datasets.Split:

@@ -28,7 +28,7 @@ def shaded(words: Sequence[str], weights: Float[Tensor, "H K"], said: str, names
     return Picture(" ".join(words), f"{text}.", png(spans(words, weights / weights.max(), names=names)))
 
 
-def chosen(
+def chosen_words(
     words: Sequence[str], choice: Float[Tensor, " K"], marked: Bool[Tensor, " K"], said: str, verb: str = "read"
 ) -> Picture:
     """A text, its N words on a dark ground where they were chosen and underlined where people marked them; and in words
@@ -36,7 +36,7 @@ def chosen(
 
     >>> import torch
     >>> marked = torch.tensor([False, True, True])
-    >>> chosen(["a", "red", "car"], torch.tensor([0.0, 1.0, 1.0]), marked, "Labelled for").text
+    >>> chosen_words(["a", "red", "car"], torch.tensor([0.0, 1.0, 1.0]), marked, "Labelled for").text
     'Labelled for; read “red car” (2 of 3 words, 2 of them marked by people).'
     """
     choice, marked = choice[: len(words)], marked[: len(words)]

@@ -1,11 +1,13 @@
 """What is shared by networks that choose words: how words are scored, and how well a choice agrees with people's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+import regard as rg
 
 
 class Neighbours(nn.Module):
@@ -47,6 +49,8 @@ class spread(nn.Module):
         return self.over(self.width * apart * (variance + SMALL).rsqrt(), mask)
 
 
+MOST = 1_000_000
+"""The k of a subset that has as many places as there is room for."""
 SMALL = 1e-8
 """A variance far below any that counts."""
 NOTHING = 0.005
@@ -63,6 +67,25 @@ def contributions(
     tensor([[ 1.0000, -0.5000]])
     """
     return (vectors @ (weight - weight.mean(0))[label].unsqueeze(-1)).squeeze(-1)
+
+
+def largest(scores: Float[Tensor, "B K"], present: Bool[Tensor, "B K"], share: float) -> Float[Tensor, "B K"]:
+    """The words of the largest scores, as 0 and 1: a share of those that are present.
+
+    >>> largest(torch.tensor([[0.3, 0.1, 0.2, 0.9]]), torch.tensor([[True, True, True, False]]), share=0.5)
+    tensor([[1., 0., 0., 0.]])
+    """
+    found = rg.budget(rg.subset(MOST), share)(scores.unsqueeze(1), present.unsqueeze(1))
+    return found.indicator(found.mode)[:, 0]
+
+
+def means(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The means of values, from their sums and numbers, without those that there are none of.
+
+    >>> means({"error": (1.0, 4.0), "precision": (0.0, 0.0)})
+    {'error': 0.25}
+    """
+    return {name: total / count for name, (total, count) in sums.items() if count}
 
 
 def faithful(
