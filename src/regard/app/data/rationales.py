@@ -45,7 +45,8 @@ class Rationales(Labelled):
 
     def batch(self, indices: Int[Tensor, " B"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """As of `Labelled`, and beside it marked (B, K): which words are."""
-        return super().batch(indices, generator) | {"marked": padded([self.marked[n] for n in indices.tolist()])}
+        marked = padded([self.marked[n].long() for n in indices.tolist()]).bool()
+        return super().batch(indices, generator) | {"marked": marked}
 
     def spelled_by(self, vocabulary: Lexicon) -> "Rationales":
         """The same texts in the numbers of another lexicon."""
