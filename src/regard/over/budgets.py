@@ -1,9 +1,11 @@
 """A budget: of how many places there is room in what is chosen."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -11,9 +13,9 @@ from regard.checks import check_part
 from regard.over.mappings import Mask, Scores, sigmoid
 from regard.over.structured import segments
 from regard.over.subsets import subset
-from regard.positions import Positions, Segments, Subset
+from regard.positions import Independent, Positions, Segments, Subset
 
-HALVINGS = 30
+HALVINGS = 20
 """How often the interval in which the threshold lies is halved."""
 TINY = 1e-9
 """By so much a product may be below the whole number that it stands for."""
@@ -31,7 +33,7 @@ class budget(nn.Module):
     exactly as many places as there is room for, unless scores are equal. Of `segments` it may lack some, with whose
     pieces it would be too large, and all where scores differ by little beside `stay`. For gradients t is a constant.
 
-    Time as of the over, and for a threshold that of 30 modes. Raises ValueError for a share that is not above 0 and up
+    Time as of the over, with `segments` that of 20 modes. Raises ValueError for a share that is not above 0 and up
     to 1, and TypeError for another over.
 
     >>> from regard import segments
@@ -53,20 +55,27 @@ class budget(nn.Module):
         if isinstance(positions, Subset):
             k = min(positions.k, self._room(scores.shape[-1]))
             return Subset(positions.scores, k, self._rooms(positions.scores > -math.inf))
-        return self.over(scores - self._threshold(scores, mask, positions), mask)
+        threshold: Any = self._price if isinstance(positions, Segments) else self._rank
+        return self.over(scores - threshold(positions).detach(), mask)
+
+    def _rank(self, positions: Independent) -> Float[Tensor, "*B Q 1"]:
+        """Halfway between the score of the last place that there is room for and the next."""
+        scores = positions.scores
+        ranked = F.pad(scores.sort(-1, descending=True).values, (0, 1), value=-math.inf)
+        room = self._rooms(scores > -math.inf).unsqueeze(-1).clamp(max=scores.shape[-1])
+        last, after = ranked.gather(-1, room - 1), ranked.gather(-1, room)
+        return torch.where(after > -math.inf, (last + after) / 2, last - 1).nan_to_num(neginf=0.0)
 
     @torch.no_grad()
-    def _threshold(self, scores: Scores, mask: Mask, positions: Any) -> Float[Tensor, "*B Q 1"]:
-        """t, by bisection: above the one end the mode has no place, below the other every one."""
-        present = positions.present if isinstance(positions, Segments) else positions.scores > -math.inf
-        possible = present & (scores > -math.inf)
-        stay = positions.stay if isinstance(positions, Segments) else scores.new_zeros(scores.shape[:-1])
-        room, reach = self._rooms(possible).unsqueeze(-1), 1 + 2 * stay.abs().unsqueeze(-1)
+    def _price(self, positions: Segments) -> Float[Tensor, "*B Q 1"]:
+        """The least that leaves room, by bisection: above the one end the mode has no place, below the other all."""
+        scores, possible = positions.scores, positions.present & (positions.scores > -math.inf)
+        room, reach = self._rooms(possible).unsqueeze(-1), 1 + 2 * positions.stay.abs().unsqueeze(-1)
         high = scores.masked_fill(~possible, -math.inf).amax(-1, keepdim=True).nan_to_num(neginf=0.0) + reach
         low = scores.masked_fill(~possible, math.inf).amin(-1, keepdim=True).nan_to_num(posinf=0.0) - reach
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            above: Any = self.over(scores - middle, mask)
+            above = replace(positions, scores=scores - middle)
             many = above.indicator(above.mode).sum(-1, keepdim=True) > room
             low, high = torch.where(many, middle, low), torch.where(many, high, middle)
         return high
