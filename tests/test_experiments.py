@@ -25,7 +25,20 @@ JOBS = [Job(data, seed) for data in ("small", "large") for seed in (0, 1)]
 
 
 @pytest.mark.parametrize(
-    "name", ["ram", "ablation", "answer", "parse", "translate", "caption", "draw", "recall", "classify", "sampling"]
+    "name",
+    [
+        "ram",
+        "ablation",
+        "answer",
+        "parse",
+        "translate",
+        "caption",
+        "draw",
+        "recall",
+        "classify",
+        "sampling",
+        "rationale",
+    ],
 )
 def test_what_is_kept_is_printed_with_all_its_keys(name: str, monkeypatch, capsys, tmp_path: Path):
     monkeypatch.syspath_prepend(EXPERIMENTS)
