@@ -42,6 +42,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "random": {"over": "random"},
     "subset": {"over": "subset"},
     "sigmoid": {"over": "sigmoid"},
+    "segments-longer": {"stay": 6.0},
     "segments-mean": {"read": "mean"},
     "sigmoid-relaxed": {"over": "sigmoid", "read": "relaxed"},
     "segments-cold": {"soft": 0.0},

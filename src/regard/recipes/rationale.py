@@ -191,8 +191,7 @@ class Model(nn.Module):
             z = positions.sample((self.config.draws,))
             return positions.indicator(z).squeeze(2).transpose(0, 1), positions.log_prob(z).squeeze(-1)
         if not self.training or self.config.over == "random":
-            mode, best = positions.indicator(positions.mode), choosing.largest(scores, present, self.config.share)
-            return mode.where(mode.any(-1, keepdim=True), best.unsqueeze(1)), None  # a short text may have no segment
+            return choosing.filled(positions.indicator(positions.mode), scores, present, self.config.share), None
         return positions.relax(self.config.temperature) if self.config.read == "relaxed" else positions.mean, None
 
     def told(self, vectors: Tensor, chosen: Tensor) -> Tensor:

@@ -75,8 +75,21 @@ def largest(scores: Float[Tensor, "B K"], present: Bool[Tensor, "B K"], share: f
     >>> largest(torch.tensor([[0.3, 0.1, 0.2, 0.9]]), torch.tensor([[True, True, True, False]]), share=0.5)
     tensor([[1., 0., 0., 0.]])
     """
-    found = rg.budget(rg.subset(MOST), share)(scores.unsqueeze(1), present.unsqueeze(1))
-    return found.indicator(found.mode)[:, 0]
+    return filled(torch.zeros_like(scores).unsqueeze(1), scores, present, share)[:, 0]
+
+
+def filled(
+    chosen: Float[Tensor, "B 1 K"], scores: Float[Tensor, "B K"], present: Bool[Tensor, "B K"], share: float
+) -> Float[Tensor, "B 1 K"]:
+    """A choice of words, as 0 and 1, with the largest scores beside it, up to a share of the words that are present:
+    segments leave room where the next piece is too large, in a short text perhaps all of it.
+
+    >>> filled(torch.tensor([[[0.0, 1.0, 0.0]]]), torch.tensor([[0.3, 0.1, 0.2]]), torch.ones(1, 3).bool(), share=0.7)
+    tensor([[[1., 1., 0.]]])
+    """
+    first = scores + (scores.amax() - scores.amin() + 1) * chosen[:, 0]
+    found = rg.budget(rg.subset(MOST), share)(first.unsqueeze(1), present.unsqueeze(1))
+    return found.indicator(found.mode)
 
 
 def means(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
