@@ -228,7 +228,7 @@ def trained(
     datas: Sequence[str] = (),
     seconds: bool = False,
 ) -> str:
-    """The rows of trained models, or those of some data: what they are, as `head` says, and of each metric in `columns`,
+    """The rows of trained models, or those of some data: what they are, as `head` says; of each metric in `columns`,
     {name: (what it is called, digits)}, the mean and the spread over the seeds; and what they took to train."""
     lines = [
         [
@@ -295,6 +295,23 @@ LANGUAGE = {
 }
 
 
+def rationale(results: Mapping[str, Any]) -> str:
+    """Film reviews labelled by a few of their words."""
+    names = {"accuracy_percent": 1, "share_read_percent": 1, "precision": 3, "token_f1": 3, "piece": 0}
+    names |= {"comprehensiveness": 3, "sufficiency": 3}
+    lines = [
+        [
+            row["model"],
+            str(len(row["seeds"])),
+            *(mean_and_spread(row["metrics"].get(name), digits) for name, digits in names.items()),
+            f"{statistics.fmean(row['seconds']):.0f}",
+        ]
+        for row in results["rows"]
+    ]
+    head = ["model", "seeds", "right, %", "words read, %", "precision", "token F1", "words a piece"]
+    return markdown([*head, "comprehensiveness", "sufficiency", "seconds"], lines)
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
@@ -344,6 +361,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "experiments/language.json",
         partial(trained, head="text, attention", columns=LANGUAGE),
     ),
+    "choosing": ("docs/reading.md", "benchmarks/rationale.json", bench),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),

@@ -70,6 +70,7 @@ OVERS: dict[str, Callable[[], Any]] = {
     "subset(1)": lambda: rg.subset(1),
     "subset(2)": lambda: rg.subset(2),
     "subset(9)": lambda: rg.subset(9),
+    "budget of a subset": lambda: rg.budget(rg.subset(3), 0.5),
     "without_replacement(2)": lambda: rg.without_replacement(2),
     "local-m": lambda: rg.local(1),
     "local-p": lambda: rg.local(1, centre=rg.Predicted(D, 6).double()),

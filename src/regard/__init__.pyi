@@ -55,6 +55,7 @@ from .over.addressing import interpolate as interpolate
 from .over.addressing import offsets as offsets
 from .over.addressing import sharpen as sharpen
 from .over.addressing import shift as shift
+from .over.budgets import budget as budget
 from .over.local import Predicted as Predicted
 from .over.local import local as local
 from .over.mappings import dropout as dropout

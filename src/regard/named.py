@@ -272,6 +272,8 @@ TABLE = (
           "a sample forwards, the mean's gradient backwards"),
     Named("subset", ADDITIVE, Part("subset", k=4), SAMPLE, "ahmed2023simple", "proposition 1",
           "an exact draw of a set of k places"),
+    Named("rationale", ADDITIVE, Part("budget", over=Part("segments", stay=1.0), share=0.15), HARD,
+          "lei2016rationalizing", "the regularizer Omega(z)", "a share of the words, in runs, and nothing beside them"),
     Named("without-replacement", ADDITIVE, Part("without_replacement", k=4), SAMPLE, "kool2019stochastic", "theorem 1",
           "an exact draw of k different places in turn"),
     Named("attention-sampling", ADDITIVE, Part("without_replacement", k=4), Part("importance"),

@@ -32,8 +32,10 @@ class Subset(Several):
     An event is the k places in ascending order; where fewer than k are allowed, all of them are chosen, and the rest
     of the event is -1, last. `log_prob` takes them in any order. What is read is the sum over the chosen places.
 
-    Shapes: scores (*B, Q, K), k an integer; batch_shape (*B, Q), event_shape (k,). Every method takes O(K k) a query
-    and log2 K batched steps, but `gather` O(k).
+    Where a query has `room` for fewer than k, so many are chosen.
+
+    Shapes: scores (*B, Q, K), k an integer, room (*B, Q); batch_shape (*B, Q), event_shape (k,). Every method takes
+    O(K k) a query and log2 K batched steps, but `gather` O(k).
     Raises ValueError unless k is at least 1.
 
     >>> positions = Subset(torch.tensor([[0.0, 0.0, float("-inf"), 0.0]]), 2)
@@ -42,6 +44,14 @@ class Subset(Several):
     >>> positions.log_prob(torch.tensor([[0, 3]])).exp()
     tensor([0.3333])
     """
+
+    room: Int[Tensor, "*B Q"] | None = None
+
+    @property
+    def count(self) -> Int[Tensor, "*B Q"]:
+        """How many places are chosen: k, or as many as there is room for, or as are allowed."""
+        count = self._allowed.sum(-1).clamp(max=self.k)
+        return count if self.room is None else count.minimum(self.room)
 
     @property
     def mean(self) -> Float[Tensor, "*B Q K"]:
@@ -52,7 +62,9 @@ class Subset(Several):
     @property
     def mode(self) -> Int[Tensor, "*B Q k"]:
         """The k places with the best scores."""
-        return self._ascending(self.indicator(self._best(self.scores)))
+        ranks = torch.arange(self.k, device=self.scores.device)
+        best = self._best(self.scores).where(ranks < self.count.unsqueeze(-1), -1)
+        return self._ascending(self.indicator(best))
 
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Int[Tensor, "*SB Q k"]:
         """A set, drawn down the tree: how many of the chosen lie in its left half, and so on in each half."""

@@ -29,6 +29,11 @@ from regard.app.data.mnist import digits_to_test as digits_to_test
 from regard.app.data.pairs import Pairs as Pairs
 from regard.app.data.pairs import pairs_to_test as pairs_to_test
 from regard.app.data.pairs import translations as translations
+from regard.app.data.rationales import Rationales as Rationales
+from regard.app.data.rationales import no_rationales as no_rationales
+from regard.app.data.rationales import rationales as rationales
+from regard.app.data.rationales import rationales_to_test as rationales_to_test
+from regard.app.data.rationales import unlabelled as unlabelled
 from regard.app.data.splits import Split as Split
 from regard.app.data.splits import Splits as Splits
 from regard.app.data.splits import hold_out as hold_out
