@@ -295,23 +295,6 @@ LANGUAGE = {
 }
 
 
-def rationale(results: Mapping[str, Any]) -> str:
-    """Film reviews labelled by a few of their words."""
-    names = {"accuracy_percent": 1, "share_read_percent": 1, "precision": 3, "token_f1": 3, "piece": 0}
-    names |= {"comprehensiveness": 3, "sufficiency": 3}
-    lines = [
-        [
-            row["model"],
-            str(len(row["seeds"])),
-            *(mean_and_spread(row["metrics"].get(name), digits) for name, digits in names.items()),
-            f"{statistics.fmean(row['seconds']):.0f}",
-        ]
-        for row in results["rows"]
-    ]
-    head = ["model", "seeds", "right, %", "words read, %", "precision", "token F1", "words a piece"]
-    return markdown([*head, "comprehensiveness", "sufficiency", "seconds"], lines)
-
-
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
