@@ -10,9 +10,10 @@ move the calculation to the stitching region "to improve the network efficiency 
 
 DIR holds the folder `photos_large`: of its six photographs the first two, by their names, are only tested on. Every
 model is trained on as many pairs; but `whole-short` on a ninth, so that it has done as many multiply-adds as those that
-read a strip. Runs are kept in `runs/stitch` and are resumed; several of these commands may run at once, each takes runs
-that no other has. What is finished is in `results/stitch.json`, and is not trained again: take its row out first. The
-best epoch is that of the fewest wrong on the validation pairs; the 4,000 test pairs are seen once, by the finished run.
+read a strip. `seam-hard-learned` has to learn all of where to look. Runs are kept in `runs/stitch` and are resumed;
+several of these commands may run at once, each takes runs that no other has. What is finished is in
+`results/stitch.json`, and is not trained again: take its row out first. The best epoch is that of the fewest wrong on
+the validation pairs; the 4,000 test pairs are seen once, by the finished run.
 
 `gap3-elsewhere` and `gap3-near` are the same runs: pairs 3 pixels apart, the wrong pieces from anywhere on the
 photograph, or displaced by 8 to 64 pixels. `puzzles-3` and `puzzles-4` are puzzles of 3 x 3 and 4 x 4 pieces, 8 pixels
@@ -44,7 +45,12 @@ from regard.recipes import stitch
 
 HERE = Path(__file__).parent
 GAPS, SEEDS = (3, 8), 3
-MODELS = ("seam-hard", "seam-soft", "oracle", "smaller", "whole", "whole-short", "random")
+MODELS = ("seam-hard", "seam-soft", "oracle", "smaller", "whole", "whole-short", "random", "seam-hard-learned")
+CHANGES: dict[str, dict[str, Any]] = {
+    "whole-short": {"attention": "whole", "pairs": stitch.Config.pairs // 9},
+    "seam-hard-learned": {"attention": "seam-hard", "prior": "learned"},
+}
+"""What those have of their own whose name is no attention."""
 SIZES = {3: 16, 8: 24}
 """Columns of a strip, by the gap."""
 PUZZLES, PUZZLE_GAP = {"puzzles-3": 3, "puzzles-4": 4}, 8
@@ -65,10 +71,9 @@ def gap_of(job: Job) -> int:
 
 def configuration(job: Job, data: Path) -> stitch.Config:
     """The configuration of a model: the recipe's, but for the width of strips."""
-    attention, gap = job.model.removesuffix("-short"), gap_of(job)
-    fields: dict[str, Any] = {"attention": attention, "gap": gap, "size": SIZES[gap], "seed": job.seed}
-    if job.model == "whole-short":
-        fields["pairs"] = stitch.Config.pairs // 9
+    gap = gap_of(job)
+    fields: dict[str, Any] = {"attention": job.model} | CHANGES.get(job.model, {})
+    fields |= {"gap": gap, "size": SIZES[gap], "seed": job.seed}
     return stitch.Config(data=str(data / "photos_large"), **fields)
 
 

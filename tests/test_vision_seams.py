@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from regard.app.data.joints import Joints
+from regard.app.data.joints import Joints, laid
 from regard.app.report.seam_figures import pair_figure
 from regard.app.vision.assembly import Fits, assembled, best_board, cut, fits
 from regard.app.vision.seams import Finder, Joiner, even, smaller, starts, steps, strips
@@ -25,7 +25,7 @@ def test_strips_are_columns():
 @pytest.mark.parametrize("size", [16, 24])
 def test_every_strip_has_a_score_of_what_lies_in_it(size: int, width: int):
     """What changes in the middle of a strip changes its own score, and those of strips about it, but none far away."""
-    finder, pair = Finder(64, size), torch.zeros(1, 4, 64, width)
+    finder, pair = Finder(64, size, prior=False), torch.zeros(1, 4, 64, width)
     begins = starts(width, size)
     assert (finder(torch.rand_like(pair)) == 0).all()
     torch.nn.init.normal_(finder.network[-1].weight)
@@ -36,6 +36,14 @@ def test_every_strip_has_a_score_of_what_lies_in_it(size: int, width: int):
     changed = (finder(pair) - before)[0, 0].abs() > 1e-7
     inside = (begins + size / 2 - middle).abs()
     assert changed[inside < 4].all() and not changed[inside > 32].any()
+
+
+@pytest.mark.parametrize("gap", [3, 8])
+def test_what_has_no_paper_is_looked_at_first(gap: int):
+    pair, seam = torch.rand(5, 3, 64, 144).mul(255).to(torch.uint8), torch.tensor([48, 57, 70, 83, 96])
+    pair = laid(pair, seam, gap)
+    z = Finder(64, 24, prior=True)(pair).argmax(-1).squeeze(1)
+    assert ((starts(144, 24)[z] + 12 - seam).abs() <= 6).all()
 
 
 def test_pale_photographs_look_like_gaudy_ones():

@@ -44,7 +44,7 @@ NAMED_BY, QUICK = ("attention",), {"epochs": 2}
 
 COLUMNS = (
     Measure(
-        "test_perplexity", 1, "perplexity", "", "Of the test text: e to the mean cost of a {noun} in nats, ± {spread}."
+        "test_perplexity", 1, "perplexity", "", "Of the test text: e to the mean cost of a word in nats, ± {spread}."
     ),
     Measure("test_entropy", 1, "entropy", "nats", "Of where it looks back."),
     Measure("test_back", 1, "back", "words", "How far it looks back on average; one is the state before."),
@@ -226,14 +226,14 @@ def after_step(model: Model) -> None:
 
 
 def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of each word that is asked for, (words,): its `cost` in nats, whether another is likelier (`error`), the
+    """Of each word that is asked for, (words,): its `cost` in nats, whether another is likelier (`wrong`), the
     `entropy` of where it looks, and how far `back`."""
     words, target = batch["words"], batch["target"]
     output = model(words, model.nothing(len(words)))
     asked = target > 0
     logits = model.guesses(output.known[asked])
     wrong = (logits.argmax(-1) != target[asked]).float()
-    values = {"cost": nn.functional.cross_entropy(logits, target[asked], reduction="none"), "error": wrong}
+    values = {"cost": nn.functional.cross_entropy(logits, target[asked], reduction="none"), "wrong": wrong}
     if output.look is None:
         return values
     steps, places = output.look.weights.shape[1:]
@@ -255,8 +255,8 @@ def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
 
 
 def noun(splits: Splits) -> str:
-    """What is told."""
-    return "word"
+    """What is told word by word."""
+    return "passage"
 
 
 @torch.no_grad()

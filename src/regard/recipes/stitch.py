@@ -77,7 +77,9 @@ class Config:
     """Pixels that a strip is wide."""
     filters: int = 16
     """Of the first layer of the network that judges."""
-    draws: int = 4
+    prior: Literal["gap", "learned"] = "gap"
+    """Whether places without paper are worth to look at before anything is learned."""
+    draws: int = 2
     """Strips of a pair that are compared in hard training."""
     entropy: float = 0.005
     """The weight of the entropy of where to look, while strips are drawn."""
@@ -131,7 +133,7 @@ class Model(nn.Module):
     def __init__(self, config: Config, splits: Splits):
         super().__init__()
         self.config, self.facts = config, Facts()
-        self.finder = Finder(HEIGHT, config.size) if config.attention in SEEKING else None
+        self.finder = Finder(HEIGHT, config.size, config.prior == "gap") if config.attention in SEEKING else None
         self.joiner = Joiner(config.filters)
 
     def forward(self, pair: Tensor, seam: Tensor | None = None) -> Output:

@@ -16,6 +16,8 @@ APART = 2
 """Columns from the beginning of a strip to that of the next."""
 COARSE = 8
 """Pixels of a pair that are one in its view from afar."""
+BLANK = 10.0
+"""The weight of missing paper where to look is scored, at first."""
 FLAT = 0.02
 """Added to how much neighbouring pixels differ, so that nothing is divided by zero."""
 
@@ -73,12 +75,14 @@ class Joiner(nn.Module):
 
 
 class Finder(nn.Module):
-    """Scores of the strips of pairs (B, 4, y, x) from afar, (B, 1, K), where a pixel is the mean of 8 x 8. At first
-    all are alike."""
+    """Scores of the strips of pairs (B, 4, y, x) from afar, (B, 1, K), where a pixel is the mean of 8 x 8: what a small
+    convolutional network finds, at first nothing; and, with `prior`, more where there is less paper, whose weight is
+    learned, too."""
 
-    def __init__(self, height: int, size: int, hidden: int = 32):
+    def __init__(self, height: int, size: int, prior: bool, hidden: int = 32):
         super().__init__()
         self.size, self.each = size, COARSE // APART
+        self.blank = nn.Parameter(torch.tensor(BLANK)) if prior else None
         self.network = nn.Sequential(
             nn.Conv1d(4 * height // COARSE, hidden, 3, padding=1),
             nn.ReLU(),
@@ -94,6 +98,9 @@ class Finder(nn.Module):
         view = F.avg_pool2d(pair, COARSE)
         found = self.network(view.flatten(1, 2))  # (B, each, x / 8)
         columns = found.mT.flatten(1)  # of the middles of strips, one in two columns
+        if self.blank is not None:
+            missing = 1 - view[:, 3:].mean(2)  # (B, 1, x / 8)
+            columns = columns + self.blank * F.interpolate(missing, scale_factor=self.each, mode="linear").squeeze(1)
         first = self.size // 2 // APART
         return columns[:, first : first + len(starts(pair.shape[-1], self.size))].unsqueeze(1)
 
