@@ -111,8 +111,8 @@ def running(path: str | Path, rows: int, steps: int, before: int, vocabulary: Wo
     about = (
         f"{name}: {len(train):,} words to learn from, {len(test):,} to be judged by, {len(vocabulary):,} of them differ"
     )
-    passages = [Passages(part, steps, before, vocabulary) for part in (valid, test)]
-    return Splits(Streams(train, rows, steps), *passages, about)
+    to_choose, to_judge = (Passages(part, steps, before, vocabulary) for part in (valid, test))
+    return Splits(Streams(train, rows, steps), to_choose, to_judge, about)
 
 
 def _brown(file: Path) -> list[str]:
