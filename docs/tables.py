@@ -286,22 +286,6 @@ def classify(results: Mapping[str, Any]) -> str:
     return markdown(["texts, model", "seeds", "right, %", "words read", "seconds"], lines)
 
 
-def read(results: Mapping[str, Any]) -> str:
-    """Names left out of novels, by every reader."""
-    names = ("accuracy_percent", "short_percent", "long_percent", "words_read")
-    lines = [
-        [
-            row["model"],
-            str(len(row["seeds"])),
-            *(mean_and_spread(row["metrics"].get(name), 1) for name in names),
-            f"{statistics.fmean(row['seconds']) / 60:.0f}",
-        ]
-        for row in results["rows"]
-    ]
-    heads = ["reader", "seeds", "right, %", "of short stories, %", "of long ones, %", "words read", "minutes"]
-    return markdown(heads, lines)
-
-
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
@@ -326,8 +310,6 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "copying": ("docs/memory.md", "benchmarks/recall.json", bench),
     "classify": ("docs/reading.md", "experiments/classify.json", classify),
     "classifying": ("docs/reading.md", "benchmarks/classify.json", bench),
-    "read": ("docs/reading.md", "experiments/read.json", read),
-    "reading": ("docs/reading.md", "benchmarks/read.json", bench),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),

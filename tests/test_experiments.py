@@ -26,7 +26,7 @@ JOBS = [Job(data, seed) for data in ("small", "large") for seed in (0, 1)]
 
 @pytest.mark.parametrize(
     "name",
-    ["ram", "ablation", "answer", "parse", "translate", "caption", "draw", "recall", "classify", "sampling", "read"],
+    ["ram", "ablation", "answer", "parse", "translate", "caption", "draw", "recall", "classify", "sampling"],
 )
 def test_what_is_kept_is_printed_with_all_its_keys(name: str, monkeypatch, capsys, tmp_path: Path):
     monkeypatch.syspath_prepend(EXPERIMENTS)
