@@ -310,6 +310,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "copying": ("docs/memory.md", "benchmarks/recall.json", bench),
     "classify": ("docs/reading.md", "experiments/classify.json", classify),
     "classifying": ("docs/reading.md", "benchmarks/classify.json", bench),
+    "reading": ("docs/reading.md", "benchmarks/read.json", bench),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),
