@@ -3,12 +3,15 @@ seconds, by each way of choosing; data in every form from the command line, and 
 
 import json
 import lzma
+import os
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import contents
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -17,10 +20,10 @@ from regard.app import cli
 from regard.app.compare import costs
 from regard.app.data.generators.reviews import reviews
 from regard.app.text import choosing
+from regard.app.training.errors import Interrupted
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train
 from regard.app.training.metrics import read_metrics
-from regard.app.training.run import open_run
 from regard.recipes import rationale
 from regard.recipes.base import open_recipe
 from regard.recipes.rationale import Config
@@ -135,12 +138,27 @@ def test_the_words_of_opinion_are_found(run: Path):
     assert answers[0].answer == "for" and "moving" in " ".join(answers[0].words)
 
 
-def test_a_run_goes_on_to_the_same_bits(run: Path, tmp_path: Path):
-    config = replace(open_run(run).config, epochs=2)
-    stopped = replace(QUIET)
-    train(rationale, config, tmp_path / "again", stopped)
-    ours, again = (open_run(each).model.state_dict() for each in (run, tmp_path / "again"))
-    assert all(torch.equal(ours[name], again[name]) for name in ours)
+@pytest.mark.parametrize("step", [2, 5])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch, step: int):
+    """Also where it was stopped while the choice was trained by the mean."""
+    table = tmp_path / "own.csv"
+    table.write_text("\n".join(["text,label", *(f"{text},{label}" for text, label in reviews(60, 9))]))
+    config = replace(SMALL, data=str(table), epochs=2, soft=0.5)
+    train(rationale, config, tmp_path / "whole", QUIET)
+    loss, seen = rationale.loss, []
+
+    def interrupted(model: rationale.Model, batch: dict[str, Tensor]):
+        seen.append(len(seen))
+        if len(seen) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss(model, batch)
+
+    monkeypatch.setattr(rationale, "loss", interrupted)
+    with pytest.raises(Interrupted):
+        train(rationale, config, tmp_path / "run", QUIET)
+    assert len(seen) == step
+    train(rationale, config, tmp_path / "run", QUIET)
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
 @pytest.mark.unchecked
