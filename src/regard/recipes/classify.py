@@ -18,9 +18,9 @@ Words are encoded by GRUs, by a Transformer, or not at all: then a hard head has
 To reach with 50 numbers a word, in five minutes on one core: TREC and Subj 92 %, MR 78 %; hard within 1.0 of soft.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,16 +29,15 @@ from torch.nn.functional import cross_entropy
 import regard as rg
 from regard.app import data as datasets
 from regard.app import flags
-from regard.app.facts import Facts, read_facts
+from regard.app.facts import Facts
 from regard.app.report.report import Picture
 from regard.app.report.shaded_words import shaded, verdict
+from regard.app.text import lines
 from regard.app.text.encoders import encoder, mean
+from regard.app.text.known import Texts
 from regard.app.text.networks import SoftThen
-from regard.app.text.reading import clean, stream_lines
 from regard.app.text.self_attention import Structured, overlap
-from regard.app.text.tokens import tokens
-from regard.app.text.vectors import Lexicon, WordVectors, lexicon, read_vectors
-from regard.app.text.vocabulary import Words
+from regard.app.text.vectors import WordVectors
 from regard.app.training.schedules import adam, clipped
 from regard.recipes.base import COSTS, ERROR, Measure, Metric
 
@@ -119,31 +118,8 @@ class Config:
             raise ValueError("--learn_vectors no expected word vectors, but --vectors gives none")
 
 
-def data(config: Config) -> datasets.Splits:
-    """The texts and their labels, in the numbers of the training words and of those that have given vectors."""
-    splits = datasets.labelled(config.data)
-    given = read_vectors(config.vectors, config.most) if config.vectors else None
-    train: Any = splits.train
-    return datasets.spelled_by(splits, lexicon(train.texts, given))
-
-
-def known(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
-    """No texts, but the words, their given vectors and the labels that were learned."""
-    facts = read_facts(weights)
-    none = datasets.no_texts(Lexicon(Words(facts["words"]), facts["seen"], weights["vectors.given"]))
-    return datasets.Splits(none, none, none, "", tuple(facts["classes"]))
-
-
-def fitted(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
-    """The texts in the words and labels that were learned."""
-    none, *_, classes, _ = known(config, weights)
-    return datasets.spelled_by(datasets.labelled(config.data, classes), none.lexicon)  # pyright: ignore
-
-
-def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
-    """The same of texts that need no training part."""
-    none, *_, classes, _ = known(config, weights)
-    return datasets.spelled_by(datasets.labelled_to_test(config.data, classes), none.lexicon)  # pyright: ignore
+TEXTS = Texts(datasets.labelled, datasets.labelled_to_test, datasets.no_texts)
+data, known, fitted, tested = TEXTS.data, TEXTS.known, TEXTS.fitted, TEXTS.tested
 
 
 class Output(NamedTuple):
@@ -256,7 +232,7 @@ def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
     return [shaded(words, weights, verdict(model.classes, *said), names) for words, weights, *said in found]
 
 
-READS = "lines of text"
+READS, inputs, prepare, written = "lines of text", lines.inputs, lines.prepare, lines.written
 
 
 class Answer(NamedTuple):
@@ -268,18 +244,6 @@ class Answer(NamedTuple):
     words: list[str]
 
 
-def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[str]:
-    """The arguments, or without any the lines of standard input."""
-    return iter(arguments) if arguments else stream_lines(stream)
-
-
-def prepare(model: Model, given: str) -> str:
-    """The words of a text. Raises ValueError where it has none."""
-    if not isinstance(given, str) or not (words := tokens(clean(given))):
-        raise ValueError(f"expected a text with a word in it, but got {given!r}")
-    return " ".join(words)
-
-
 def predict(model: Model, prepared: Sequence[str], options: Any) -> list[Answer]:
     """The likeliest label of each text."""
     texts = datasets.Labelled(list(prepared), torch.full((len(prepared),), -1), model.lexicon)
@@ -288,11 +252,6 @@ def predict(model: Model, prepared: Sequence[str], options: Any) -> list[Answer]
     places = output.weights.argmax(-1) if model.attention else output.present[:, :0]
     found = zip(*(each.tolist() for each in (*best, places)), prepared, strict=True)
     return [Answer(model.classes[n], chance, [text.split()[k] for k in at]) for chance, n, at, text in found]
-
-
-def written(given: Any, prediction: Answer) -> str:
-    """The label alone."""
-    return prediction.answer
 
 
 def example(model: Model, text: str) -> datasets.Split:
