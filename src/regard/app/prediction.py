@@ -122,7 +122,7 @@ def answer_file(given: Any, folder: Path) -> Path:
     """Where the answer to a text or path is kept: by its last part, and a digest of all of it.
 
     >>> answer_file("slides/17.svs", Path("answers")).name
-    '17-6f2f9d5b.json'
+    '17-8f36d6c9.json'
     """
     if not isinstance(given, str | Path):
         raise ValueError(f"--out expected inputs that are paths or lines of text, but got {type(given).__name__}")

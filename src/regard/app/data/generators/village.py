@@ -34,7 +34,7 @@ def village(count: int, seed: int) -> list[str]:
     """So many stories with their questions as lines of JSON, the same for the same seed.
 
     >>> json.loads(village(1, seed=0)[0])["question"]
-    'at last XXXXX sold the mill .'
+    'Anna wished that XXXXX had never seen the lamp .'
     """
     chance = random.Random(seed)
     return [json.dumps(_story(chance)) for _ in range(count)]
