@@ -177,7 +177,7 @@ def plain_k_best(nodes: Tensor, transitions: Tensor, present: Tensor, k: int) ->
     """The plain road of `k_best`, (N, k, T): what is kept of each state is its k best scores, and where they are from,
     as the number of a state times k plus a rank."""
     scores, links = _steps(nodes, transitions, present)
-    best = F.pad(scores.new_zeros(len(scores), 1), (0, nodes.shape[-1] * k - 1), value=-INFINITY)  # (N, S k)
+    best = F.pad(scores.new_zeros(scores.shape[0], 1), (0, nodes.shape[-1] * k - 1), value=-INFINITY)  # (N, S k)
     origins = []
     for t in range(nodes.shape[-2]):
         ahead = best.unsqueeze(-1) + links[:, t].repeat_interleave(k, 1)  # (N, S k, S)
