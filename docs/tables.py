@@ -345,6 +345,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         partial(trained, head="text, attention", columns=LANGUAGE),
     ),
     "choosing": ("docs/reading.md", "benchmarks/rationale.json", bench),
+    "telling": ("docs/reading.md", "benchmarks/language.json", bench),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),
