@@ -113,20 +113,6 @@ def check(length: int) -> None:
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-6)
 
 
-def training(model: nn.Module, loss: Callable[[], Tensor], **how: Any) -> harness.Call:
-    """A step of training by Adam."""
-    parameters = [each for each in model.parameters() if each.requires_grad]
-    adam = torch.optim.Adam(parameters, 1e-4, **how)
-
-    def step() -> None:
-        adam.zero_grad()
-        loss().backward()
-        nn.utils.clip_grad_norm_(parameters, 3.0)
-        adam.step()
-
-    return step
-
-
 PEER = "packed nn.GRU, additive attention by broadcasting, bmm; Adam"
 LIMIT = "the matrix products of our step by the plain road, forward and backward, run alone"
 
@@ -138,7 +124,8 @@ def measure(rounds: int) -> Iterable[harness.Row]:
         check(length)
         ours, plain = models()
         mine, theirs = losses(ours, plain, examples(length))
-        step, other = training(ours, mine, fused=True), training(plain, theirs)
+        how = torch.optim.Adam, 3.0
+        step, other = harness.training(ours, mine, *how, fused=True), harness.training(plain, theirs, *how)
         bound, gflop = products(step)
         yield harness.compare(f"a training step, {name}", PEER, step, other, bound, LIMIT, BATCH, rounds, gflop)
 

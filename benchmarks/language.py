@@ -112,20 +112,6 @@ def check(window: int) -> None:
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-6)
 
 
-def training(model: nn.Module, loss: Callable[[], Tensor], **how: Any) -> harness.Call:
-    """A step of training by AdamW."""
-    parameters = list(model.parameters())
-    adam = torch.optim.AdamW(parameters, 1e-4, **how)
-
-    def step() -> None:
-        adam.zero_grad()
-        loss().backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        adam.step()
-
-    return step
-
-
 PEER = "nn.LSTM, bmm over all states, masked_fill, softmax; AdamW"
 LIMIT = "the matrix products of our step by the plain road, forward and backward, run alone"
 
@@ -137,7 +123,8 @@ def measure(rounds: int) -> Iterable[harness.Row]:
         check(window)
         ours, plain = models(window)
         mine, theirs = losses(ours, plain)
-        step, other = training(ours, mine, fused=True), training(plain, theirs)
+        how = torch.optim.AdamW, 1.0
+        step, other = harness.training(ours, mine, *how, fused=True), harness.training(plain, theirs, *how)
         bound, gflop = products(step)
         yield harness.compare(f"a training step, {name}", PEER, step, other, bound, LIMIT, ROWS * STEPS, rounds, gflop)
 

@@ -11,7 +11,8 @@ anything is timed both must get the same loss and the same gradients from the sa
 time of the products of a step alone: by which words are scored and draws are read, forward and backward.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import harness
@@ -165,20 +166,6 @@ def check(over: str, length: int) -> None:
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-5)
 
 
-def training(model: nn.Module, loss: Callable[[], Tensor], **how: Any) -> harness.Call:
-    """A step of training by Adam."""
-    parameters = [each for each in model.parameters() if each.requires_grad]
-    adam = torch.optim.Adam(parameters, 1e-4, **how)
-
-    def step() -> None:
-        adam.zero_grad()
-        loss().backward()
-        nn.utils.clip_grad_norm_(parameters, 3.0)
-        adam.step()
-
-    return step
-
-
 def products(length: int) -> tuple[harness.Call, float]:
     """The products of a step alone, and their arithmetic in GFLOP."""
     windows, weight = torch.randn(BATCH * length, WIDTH * (2 * REACH + 1)), torch.randn(WIDTH * (2 * REACH + 1), UNITS)
@@ -204,8 +191,9 @@ def measure(rounds: int) -> Iterable[harness.Row]:
         check(over, length)
         ours, plain = models(over)
         batch = examples(length)
-        step = training(ours, lambda ours=ours, batch=batch: rationale.loss(ours, batch)[0], fused=True)
-        other = training(plain, lambda plain=plain, batch=batch: plain(batch["words"], batch["label"]))
+        mine = partial(lambda model, batch: rationale.loss(model, batch)[0], ours, batch)
+        theirs, how = partial(plain, batch["words"], batch["label"]), (torch.optim.Adam, 3.0)
+        step, other = harness.training(ours, mine, *how, fused=True), harness.training(plain, theirs, *how)
         bound, gflop = products(length)
         yield harness.compare(f"a training step, {name}", PEER, step, other, bound, LIMIT, BATCH, rounds, gflop)
 

@@ -19,7 +19,6 @@ from typing import Any
 import harness
 import torch
 import torch.nn.functional as F
-from classify import training
 from draw import products
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -146,7 +145,8 @@ def measure(rounds: int) -> Iterable[harness.Row]:
         check(reader, length)
         ours, plain = models(reader)
         mine, theirs = losses(ours, plain, examples(length))
-        step, other = training(ours, mine, fused=True), training(plain, theirs)
+        how = torch.optim.Adam, 3.0
+        step, other = harness.training(ours, mine, *how, fused=True), harness.training(plain, theirs, *how)
         bound, gflop = products(other)
         yield harness.compare(f"a training step, {name}", PEER, step, other, bound, LIMIT, BATCH, rounds, gflop)
 

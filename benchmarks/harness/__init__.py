@@ -17,6 +17,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from regard.app import results
@@ -42,6 +43,20 @@ class Row:
     """The arithmetic of the limit, where that is what it consists of."""
     items: int
     """How many images, queries or words one call deals with."""
+
+
+def training(model: nn.Module, loss: Callable[[], torch.Tensor], by: Any, norm: float, **how: Any) -> Call:
+    """A step of training: the optimiser `by`, with gradients that are clipped to a norm."""
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    optimiser = by(parameters, 1e-4, **how)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        loss().backward()
+        nn.utils.clip_grad_norm_(parameters, norm)
+        optimiser.step()
+
+    return step
 
 
 def compare(

@@ -11,8 +11,8 @@ directions, and the story is then looked at:
   Understanding with the Attention Sum Reader Network"): `regard.attention_sum`.
 - `uniform` reads the mean of all words: no attention.
 
-The score is a bilinear product, better here than Hermann's additive one (Chen et al. 2016, "A Thorough Examination of
-the CNN/Daily Mail Reading Comprehension Task"). With `--attention hard` a look reads one word: softly at first, then by
+The score is a bilinear product in the place of Hermann's additive one (Chen et al. 2016, "A Thorough Examination of the
+CNN/Daily Mail Reading Comprehension Task"). With `--attention hard` a look reads one word: softly at first, then by
 draws that are compared with each other (`leave_one_out`); in use, the likeliest. Beside the name that is left out a
 reader learns all others: which of the names before it, or behind it, is the same?
 
@@ -24,9 +24,9 @@ To reach on names left out of English novels, in an hour on one core: sum 60 %, 
 uniform less than that; the most frequent name is right in 32.6 %.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,11 +38,11 @@ from regard.app.data.cloze import MARKERS, Cloze, cloze_in
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Picture
 from regard.app.report.shaded_words import shaded
+from regard.app.text import lines
 from regard.app.text.comprehension import Naming, Output, Story, among_names, log_share, name_of, said, words_of
 from regard.app.text.encoders import mean
 from regard.app.text.networks import SoftThen
 from regard.app.text.parsing import Recurrent
-from regard.app.text.reading import stream_lines
 from regard.app.text.recurrent import GRU
 from regard.app.text.vectors import Lexicon, WordVectors, lexicon, read_vectors
 from regard.app.text.vocabulary import Words
@@ -258,6 +258,7 @@ def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
 
 
 READS, MOST = "stories with XXXXX for a name, as running text or lines of JSON, each a line", 5
+inputs, written = lines.inputs, lines.written
 
 
 class Answer(NamedTuple):
@@ -266,11 +267,6 @@ class Answer(NamedTuple):
     answer: str
     probability: float
     words: list[str]
-
-
-def inputs(arguments: Sequence[str], stream: BinaryIO) -> Iterator[str]:
-    """The arguments, or without any the lines of standard input."""
-    return iter(arguments) if arguments else stream_lines(stream)
 
 
 def prepare(model: Model, given: str) -> Cloze:
@@ -288,11 +284,6 @@ def predict(model: Model, prepared: Sequence[Cloze], options: Any) -> list[Answe
         Answer(name_of(words, names, answer), float(chances[answer]), [words[k] for k in places[weights > 0].tolist()])
         for words, names, answer, chances, weights, places in rows
     ]
-
-
-def written(given: Any, prediction: Answer) -> str:
-    """The name alone."""
-    return prediction.answer
 
 
 def example(model: Model, text: str) -> datasets.Split:

@@ -1,4 +1,4 @@
-"""Two pieces side by side, and where a model looked for their seam, as a matplotlib figure; and puzzles."""
+"""Two pieces side by side, and where a model looked for their seam, as a matplotlib figure."""
 
 import numpy as np
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""What recipes share that label lines of text: the hooks of `regard.recipes.base` that are the same for all of them."""
+"""What recipes share that answer lines of text: hooks of `regard.recipes.base` that are the same for all of them."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
@@ -20,5 +20,5 @@ def prepare(model: Any, given: str) -> str:
 
 
 def written(given: Any, prediction: Any) -> str:
-    """The label alone."""
+    """The answer alone."""
     return prediction.answer
