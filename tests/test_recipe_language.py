@@ -13,10 +13,12 @@ from torch.testing import assert_close
 import regard as rg
 from regard.app import cli
 from regard.app.data.running import Streams
+from regard.app.report.looking import shown
 from regard.app.training.errors import Interrupted
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train
 from regard.recipes import language
+from regard.recipes.base import open_recipe
 from regard.recipes.language import Config
 
 SMALL = Config(size=24, window=5, samples=50, steps=20, before=10, epochs=1, batch=40)
@@ -103,6 +105,14 @@ def test_it_learns(tmp_path: Path):
     config = replace(SMALL, size=64, epochs=3, batch=20, samples=300, learning_rate=1e-2)
     rows = train(language, config, tmp_path / "run", QUIET)
     assert rows["valid_perplexity"] < 130  # by how often words are there 190
+
+
+def test_a_model_that_does_not_look_has_no_part_in_a_report():
+    looks = {}
+    for attention in ("none", "cosine"):
+        model, _ = made(attention=attention)
+        looks[attention] = language.look(model.eval(), language.data(model.config).valid.batch(torch.arange(2)))
+    assert list(shown(open_recipe("language"), looks, {})["pictures"]) == ["Where cosine looked"]
 
 
 @pytest.mark.parametrize(("settings", "said"), [

@@ -43,9 +43,7 @@ METRIC = Metric("valid_perplexity", "min", "perplexity on the validation text", 
 NAMED_BY, QUICK = ("attention",), {"epochs": 2}
 
 COLUMNS = (
-    Measure(
-        "test_perplexity", 1, "perplexity", "", "Of the test text: e to the mean cost of a word in nats, ± {spread}."
-    ),
+    Measure("test_perplexity", 1, "perplexity", "", "Of the test text: e to the mean cost of a word in nats."),
     Measure("test_entropy", 1, "entropy", "nats", "Of where it looks back."),
     Measure("test_back", 1, "back", "words", "How far it looks back on average; one is the state before."),
     *COSTS,

@@ -104,12 +104,12 @@ def show(run: Path, folder: Path, data: str = "", recipe: Recipe | None = None) 
 
 
 def shown(recipe: Recipe, seen: Mapping[str, Looks], failed: Mapping[str, Looks | None]) -> dict[str, Any]:
-    """Where models looked and where they failed, if they did, as fields of a report."""
+    """Where models looked, those that look, and where they failed, if they did, as fields of a report."""
     failed = {name: each for name, each in failed.items() if each}
     if all(isinstance(each, Look) for each in seen.values()):
         return {"looks": seen, "failures": failed}
     names = {name: name if len(seen) > 1 else "it" for name in seen}
-    looked = {f"Where {names[name]} looked": each for name, each in seen.items()}
+    looked = {f"Where {names[name]} looked": each for name, each in seen.items() if each}
     how = "failed most" if recipe.badness else "failed"
     return {"pictures": looked | {f"Where {names[name]} {how}": each for name, each in failed.items()}}
 
