@@ -288,6 +288,7 @@ RATIONALE = {
 }
 LANGUAGE = {
     "perplexity": ("perplexity", 1),
+    "without_cache": ("without words again", 1),
     "valid_perplexity": ("to choose by", 1),
     "words_back": ("words back", 1),
     "entropy_nats": ("entropy, nats", 2),

@@ -14,8 +14,9 @@ finished is in `results/language.json`, and is not trained again: take its row o
 least perplexity on the first 50,000 words of the validation part; those of the test are told once, by the finished run,
 by all words that there are.
 
-Each row has the perplexity on the validation part after each epoch, and the seconds of computing until then: models
-are to be compared at equal epochs, and at equal time. `parts` has states in three parts, and looks back by the cosine.
+Each row has the perplexity with the words that come again and without them. It also has that on the validation part
+after each epoch, and the seconds of computing until then: models are to be compared at equal epochs, and at equal time.
+`parts` has states in three parts, and looks back by the cosine.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,7 +56,10 @@ def test(job: Job, run: Path, best: Row) -> dict[str, Metrics]:
     """The perplexity of the test part, and how it looked back."""
     opened = open_run(run)
     means = averages(opened, opened.splits.test)
-    found = {"perplexity": means["perplexity"], "valid_perplexity": float(best["valid_perplexity"])}
+    opened.model.cache = None  # pyright: ignore - the same without words that come again
+    alone = averages(opened, opened.splits.test)["perplexity"]
+    found = {"perplexity": means["perplexity"], "without_cache": alone}
+    found |= {"valid_perplexity": float(best["valid_perplexity"])}
     names = {"entropy": "entropy_nats", "back": "words_back"}
     found |= {name: means[key] for key, name in names.items() if key in means}
     return {job.model: found | {"epoch": float(best["epoch"])}}
@@ -66,7 +70,7 @@ TABLE = Trained("language", HERE / "results" / "language.json", language, tuple(
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """Prints the table: means and standard deviations over the seeds."""
-    names = {"perplexity": 1, "valid_perplexity": 1, "entropy_nats": 2, "words_back": 1, "epoch": 0}
+    names = {"perplexity": 1, "without_cache": 1, "valid_perplexity": 1, "entropy_nats": 2, "words_back": 1, "epoch": 0}
     table = Table("text", "model", "seeds", *names, "seconds", title="language: the test part")
     for row in rows:
         cells = [mean_and_spread(row["metrics"].get(name), digits) for name, digits in names.items()]

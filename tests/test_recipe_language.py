@@ -45,7 +45,7 @@ def test_every_kind_tells(attention: str, parts: bool):
     assert ("back" in values) == (attention != "none")
     if attention != "none":
         assert (values["back"] >= 1).all() and (values["back"] <= 5).all()
-        assert len(language.look(model, valid)) == 3
+    assert len(language.look(model, valid)) == 3
 
 
 @torch.no_grad()
@@ -76,7 +76,7 @@ def test_the_loss_changes_nothing():
 def test_no_gradient_of_the_words_reaches_the_draws_scores_but_by_the_policy():
     model, batch = made(attention="hard", soft=0.0, entropy=0.0, dropout=0.0)
     output = model(batch["words"], model.nothing(40))
-    model.costs(output, batch["target"]).sum().backward()
+    model.guesses.cost(output.known[0].flatten(0, 1), batch["target"].flatten()).sum().backward()
     (sharpness,) = model.back.attention.score.parameters()
     assert sharpness.grad is None
     total, _ = language.loss(model, batch)
@@ -107,10 +107,30 @@ def test_it_learns(tmp_path: Path):
     assert rows["valid_perplexity"] < 130  # by how often words are there 190
 
 
+@torch.no_grad()
+def test_a_text_is_told_word_by_word_as_in_a_passage():
+    """What goes on with a text says what is told of the same words as a passage, words that come again among it."""
+    model, _ = made(attention="cosine")
+    model.eval()
+    passage = language.example(model, "the queen said to the king that the queen said to the cat")
+    batch = passage.batch(torch.arange(1))
+    words = batch["words"][0]
+    asked = torch.arange(len(words)) == len(words) - 1
+    whole = model.says(model(words.unsqueeze(0), model.nothing(1)).known[0], words, asked)
+    state, known = model.nothing(1), []
+    for word in words:
+        output = model(word.view(1, 1), state)
+        state = output.state
+        known.append(output.known[0])
+    assert_close(model.says(torch.cat(known), words, asked), whole)
+    alone = model.guesses(output.known[0]).log_softmax(-1)
+    assert not torch.allclose(whole, alone)
+
+
 def test_a_model_that_does_not_look_has_no_part_in_a_report():
     looks = {}
     for attention in ("none", "cosine"):
-        model, _ = made(attention=attention)
+        model, _ = made(attention=attention, cache=0.0)
         looks[attention] = language.look(model.eval(), language.data(model.config).valid.batch(torch.arange(2)))
     assert list(shown(open_recipe("language"), looks, {})["pictures"]) == ["Where cosine looked"]
 

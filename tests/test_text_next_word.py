@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import regard as rg
-from regard.app.text.next_word import Guesses, LookBack, nothing
+from regard.app.text.next_word import SHARPNESS, Cache, Guesses, LookBack, nothing
 
 
 def test_each_state_looks_at_those_before_it_and_no_further():
@@ -67,3 +67,22 @@ def test_samples_come_near_the_softmax():
     guesses.train()
     sampled = torch.stack([guesses.cost(known, target) for _ in range(200)]).mean(0)
     assert_close(sampled, exact, rtol=0.03, atol=0.03)
+
+
+def test_words_come_again_as_the_paper_says():
+    """Equations 2 to 4, word by word; the first state has nothing to look at, nor has one after words that are none."""
+    torch.manual_seed(0)
+    words, share = torch.tensor([0, 3, 1, 2, 3, 1]), 0.2
+    known, log_probs = torch.randn(6, 4), torch.randn(6, 5).log_softmax(-1)
+    asked = torch.ones(6, dtype=torch.bool)
+    found = Cache(share)(log_probs, known, words, asked)
+    assert_close(found.exp().sum(-1), torch.ones(6))
+    assert_close(found[:2], log_probs[:2])  # of places 0 and 1 none before is a word
+    for t in range(2, 6):
+        scores = SHARPNESS * nn.functional.cosine_similarity(known[t], known[1:t], dim=-1)
+        again = torch.zeros(5)
+        for weight, word in zip(scores.softmax(-1), words[2 : t + 1], strict=True):
+            again[word] += weight
+        assert_close(found[t].exp(), (1 - share) * log_probs[t].exp() + share * again)
+    some = torch.tensor([False, True, False, False, True, False])
+    assert_close(Cache(share)(log_probs[some], known, words, some), found[some])

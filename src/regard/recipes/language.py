@@ -8,6 +8,10 @@ word, and attends over its own last states. The attention reads them as soft att
   begins by reading the mean. Scored as `cosine`.
 - `none` is the same LSTM, which does not look back.
 
+What was learned also looks at all the words before, hundreds of them, for those after which it knew much the same:
+a share of what it says are the words that followed there (Grave et al. 2017, "Improving neural language models with a
+continuous cache").
+
     regard train language                                          Alice in Wonderland: a minute or two
     regard train language --data FOLDER                            a folder with brown.zip, or a file of text
     regard predict runs/language/cosine-seed0 "The Queen said"     goes on with the text
@@ -33,7 +37,7 @@ from regard.app.report.report import Picture
 from regard.app.report.shaded_words import shaded
 from regard.app.text.going_on import READS, Prediction, inputs, predict, prepare  # noqa: F401
 from regard.app.text.networks import SoftThen
-from regard.app.text.next_word import Guesses, LookBack, State, nothing
+from regard.app.text.next_word import Cache, Guesses, LookBack, State, nothing
 from regard.app.text.vocabulary import Words
 from regard.app.training.schedules import clipped, warmup_cosine
 from regard.recipes.base import COSTS, Measure, Metric
@@ -56,9 +60,9 @@ KINDS = {
     "dot": "Reads the mean of its last states, scored by inner products.",
     "hard": "Draws one of its last states in training, and later reads the likeliest; scored by the cosine.",
 }
-SHOWN = 30
-"""Words of a passage that are shown."""
 
+SHOWN = 60
+"""Words of a passage that are shown."""
 
 SCORES: dict[str, Any] = {
     "cosine": lambda size: rg.Cosine(nn.Parameter(torch.tensor(5.0))),
@@ -87,6 +91,8 @@ class Config:
     """Numbers of a word's vector, and units of the LSTM; with parts, three times as many units."""
     dropout: float = 0.5
     """Of the word vectors and of what is known, in training."""
+    cache: float = 0.15
+    """The share of what is told that are words which followed where the text was much alike; not in training."""
     samples: int = 1000
     """Words that the next one is told from in training."""
     soft: float = 0.3
@@ -96,9 +102,9 @@ class Config:
     entropy: float = 0.01
     """The weight of the entropy of where to look, while states are drawn."""
     steps: int = 35
-    """Words of a step of training, and of a passage to be judged by."""
-    before: int = 60
-    """Words that are read before a passage."""
+    """Words of a step of training."""
+    before: int = 500
+    """Words of a passage to be judged by, and words that are read before it."""
     epochs: int = 12
     """Times that the text is read."""
     batch: int = 20
@@ -110,7 +116,7 @@ class Config:
 
     def __post_init__(self) -> None:
         flags.check_training(self, "window", "size", "samples", "draws", "steps", "before")
-        flags.share(self, "dropout", "soft")
+        flags.share(self, "dropout", "soft", "cache")
         flags.above_zero(self, "clip")
         if self.draws < 2 and self.attention == "hard":
             raise ValueError(f"--draws expected at least 2, as draws are compared, but got {self.draws}")
@@ -157,6 +163,7 @@ class Model(nn.Module):
         self.lstm = nn.LSTM(size, units, batch_first=True)
         counts = torch.bincount(train.numbers, minlength=len(self.vocabulary))  # pyright: ignore[reportAttributeAccessIssue]
         self.guesses, self.dropped = Guesses(self.vectors, counts, config.samples), nn.Dropout(config.dropout)
+        self.cache = Cache(config.cache) if config.cache else None
         steps = config.epochs * (len(train) // config.batch)
         read = SoftThen(round(config.soft * steps), rg.hard) if config.attention == "hard" else rg.mean
         looks = config.attention != "none"
@@ -192,12 +199,11 @@ class Model(nn.Module):
         look, by = self.back(states, state, self.draws)
         return Output(self.dropped((self.told(by) + self.read(look.context)).tanh()), look, after)
 
-    def costs(self, output: Output, target: Tensor) -> Tensor:
-        """-log p of each target (B, T) in nats, (*S, B, T); zero where none is asked for."""
-        every = target.expand(output.known.shape[:-1])
-        asked = every > 0
-        found = torch.zeros(every.shape, device=target.device)
-        return found.masked_scatter(asked, self.guesses.cost(output.known[asked], every[asked]))
+    def says(self, known: Tensor, words: Tensor, asked: Tensor) -> Tensor:
+        """The log-probabilities (N, V) of the words after those of T that are asked for, (T,), by what is known (T, E)
+        after each of the `words` (T,)."""
+        found = self.guesses(known[asked]).log_softmax(-1)
+        return self.cache(found, known, words, asked) if self.cache else found
 
 
 def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -205,7 +211,8 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
     words, target = batch["words"], batch["target"]
     output = model(words, model.stream(len(words)).kept(batch["first"]))
     model.after = output.state.detached()
-    costs = model.costs(output, target)
+    every = target.expand(output.known.shape[:-1])
+    costs = model.guesses.cost(output.known.flatten(0, -2), every.flatten()).view(every.shape)
     if not model.draws:
         return costs.mean(), {"cost": costs.mean()}
     policy = rg.leave_one_out(output.look.log_prob, costs.detach())
@@ -229,15 +236,21 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     words, target = batch["words"], batch["target"]
     output = model(words, model.nothing(len(words)))
     asked = target > 0
-    logits = model.guesses(output.known[asked])
-    wrong = (logits.argmax(-1) != target[asked]).float()
-    values = {"cost": nn.functional.cross_entropy(logits, target[asked], reduction="none"), "wrong": wrong}
+    told = [judged(model, *row) for row in zip(output.known, words, target, strict=True)]
+    values = {name: torch.cat(each) for name, each in zip(("cost", "wrong"), zip(*told, strict=True), strict=True)}
     if output.look is None:
         return values
     steps, places = output.look.weights.shape[1:]
     back = torch.arange(steps).unsqueeze(1) + model.config.window - torch.arange(places)  # one is the state before
     far = (output.look.positions.mean * back).sum(-1)
     return values | {"entropy": output.look.positions.entropy()[asked], "back": far[asked]}
+
+
+def judged(model: Model, known: Tensor, words: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """What each target of a passage costs in nats, and whether another word is likelier."""
+    asked = target > 0
+    says = model.says(known, words, asked)
+    return nn.functional.nll_loss(says, target[asked], reduction="none"), (says.argmax(-1) != target[asked]).float()
 
 
 def conclude(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -259,21 +272,24 @@ def noun(splits: Splits) -> str:
 
 @torch.no_grad()
 def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
-    """The last words of each passage, shaded by how much was read of what was known there to tell the word after."""
+    """The last words of each passage, shaded by how much of what was known there was read to tell the word after, and
+    by how much the words that followed are said again."""
     words, target = batch["words"], batch["target"]
-    output = model(words, model.nothing(len(words)))
-    if output.look is None:
-        return []
-    pictures = []
-    for n in range(len(words)):
+    output, pictures = model(words, model.nothing(len(words))), []
+    for n in range(len(words) if output.look is not None or model.cache else 0):
         first, last = (words[n] > 0).nonzero()[[0, -1], 0].tolist()
-        shown = words[n, max(first, last - SHOWN) : last]
-        weights = output.look.weights[n, last, model.config.window + last - len(shown) : model.config.window + last]
-        best = model.vocabulary.decode([int(model.guesses(output.known[n, last]).argmax())])
+        begin, at = max(first, last - SHOWN), torch.arange(words.shape[1]) == last
+        looks = {}
+        if output.look is not None:
+            looks["the state after"] = output.look.weights[n, last, model.config.window :][begin:last]
+        if model.cache:
+            weights = model.cache.weights(output.known[n], words[n], at)
+            looks["the words that come again"] = nn.functional.pad(weights[0], (1, 0))[begin:last]
+        best = model.vocabulary.decode([int(model.says(output.known[n], words[n], at).argmax())])
         then = [model.vocabulary.decode([int(each)]) or "…" for each in (words[n, last], target[n, last])]
-        text = [piece.removeprefix("▁") for piece in model.vocabulary.pieces(shown.tolist())]
+        text = [piece.removeprefix("▁") for piece in model.vocabulary.pieces(words[n, begin:last].tolist())]
         said = f"After “{then[0]}” it says “{best}”" + (f", and “{then[1]}” comes" if target[n, last] else "")
-        pictures.append(shaded(text, weights.unsqueeze(0), said, ["the state after"]))
+        pictures.append(shaded(text, torch.stack(list(looks.values())), said, list(looks)))
     return pictures
 
 

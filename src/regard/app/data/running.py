@@ -87,9 +87,10 @@ class Passages:
 
 
 def running(path: str | Path, rows: int, steps: int, before: int, vocabulary: Words | None = None) -> Splits:
-    """A text to learn from in `rows` streams, and to choose and be judged by in passages: "embedded", Alice in
-    Wonderland; a folder or a file `brown.zip`; or any file of text. Words are those that occur more than three times in
-    Brown's corpus, or twice or more in what is learned from of other texts, unless they are given.
+    """A text to learn from in `rows` streams, `steps` words at a time, and to choose and be judged by in passages of
+    `before` words, or `steps` if that is more, with as many as `before` in front: "embedded", Alice in Wonderland; a
+    folder or a file `brown.zip`; or any file of text. Words are those that occur more than three times in Brown's
+    corpus, or twice or more in what is learned from of other texts, unless they are given.
 
     Raises ValueError where the file cannot be read, or holds too few words.
     """
@@ -111,7 +112,7 @@ def running(path: str | Path, rows: int, steps: int, before: int, vocabulary: Wo
     about = (
         f"{name}: {len(train):,} words to learn from, {len(test):,} to be judged by, {len(vocabulary):,} of them differ"
     )
-    to_choose, to_judge = (Passages(part, steps, before, vocabulary) for part in (valid, test))
+    to_choose, to_judge = (Passages(part, max(steps, before), before, vocabulary) for part in (valid, test))
     return Splits(Streams(train, rows, steps), to_choose, to_judge, about)
 
 

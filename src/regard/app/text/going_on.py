@@ -47,10 +47,12 @@ def predict(model: Any, prepared: Sequence[list[int]], options: Prediction) -> l
 @torch.no_grad()
 def gone_on(model: Any, numbers: list[int], options: Prediction) -> str:
     """A text that goes on, word by word; words that are not known are never said."""
-    state, said, new = model.nothing(1), list(numbers), numbers
+    state, said, new, known = model.nothing(1), list(numbers), numbers, []
     for _ in range(options.words):
         output = model(torch.tensor([new]), state)
-        scores = model.guesses(output.known[0, -1])
+        known.append(output.known[0])
+        last = torch.arange(len(said)) == len(said) - 1
+        scores = model.says(torch.cat(known), torch.tensor(said), last)[0]
         scores[: UNKNOWN + 1] = -torch.inf
         chosen = scores.argmax() if options.temperature == 0 else _drawn(scores / options.temperature)
         state, new = output.state, [int(chosen)]
