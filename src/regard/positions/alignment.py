@@ -14,7 +14,7 @@ from torch.distributions import register_kl
 
 from regard.positions.algorithms.recurrence import NEVER, expected_alignment, log_recurrence
 from regard.positions.base import INFINITY, Positions, exported, take, wide
-from regard.positions.independent import expected_log_prob, logistic_like
+from regard.positions.independent import coins, expected_log_prob
 from regard.positions.onehot import OneHot
 from regard.positions.several import check_enumerable
 
@@ -101,9 +101,8 @@ class Alignment(Positions):
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Int[Tensor, "*SB Q"]:
         """An alignment, drawn by walking: each query stops at the next place at which its coin says so."""
         with torch.no_grad():
-            scores = self._wide_scores.expand(*sample_shape, *self.scores.shape)
             start = self._origin.sample(sample_shape)
-            return self._named(_walk(scores + logistic_like(scores) > 0, self._from(start)))
+            return self._named(_walk(coins(self._wide_scores, sample_shape), self._from(start)))
 
     def log_prob(self, value: Int[Tensor, "*SB Q"]) -> Float[Tensor, "*SB"]:
         """The log-probability of the alignment, -inf where it goes back, or stops where it may not."""

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributions import register_kl
 
-from regard.positions.base import Positions, exported, gumbel_like, read_places
+from regard.positions.base import Positions, exported, read_places, wide
 from regard.positions.several import check_enumerable
 
 
@@ -50,18 +50,19 @@ class Independent(Positions):
         return (self.scores > 0).long()
 
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Int[Tensor, "*SB Q K"]:
-        """A label for every place: whether its score and logistic noise are above zero together."""
+        """A label for every place: whether a number between 0 and 1, drawn evenly, is below its probability."""
         with torch.no_grad():
-            scores = self.scores.expand(*sample_shape, *self.scores.shape)
-            return (scores + logistic_like(scores) > 0).long()
+            return coins(self.scores, sample_shape).long()
 
     def relax(self, temperature: float) -> Float[Tensor, "*B Q K"]:
         """A binary concrete draw, sigmoid((s + logistic noise) / temperature) (Maddison et al. 2017)."""
-        return ((self.scores + logistic_like(self.scores)) / temperature).sigmoid().to(self.scores.dtype)
+        even = torch.rand_like(wide(self.scores).detach())
+        noise = even.logit(torch.finfo(even.dtype).tiny)  # of the number that a draw would compare
+        return ((self.scores - noise) / temperature).sigmoid().to(self.scores.dtype)
 
     def log_prob(self, value: Int[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q"]:
         """The log-probability of the labels, -inf where a place has label 1 that is never looked at."""
-        return F.logsigmoid(torch.where(value > 0, self.scores, -self.scores)).sum(-1)
+        return torch.where(value > 0, F.logsigmoid(self.scores), F.logsigmoid(-self.scores)).sum(-1)
 
     def entropy(self) -> Float[Tensor, "*B Q"]:
         """The entropy, the sum of the places' entropies, in nats."""
@@ -88,9 +89,10 @@ class Independent(Positions):
         return labels.expand(-1, *self.batch_shape, places) if expand else labels
 
 
-def logistic_like(scores: Tensor) -> Tensor:
-    """Standard logistic noise of the scores' shape, in float32 at least."""
-    return gumbel_like(scores) - gumbel_like(scores)
+def coins(scores: Float[Tensor, "*B"], sample_shape: torch.Size | tuple[int, ...] = ()) -> Bool[Tensor, "*SB"]:
+    """Whether each is so, with the probability sigmoid(score): compared with even numbers, in float32 at least."""
+    chances = wide(scores).sigmoid()
+    return torch.rand_like(chances.expand(*sample_shape, *chances.shape)) < chances
 
 
 def expected_log_prob(
