@@ -35,6 +35,7 @@ from regard.app.data.folder import Listing, picture_for
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Look
 from regard.app.training.schedules import adam
+from regard.app.vision.convolutional import Residual, Small, Standard
 from regard.app.vision.networks import (
     Blind,
     Drawn,
@@ -97,8 +98,11 @@ class Config:
     """Height and width of the images in pixels; 60 for digits, for pictures what their sizes suggest, if not given."""
     clutter: int = 4
     """Pieces of other digits on a canvas; pictures have none."""
-    jitter: float = 0.0
-    """How much the training digits are turned, sheared, stretched and moved; 1 is up to 10 degrees and tenths."""
+    jitter: float | None = None
+    """How much training images are turned, sheared, stretched and moved, and pictures coloured; 1 is up to 10 degrees
+    and tenths; 1 for pictures and 0 for digits, if not given."""
+    flip: bool = False
+    """Whether half of the training pictures are mirrored."""
     bend: float = 0.0
     """How much the training digits are bent out of shape; 1 is by two thirds of a pixel, as a rule."""
     size: int | None = None
@@ -108,8 +112,9 @@ class Config:
     grid, which zooms, has one."""
     glimpses: int = 6
     """Glimpses of an image."""
-    filters: int = 0
-    """Filters of a 5x5 convolution, max-pooled by two, through which a patch is seen; none if 0."""
+    filters: int | None = None
+    """Filters of a 5x5 convolution, max-pooled by two, through which a patch is seen; none if 0; for pictures 32 and
+    for digits 0, if not given."""
     hidden: int = 256
     """Units of the encoder and of the core."""
     locations: Literal["moved", "placed", "scanned"] = "moved"
@@ -148,7 +153,7 @@ class Config:
 
 def data(config: Config) -> datasets.Splits:
     """The images, their labels, and the boxes of the digits."""
-    return datasets.load(config.data, config.canvas, config.clutter, config.jitter, config.bend)
+    return datasets.load(config.data, config.canvas, config.clutter, config.jitter, config.bend, config.flip)
 
 
 def facts(splits: datasets.Splits) -> Facts:
@@ -201,9 +206,10 @@ class Recurrent(nn.Module):
         self.size, self.scales = patches(config, min(height, width))
         hidden, classes = config.hidden, len(splits.classes)
         self.draws = config.draws if config.attention in ("hard", "random") else 1
-        through = config.attention == "grid"
+        through, self.standard = config.attention == "grid", standard(splits)
         self.scales = 1 if through else self.scales
-        self.eye = Eye((self.scales, channels, self.size), config, where=4 if through else 2)
+        filters = (0 if isinstance(self.standard, nn.Identity) else 32) if config.filters is None else config.filters
+        self.eye = Eye((self.scales, channels, self.size), filters, hidden, where=4 if through else 2)
         self.remember, self.take_in = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden)
         self.classify, self.classify_alone = nn.Linear(hidden, classes), nn.Linear(hidden, classes)
         self.baseline = rg.Learned(2 * hidden, 64) if config.attention == "hard" else None
@@ -230,6 +236,7 @@ class Recurrent(nn.Module):
 
     def scene(self, images: Tensor) -> Scene:
         """The images, through this model's sensor and eye."""
+        images = self.standard(images).to(images.dtype)
         if isinstance(self.attention, Through):
             return Scene(Filtered(images), self.eye)
         return Scene(rg.Glimpses(images, self.size, self.scales), self.eye)
@@ -261,21 +268,24 @@ def patches(config: Config, side: int) -> tuple[int, int]:
 
 
 class Convolutional(nn.Module):
-    """A small network that reads every pixel: what it answers needs no glimpses."""
+    """A network that reads every pixel, for pictures a residual one: what it answers needs no glimpses."""
 
     def __init__(self, splits: datasets.Splits):
         super().__init__()
-        layers, channels = [], splits.shape[0]
-        for wider, kernel in ((16, 5), (32, 3), (64, 3)):
-            layers += [nn.Conv2d(channels, wider, kernel, stride=2, padding=kernel // 2), nn.ReLU()]
-            channels = wider
-        self.layers = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(channels, 128), nn.ReLU())
-        self.classes, self.facts = splits.classes, facts(splits)
-        self.classify = nn.Linear(128, len(splits.classes))
+        pictures = isinstance(splits.train, datasets.Pictures)
+        self.classes, self.facts, self.standard = splits.classes, facts(splits), standard(splits)
+        self.layers = Residual(splits.shape) if pictures else Small(splits.shape[0])
+        self.classify = nn.Linear(self.layers.size, len(splits.classes))
 
     def forward(self, images: Tensor) -> Output:
-        answers = self.classify(self.layers(images)).float()[None, :, None]  # (1, B, 1, classes)
+        found = self.layers(self.standard(images))
+        answers = self.classify(found).float()[None, :, None]  # (1, B, 1, classes)
         return Output(answers, answers, images.numel())
+
+
+def standard(splits: datasets.Splits) -> nn.Module:
+    """What puts pictures on one footing; digits are on one."""
+    return Standard(splits.train) if isinstance(splits.train, datasets.Pictures) else nn.Identity()
 
 
 def Model(config: Config, splits: datasets.Splits) -> Recurrent | Convolutional:

@@ -15,6 +15,7 @@ from regard.app.data.splits import Splits, count, hold_out
 from regard.app.facts import Facts as Known
 from regard.app.text.reading import clean, printable
 from regard.app.vision import reading
+from regard.app.vision.jitter import varied
 from regard.app.vision.reading import ENDINGS
 
 SHOWN = 10  # kinds of files that are told apart
@@ -38,21 +39,28 @@ NONE = Listing([], torch.zeros(0, dtype=torch.long))
 
 
 class Pictures:
-    """Pictures of any size, each centred on a canvas of `shape` (C, Y, X), as a split: their `Pixels` and labels."""
+    """Pictures of any size, each centred on a canvas of `shape` (C, Y, X), as a split: their `Pixels` and labels; in
+    training `varied` by `jitter`, and mirrored with `flip`."""
 
-    def __init__(self, listing: Listing, shape: tuple[int, int, int], bits: int = 16):
+    def __init__(
+        self, listing: Listing, shape: tuple[int, int, int], bits: int = 16, jitter: float = 0.0, flip: bool = False
+    ):
         self.files, self.labels, self.bits = listing.files, listing.labels, bits
-        self.pixels = Pixels(listing.files, shape, bits)
+        self.pixels, self.jitter, self.flip = Pixels(listing.files, shape, bits), jitter, flip
 
     def __len__(self) -> int:
         return len(self.files)
 
     def batch(self, indices: Int[Tensor, " B"], generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """The pictures at `indices`: `image` (B, C, Y, X) in [0, 1] and `label` (B,). Nothing in them is random.
+        """The pictures at `indices`: `image` (B, C, Y, X) in [0, 1] and `label` (B,). They are varied by what is drawn
+        from the generator, and without one as they are.
 
         Raises ValueError, with its name, for a picture that is damaged.
         """
-        return {"image": self.pixels[indices].float().mul_(1 / 255), "label": self.labels[indices]}
+        images = self.pixels[indices].float().mul_(1 / 255)
+        if generator is not None and (self.jitter or self.flip):
+            images = varied(images, self.jitter, self.flip, generator)
+        return {"image": images, "label": self.labels[indices]}
 
 
 def read_picture(file: str | Path, shape: tuple[int, int, int], bits: int = 16) -> Float[Tensor, "C Y X"]:
@@ -76,7 +84,9 @@ def picture_for(facts: Known, file: str | Path) -> Float[Tensor, "C Y X"]:
     return read_picture(file, tuple(known["shape"]), known["bits"] or 16)
 
 
-def pictures(folder: str | Path, canvas: int | None = None, seed: int = 0) -> Splits:
+def pictures(
+    folder: str | Path, canvas: int | None = None, seed: int = 0, jitter: float = 1.0, flip: bool = False
+) -> Splits:
     """The pictures `folder`/train/CLASS/* and `folder`/test/CLASS/*, also in folders below these.
 
     They end in .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp or .gif, in any case; `describe` says what else there is,
@@ -84,7 +94,7 @@ def pictures(folder: str | Path, canvas: int | None = None, seed: int = 0) -> Sp
     pictures, drawn with `seed`, is held out for validation, and before that a tenth for the test where there is no
     folder `test`. The canvas is `canvas` x `canvas` or, where that is None, as high and as wide as the median picture,
     made smaller until its longer side has at most 512 pixels. It has one channel if every file is a grey one, else
-    three. See `Pictures`.
+    three. Those to learn from are varied by `jitter`, and mirrored with `flip`. See `Pictures`.
 
     Raises ValueError where a folder is missing, there are fewer than two classes, a class has no pictures or a name
     that is not UTF-8, the test has a class that the training has not, or too few pictures are left to train on. All
@@ -116,7 +126,8 @@ def pictures(folder: str | Path, canvas: int | None = None, seed: int = 0) -> Sp
         raise ValueError(
             f"{printable(folder)} has too few pictures: none is left to train on after a tenth of each is held out"
         )
-    parts = Pictures(train, shape, bits), Pictures(valid, shape, bits), Pictures(test, shape, bits)
+    learn = Pictures(train, shape, bits, jitter, flip)
+    parts = learn, Pictures(valid, shape, bits), Pictures(test, shape, bits)
     remark = "" if tested else f" (there is no folder test: a tenth is held out for it with seed {seed})"
     others = left_out(_others(folder, learned, *([tested] if tested else [])))
     counts = f"the pictures of {printable(folder)}: {count(*parts)}{remark}"

@@ -12,22 +12,25 @@ def load(
     data: str | Path = "embedded",
     canvas: int | None = None,
     clutter: int = 4,
-    jitter: float = 0.0,
+    jitter: float | None = None,
     bend: float = 0.0,
+    flip: bool = False,
 ) -> Splits:
     """The splits of `data`: "embedded", "hub", a folder of MNIST's idx files, or a folder of pictures.
 
     A folder that holds a folder `train` is one of pictures, any other one of idx files. `canvas` is the size of the
     square the images lie on: for digits 60 unless given, for pictures from their sizes unless given. `clutter` is the
-    number of pieces of other digits, and `jitter` and `bend` how much training digits are warped; pictures have none.
+    number of pieces of other digits, and `bend` how much training digits are bent; pictures have none. `jitter` is how
+    much training images are turned, sheared, stretched and moved, 1 for pictures and 0 for digits if not given; and
+    with `flip` half of the training pictures are mirrored.
     Raises ValueError where the data are missing or damaged.
 
     >>> load(canvas=28, clutter=0).shape
     (1, 28, 28)
     """
     if (Path(data) / "train").is_dir():
-        return pictures(data, canvas)
-    return digits(data, 60 if canvas is None else canvas, clutter, jitter, bend)
+        return pictures(data, canvas, jitter=1.0 if jitter is None else jitter, flip=flip)
+    return digits(data, 60 if canvas is None else canvas, clutter, jitter or 0.0, bend)
 
 
 def images_to_test(

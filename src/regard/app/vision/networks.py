@@ -20,13 +20,13 @@ class Eye(nn.Module):
     """What was seen and where, g = relu(W_what patches + W_where location + b) (section 3.1), the patches perhaps
     through a convolution that all scales share."""
 
-    def __init__(self, shape: tuple[int, int, int], config: Any, where: int = 2):
+    def __init__(self, shape: tuple[int, int, int], filters: int, hidden: int, where: int = 2):
         super().__init__()
         scales, channels, size = shape
-        self.filters = nn.Conv2d(channels, config.filters, 5, padding=2) if config.filters else None
-        values = config.filters * (size // 2) ** 2 if config.filters else channels * size**2
-        self.what = nn.Linear(scales * values, config.hidden)
-        self.where = nn.Linear(where, config.hidden, bias=False)
+        self.filters = nn.Conv2d(channels, filters, 5, padding=2) if filters else None
+        values = filters * (size // 2) ** 2 if filters else channels * size**2
+        self.what = nn.Linear(scales * values, hidden)
+        self.where = nn.Linear(where, hidden, bias=False)
 
     def forward(self, patches: Tensor, location: Tensor) -> Tensor:
         if self.filters is not None:
