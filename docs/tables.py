@@ -264,6 +264,11 @@ SAMPLING = {
     "covered_percent": ("digits covered, %", 1),
     "entropy_nats": ("entropy, nats", 2),
 }
+PICTURES = {
+    "error_percent": ("wrong, %", 1),
+    "train_error_percent": ("in training, %", 1),
+    "pixels_read": ("read, %", 0),
+}
 STITCH = {
     "error_percent": ("wrong, %", 1),
     "solved_percent": ("puzzles solved, %", 0),
@@ -322,6 +327,11 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "docs/images.md",
         "experiments/sampling.json",
         partial(trained, head="question, attention", columns=SAMPLING),
+    ),
+    "pictures": (
+        "docs/images.md",
+        "experiments/pictures.json",
+        partial(trained, head="pictures, attention", columns=PICTURES),
     ),
     "stitch": ("docs/images.md", "experiments/stitch.json", partial(trained, head="pairs, model", columns=STITCH)),
     "slides": ("docs/images.md", "benchmarks/slides.json", bench),

@@ -16,6 +16,7 @@ the validation pictures; those of the test are seen once, by the finished run.
 `random` and `fixed` look anywhere, and at the middle; `cnn` is a residual network that reads every pixel.
 """
 
+import math
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,7 +49,8 @@ def jobs() -> Iterator[Job]:
 def configuration(job: Job, data: Path) -> glimpse.Config:
     """The configuration of a model, as committed, on the unpacked pictures."""
     fields: dict[str, Any] = yaml.safe_load((HERE / "pictures" / f"{job.data}.yaml").read_text(encoding="utf-8"))
-    return glimpse.Config(**fields, data=str(unpacked(data)), attention=job.model, seed=job.seed)
+    fields |= {"data": str(unpacked(data)), "attention": job.model, "seed": job.seed}
+    return glimpse.Config(**fields)
 
 
 def unpacked(data: Path) -> Path:
@@ -62,12 +64,12 @@ def unpacked(data: Path) -> Path:
 def test(job: Job, run: Path, best: Row) -> dict[str, Metrics]:
     """What the test pictures say of a run."""
     opened = open_run(run)
-    means, shape = averages(opened, opened.splits.test), opened.splits.shape
+    means, values = averages(opened, opened.splits.test), math.prod(opened.splits.shape)
     found = {
         "error_percent": 100 * means["error"],
         "valid_error_percent": 100 * best["valid_error"],
         "train_error_percent": 100 * best["train_error"],
-        "pixels_read": 100 * means["pixels"] / torch.Size(shape).numel(),
+        "pixels_read": 100 * means["pixels"] / values,
         "epoch": float(best["epoch"]),
     }
     return {job.model: found}

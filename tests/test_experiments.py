@@ -37,6 +37,7 @@ JOBS = [Job(data, seed) for data in ("small", "large") for seed in (0, 1)]
         "recall",
         "classify",
         "sampling",
+        "pictures",
         "stitch",
         "language",
         "read",

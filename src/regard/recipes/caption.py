@@ -10,8 +10,8 @@ look at once, a draw is paid for by its own word alone, with nothing to go after
 - `hard` compares the draws of a word with each other (`leave_one_out`); `reinforce` has one, and a learned baseline;
   `straight-through` has one, and the gradient of the mean; `top-k` is trained by the likelihood of the word under the
   likeliest places, -log sum_k p_k p(word | k).
-- These four are trained as soft attention at first: from the beginning, the places that are drawn say nothing yet of
-  the word, and the attention stays where it is, everywhere.
+- These four begin as soft attention: else the places that are drawn say nothing yet of the word, and the attention
+  stays where it is, everywhere.
 - `random` reads a place drawn blindly, `uniform` the mean of all, `none` nothing: it knows the mean at the beginning.
 
     regard train caption                                  two digits and how they lie: minutes on one core
@@ -22,7 +22,7 @@ BLEU-4 of the paper on Flickr8k, from 6,000 photographs: 19.5 soft, 21.3 hard. T
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -34,18 +34,15 @@ from torch.nn.functional import dropout
 import regard as rg
 from regard.app import data as datasets
 from regard.app import flags
-from regard.app.data.folder import picture_for
 from regard.app.facts import Facts, read_facts
-from regard.app.report.image_figures import word_by_word
-from regard.app.report.report import Picture
-from regard.app.report.text_figures import png
-from regard.app.text.bleu import bleu, counts
-from regard.app.text.captioning import State, Teller, Through, Told, alike, ended, references, wandering
+from regard.app.text.bleu import counts
+from regard.app.text.captioning import State, Teller, Through, Told, alike, conclude, ended, references, wandering  # noqa: F401
 from regard.app.text.networks import SoftThen
 from regard.app.text.vocabulary import Words
+from regard.app.vision.describing import READS, Prediction, inputs, look, predict, prepare, written  # noqa: F401
 from regard.app.vision.features import open_features, with_features
 from regard.app.vision.places import Learned, Projected, moved, pointing
-from regard.recipes.base import COSTS, ERROR, Measure, Metric, paths
+from regard.recipes.base import COSTS, ERROR, Measure, Metric
 
 METRIC = Metric("valid_bleu", "max", "distance to 100 of BLEU on the validation pictures", 100.0, "BLEU")
 
@@ -159,8 +156,8 @@ def fitted(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
 def tested(config: Config, weights: Mapping[str, Tensor]) -> datasets.Splits:
     """Pictures of the shape that was learned, to test on."""
     learned: Any = known(config, weights)
-    of = config.data, learned.train.vocabulary, learned.shape, config.pictures, learned.train.bits
-    return datasets.captions_to_test(*of)
+    vocabulary, bits = learned.train.vocabulary, learned.train.bits
+    return datasets.captions_to_test(config.data, vocabulary, learned.shape, config.pictures, bits)
 
 
 def kept(config: Config, splits: datasets.Splits, run: Path) -> datasets.Splits:
@@ -169,7 +166,7 @@ def kept(config: Config, splits: datasets.Splits, run: Path) -> datasets.Splits:
 
 
 ONE_PLACE: dict[str, Any] = {"hard": rg.hard, "reinforce": rg.hard, "straight-through": Through(), "top-k": rg.hard}
-BLIND: dict[str, Any] = {"random": rg.sample, "uniform": rg.mean, "none": rg.mean}
+BLIND = {"random": rg.sample, "uniform": rg.mean, "none": rg.mean}
 """What is read, by those that begin as soft attention, and by those that know nothing of the places."""
 
 
@@ -177,9 +174,8 @@ def attention(config: Config, steps: int) -> rg.Attention:
     """The triple: how places are scored, over what, and what is read."""
     if config.attention in BLIND:
         return rg.Attention(score=alike, over=rg.softmax, read=BLIND[config.attention])
-    read: Any = rg.mean
-    if config.attention in ONE_PLACE:
-        read = SoftThen(round(config.soft * steps), ONE_PLACE[config.attention])
+    one = ONE_PLACE.get(config.attention)
+    read: Any = SoftThen(round(config.soft * steps), one) if one else rg.mean
     return rg.Attention(score=rg.Additive(config.hidden, config.size, 128), over=rg.softmax, read=read)
 
 
@@ -284,8 +280,8 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     nats, the `movement`, how much of it is elsewhere from one word to the next, and the `places` that are read.
     `pointing` says of each digit whether the word that names it is right and looks at it most, (digits,)."""
     told, state = model(batch)
-    written = model.teller.written(state, model.config.beam)
-    words, both = ended(written), [*zip(map(model.text, written), references(batch), strict=True)]
+    said = model.teller.written(state, model.config.beam)
+    words, both = ended(said), [*zip(map(model.text, said), references(batch), strict=True)]
     looked = model.teller(words, state).looked
     counted = [counts(text.split(), [truth.split() for truth in truths]) for text, truths in both]
     values = {
@@ -300,61 +296,6 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return values
 
 
-def conclude(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """What is to be known of a split, from the sum and the number of each of its values."""
-    names = [name for name in sums if name != "words" and "_" not in name]  # and not what BLEU counts
-    score = bleu({name: total for name, (total, _) in sums.items()})
-    return {name: sums[name][0] / sums[name][1] for name in names} | {"bleu": score}
-
-
 def noun(splits: datasets.Splits) -> str:
     """What is described."""
     return "picture"
-
-
-def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
-    """Each picture once for every word of its caption, with where that word looked."""
-    state = model.begin(batch)
-    written = model.teller.written(state, model.config.beam)
-    looked = model.teller(ended(written), state).looked
-    return [_picture(model, batch, n, words, looked) for n, words in enumerate(written)]
-
-
-def _picture(model: Model, batch: dict[str, Tensor], n: int, words: Tensor, looked: rg.Attended) -> Picture:
-    text, truths = model.text(words), references(batch)[n]
-    known = ", as in the data" if text in truths else f", where the data have “{'” and “'.join(truths)}”"
-    weights = looked.weights[n, : len(words)].unflatten(-1, model.places.grid)  # (T, rows, columns)
-    figure = word_by_word(
-        batch["picture"][n], text.split(), weights, None if looked.z is None else looked.z[n, : len(words)]
-    )
-    return Picture(text, f"Said: “{text}”{known}.", png(figure))
-
-
-READS, inputs = "paths of pictures, one a line", paths
-
-
-@dataclass
-class Prediction:
-    """How captions are looked for."""
-
-    beam: int = 5
-    """Beginnings that are kept at each word; 1 is greedy."""
-
-    def __post_init__(self) -> None:
-        flags.at_least(1, self, "beam")
-
-
-def prepare(model: Model, given: str | Path | Tensor) -> Tensor:
-    """The picture in a file as one (C, Y, X) such as the model knows; a picture stays as it is."""
-    return given if isinstance(given, Tensor) else picture_for(model.facts, given)
-
-
-def predict(model: Model, prepared: Sequence[Tensor], options: Prediction) -> list[str]:
-    """The caption of each picture."""
-    state = model.begin({"picture": torch.stack(list(prepared))})
-    return [model.text(words) for words in model.teller.written(state, options.beam)]
-
-
-def written(given: Any, prediction: str) -> str:
-    """The caption, and the path."""
-    return f"{prediction}\t{given}"

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import regard as rg
 from regard.app.text import decoding
+from regard.app.text.bleu import bleu
 from regard.app.text.networks import wide
 from regard.app.text.vocabulary import BEGIN, END, UNKNOWN
 
@@ -153,3 +154,10 @@ def wandering(looked: rg.Attended, present: Bool[Tensor, "B T"]) -> dict[str, Fl
         "movement": moves.sum(-1) / (count - 1).clamp_min(1),
         "places": (each * count).float(),
     }
+
+
+def conclude(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """What is to be known of a split, from the sum and the number of each of its values."""
+    names = [name for name in sums if name != "words" and "_" not in name]  # and not what BLEU counts
+    score = bleu({name: total for name, (total, _) in sums.items()})
+    return {name: sums[name][0] / sums[name][1] for name in names} | {"bleu": score}
