@@ -152,6 +152,15 @@ WAYS = {"sampled": drawn, "top-k": likeliest, "random": blindly, "grid": evenly,
 """How places are chosen by their scores."""
 
 
+def ranked(z: Int[Tensor, "B N"], attention: Float[Tensor, "B K"]) -> Int[Tensor, "B N"]:
+    """Some of the places of each image, those of most attention first.
+
+    >>> ranked(torch.tensor([[0, 2, 3]]), torch.tensor([[0.1, 0.4, 0.3, 0.2]]))
+    tensor([[2, 3, 0]])
+    """
+    return z.gather(1, attention.gather(1, z).argsort(dim=1, descending=True, stable=True))
+
+
 class Gated(nn.Module):
     """The score w . (tanh(V h) * sigmoid(U h)) of a key h, whatever the query (Ilse, Tomczak and Welling 2018,
     "Attention-based deep multiple instance learning", equation 9)."""
