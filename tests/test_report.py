@@ -133,6 +133,7 @@ def test_what_was_read_lies_on_the_weights_that_it_was_chosen_by():
     assert text.count('class="frames lasting') == text.count('alt="What glimpse') == IMAGES * STEPS
     assert "squares</b> what was read of it" in text and 'class="path"' not in text and "glimpse by glimpse" not in text
     others = page(report())
+    assert "by the largest of the image" in text and "by the largest of the image" not in others
     assert "squares</b>" not in others and 'class="frames lasting' not in others
 
 
@@ -295,6 +296,8 @@ def test_photographs_become_small_and_drawings_stay_exact():
     assert drawings.embed(photograph).startswith("data:image/jpeg")
     assert len(drawings.embed(photograph)) < 200_000
     assert drawings.embed(np.zeros((60, 60), np.uint8)).startswith("data:image/png")
+    tint = drawings.tint(torch.rand(96, 96), "#102030")
+    assert drawings.embed(tint).startswith("data:image/png") and len(drawings.embed(tint)) > drawings.HEAVY
 
 
 # Figures

@@ -171,7 +171,9 @@ def gallery(look: Look, model: str = "hard") -> Figure:
 
 def _draw(axes: Axes, look: Look, n: int, model: str) -> None:
     if look.weights is not None and look.grid is not None:
-        _draw_heat(axes, look.images[n], look.weights[n].mean(0), look.grid, model)
+        weights = look.weights[n].mean(0)
+        shown = weights if look.locations is None else drawings.relative(weights)
+        _draw_heat(axes, look.images[n], shown, look.grid, model)
         if look.locations is not None and look.spans is not None:
             _draw_outlines(axes, look.images[n], look.locations[n], look.spans[n])
     elif look.locations is not None:

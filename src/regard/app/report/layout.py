@@ -24,6 +24,7 @@ from regard.app.report.drawings import (
     opacity,
     picture,
     pixels,
+    relative,
     stack,
     tint,
     windows,
@@ -169,8 +170,8 @@ def _view(look: Look, n: int, colour: str, album: _Album) -> _View:
     if look.weights is not None and look.grid is not None:
         _describe(view, look, n, look.weights[n], pixels(look.grid, height, width))
         maps = heat(look.weights[n], look.grid, height, width)  # (T, y, x)
-        each = maps if look.locations is None else ()
-        view.heats = [album.add(tint(shares, colour)) for shares in (maps.mean(0), *each)]
+        shown = (maps.mean(0), *maps) if look.locations is None else (relative(maps[0]),)
+        view.heats = [album.add(tint(each, colour)) for each in shown]
     if look.locations is not None:
         _add_path(view, look, n, pixels(look.locations[n].nan_to_num().clamp(-1, 1), height, width))
     return view
