@@ -201,7 +201,7 @@ class Model(nn.Module):
         self.register_buffer("places", centres(grid), persistent=False)
         size_from_afar = round(config.size * config.view / min(splits.shape[1:]))
         self.prior = Prior(channels, config.view, size_from_afar, grid, config.prior)
-        self.network = PatchNetwork(channels, size)
+        self.network = PatchNetwork(channels, size, ground=0.5 if own else 0.0)
         gated = Gated(size, size) if config.attention in ("gated-mil", "ips") else None
         self.score: Any = rg.Additive(1, size, size) if config.attention == "mil" else gated
         self.several = config.task == "several" and not own
