@@ -269,6 +269,17 @@ PICTURES = {
     "train_error_percent": ("in training, %", 1),
     "pixels_read": ("read, %", 0),
 }
+MARKED = {
+    "error_percent": ("wrong, %", 1),
+    "pointing_percent": ("patches on a mark, %", 1),
+    "covered_percent": ("slides where one is, %", 1),
+    "share_read_percent": ("bytes read, %", 2),
+}
+BAGS = {
+    "auc": ("AUC", 3),
+    "error_percent": ("wrong, %", 1),
+    "pointing_percent": ("weight of nines, %", 1),
+}
 STITCH = {
     "error_percent": ("wrong, %", 1),
     "solved_percent": ("puzzles solved, %", 0),
@@ -326,7 +337,17 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "sampling": (
         "docs/images.md",
         "experiments/sampling.json",
-        partial(trained, head="question, attention", columns=SAMPLING),
+        partial(trained, head="question, attention", columns=SAMPLING, datas=("majority", "max", "top", "several")),
+    ),
+    "marked": (
+        "docs/images.md",
+        "experiments/sampling.json",
+        partial(trained, head="attention", columns=MARKED, datas=("slides",)),
+    ),
+    "bags": (
+        "docs/images.md",
+        "experiments/sampling.json",
+        partial(trained, head="attention", columns=BAGS, datas=("bags",), seconds=True),
     ),
     "pictures": (
         "docs/images.md",

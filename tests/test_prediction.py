@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from select import select
 
@@ -25,6 +26,7 @@ SMALL = {
     "parse": {"epochs": 1, "hidden": 8, "arcs": 8, "relations": 4, "over": "softmax", "batch": 300},
     "translate": {"epochs": 1, "hidden": 8, "heads": 2, "batch": 500},
 }
+DOCS = Path(__file__).parent.parent / "docs"
 pytestmark = pytest.mark.unchecked
 
 
@@ -218,6 +220,30 @@ def test_many_files_are_answered_once_each_and_in_parts(runs, tmp_path, monkeypa
     assert all(file.stat().st_mtime_ns == then for file, then in kept.items())
     status, out, error = said(monkeypatch, capsys, words)
     assert status == 1 and out == ""
+
+
+@pytest.mark.skipif(not find_spec("ray"), reason="ray is not installed, 80 MB that nothing else needs: pip install ray")
+def test_a_pool_of_ray_gives_the_same_answers(runs, tmp_path, monkeypatch, capsys):
+    for number in range(3):
+        Image.new("L", (60, 60), 80 * number).save(tmp_path / f"{number}.png")
+    (tmp_path / "torn.png").write_bytes(b"no picture")
+    paths = [str(tmp_path / name) for name in ("0.png", "1.png", "torn.png", "2.png")]
+    (tmp_path / "list").write_text("\n".join(paths))
+    said(monkeypatch, capsys, ["predict", str(runs / "glimpse"), *paths[:2], "--out", str(tmp_path / "wanted")])
+    said(monkeypatch, capsys, ["predict", str(runs / "glimpse"), paths[3], "--out", str(tmp_path / "wanted")])
+
+    def pooled() -> list[str]:
+        words = [DOCS / "predict_with_ray.py", runs / "glimpse", tmp_path / "list", tmp_path / "found"]
+        done = subprocess.run(
+            [sys.executable, *map(str, words)], capture_output=True, text=True, timeout=300, check=True
+        )
+        return sorted(done.stdout.splitlines())
+
+    first, wanted = pooled(), {file.name: file.read_text() for file in (tmp_path / "wanted").iterdir()}
+    assert len(first) == 4 and sum("torn.png" in line for line in first) == 1
+    assert {file.name: file.read_text() for file in (tmp_path / "found").iterdir()} == wanted and len(wanted) == 3
+    (again,) = pooled()
+    assert "torn.png" in again
 
 
 @pytest.mark.parametrize(("words", "expected"), [

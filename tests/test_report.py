@@ -32,6 +32,12 @@ def look(how: str, images: int = IMAGES, height: int = 60, width: int = 60, chan
         locations = torch.rand(images, STEPS, 2) * 2 - 1
         patches = Glimpses(pixels, SIZE, SCALES).read(locations.transpose(0, 1)).transpose(0, 1)
         return replace(known, locations=locations, patches=patches)
+    if how == "sampled":
+        places = grid(height, width, SIZE)
+        weights, locations = torch.randn(images, 1, len(places)).softmax(-1), places[:STEPS].expand(images, -1, -1)
+        patches = Glimpses(pixels, SIZE, 1).read(locations.transpose(0, 1)).transpose(0, 1)
+        spans = torch.full((images, STEPS), float(SIZE))
+        return replace(known, weights=weights, grid=places, locations=locations, patches=patches, spans=spans)
     return known
 
 
@@ -121,6 +127,16 @@ def test_looks_without_boxes_or_patches_or_images():
     assert "No wrong answer to show." in text
 
 
+def test_what_was_read_lies_on_the_weights_that_it_was_chosen_by():
+    text = page(Report("Sampled", "Where?", "Noise.", looks={"sampled": look("sampled")}))
+    assert text.count('class="heat all"') == text.count('"note">in the box: ') == IMAGES
+    assert text.count('class="frames lasting') == text.count('alt="What glimpse') == IMAGES * STEPS
+    assert "squares</b> what was read of it" in text and 'class="path"' not in text and "glimpse by glimpse" not in text
+    others = page(report())
+    assert "by the largest of the image" in text and "by the largest of the image" not in others
+    assert "squares</b>" not in others and 'class="frames lasting' not in others
+
+
 @pytest.mark.parametrize(("epochs", "points"), [(1, 1), (10, 10), (11, 0)])
 def test_the_points_of_a_short_curve_are_drawn_or_one_epoch_would_not_be_seen(epochs: int, points: int):
     curves = {"soft": [(float(n), 0.9 / n) for n in range(1, epochs + 1)]}
@@ -171,7 +187,8 @@ def test_a_model_keeps_its_colour_whoever_is_beside_it():
         ({"locations": torch.zeros(4, 6, 3)}, r"expected locations to begin with .*\(4, 6, 2\), got \(4, 6, 3\)"),
         ({"patches": torch.zeros(4, 5, 1, 1, 8, 8)}, r"expected patches to begin with .*\(4, 6\), got \(4, 5, 1"),
         ({"weights": torch.zeros(4, 6, 9)}, "expected weights and the grid that they are of, got one without the"),
-        ({"weights": torch.zeros(4, 6, 9), "grid": torch.zeros(8, 2)}, r"expected grid .*\(9, 2\), got \(8, 2\)"),
+        ({"weights": torch.zeros(4, 6, 9), "grid": torch.zeros(9, 2)}, r"expected weights .*\(4, 1\), got \(4, 6, 9\)"),
+        ({"weights": torch.zeros(4, 1, 9), "grid": torch.zeros(8, 2)}, r"expected grid .*\(9, 2\), got \(8, 2\)"),
     ],
 )
 def test_looks_that_do_not_fit_are_refused(changes, message):
@@ -279,6 +296,8 @@ def test_photographs_become_small_and_drawings_stay_exact():
     assert drawings.embed(photograph).startswith("data:image/jpeg")
     assert len(drawings.embed(photograph)) < 200_000
     assert drawings.embed(np.zeros((60, 60), np.uint8)).startswith("data:image/png")
+    tint = drawings.tint(torch.rand(96, 96), "#102030")
+    assert drawings.embed(tint).startswith("data:image/png") and len(drawings.embed(tint)) > drawings.HEAVY
 
 
 # Figures
@@ -296,7 +315,8 @@ def test_figures_are_drawn_without_global_state(tmp_path):
         image_figures.path(hard.images[0], hard.locations[0], hard.patches[0]),
         image_figures.path(hard.images[0], hard.locations[0]),
         image_figures.heat(soft.images[0], soft.weights[0], soft.grid, torch.tensor([1.0, 2.0, 9.0, 9.0])),
-        *(image_figures.gallery(look(how), how) for how in ("soft", "hard", "cnn")),
+        image_figures.attended(look("sampled"), 0),
+        *(image_figures.gallery(look(how), how) for how in ("soft", "hard", "sampled", "cnn")),
     ]
     for i, figure in enumerate(figures):
         figure.savefig(tmp_path / f"{i}.png")

@@ -5,8 +5,8 @@ several calls; and the file results/NAME.json, in which what is finished stays w
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -140,18 +140,21 @@ class Trained:
     test: Callable[[Job, Path, Row], dict[str, Metrics]]
     """What a run is worth, given its folder and the row of its best epoch: by the name of the model, and of others that
     are the same run in another use, on other data as DATA/MODEL."""
+    others: Mapping[str, ModuleType] = field(default_factory=dict)
+    """Of data that have a recipe of their own, that recipe."""
 
     def do(self, job: Job, data: Path, folder: Path, fit: Fit) -> None:
         """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
         run, clock, config = folder / str(job), folder / f"{job}.json", self.configuration(job, data)
+        recipe = self.others.get(job.data, self.recipe)
         known = any(self._is(row, job) and job.seed in row["seeds"] for row in kept(self.results))
 
         def said(best: Row) -> dict[str, Any]:
             rows = zip(read_metrics(run), read_clock(clock), strict=False)
-            curve = [[row["epoch"], now, round(row[self.recipe.METRIC.name], 3)] for row, now in rows]
+            curve = [[row["epoch"], now, round(row[recipe.METRIC.name], 3)] for row, now in rows]
             return {**asdict(job), "metrics": self.test(job, run, best), "curve": curve}
 
-        result = once(self.recipe, config, run, replace(fit, progress=Clock(clock, config.epochs)), said, known)
+        result = once(recipe, config, run, replace(fit, progress=Clock(clock, config.epochs)), said, known)
         if result:
             found = {name: results.rounded(value) for name, value in result["metrics"][job.model].items()}
             print(f"{job}: {found} in {result['curve'][-1][1]:.0f} s of computing", flush=True)

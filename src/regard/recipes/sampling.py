@@ -37,8 +37,9 @@ from regard.app.data.mnist import find, holds_digits
 from regard.app.data.splits import Splits, hold_out
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Look
+from regard.app.vision import answering
 from regard.app.vision.answering import READS, Prediction, inputs, named, predict, prepare, written  # noqa: F401
-from regard.app.vision.sampled import WAYS, Chosen, Encoded, Gated, PatchNetwork, Prior, centres
+from regard.app.vision.sampled import WAYS, Chosen, Encoded, Gated, PatchNetwork, Prior, centres, ranked
 from regard.recipes.base import COSTS, ERROR, Measure, Metric
 
 METRIC = Metric("valid_error", "min", "error on the validation images")
@@ -63,12 +64,10 @@ KINDS = {
     "gated-mil": "The same, with a gate.",
     "ips": "Reads every patch without learning from it, and learns from those that it weighs most.",
 }
-EVERYWHERE, SEES = ("all", "mil", "gated-mil", "ips"), ("sampled", "top-k", "all")
+EVERYWHERE, SEES, BLIND = ("all", "mil", "gated-mil", "ips"), ("sampled", "top-k", "all"), ("random", "grid")
 MOST, LEAST, ENOUGH = 1.0, 0.2, 2.3
 """The weight of each patch's own answer, at first and at the end; and nats that the entropy should not fall below."""
 NO_DIGITS = torch.zeros(0, 28, 28, dtype=torch.uint8), torch.zeros(0, dtype=torch.long)
-SHOWN = 25
-"""Patches that are shown of an image, at most."""
 
 
 @dataclass
@@ -178,8 +177,13 @@ class Output(NamedTuple):
     """What each patch says by itself, logits (B, N, classes)."""
     z: Tensor
     """The places that were read, (B, N)."""
-    entropy: Tensor
-    """Of where to look, (B,), in nats."""
+    attention: Tensor
+    """How it is spread over all places, (B, K)."""
+
+    @property
+    def entropy(self) -> Tensor:
+        """Of where to look, (B,), in nats."""
+        return rg.OneHot(weights=self.attention).entropy()
 
 
 class Model(nn.Module):
@@ -197,7 +201,7 @@ class Model(nn.Module):
         self.register_buffer("places", centres(grid), persistent=False)
         size_from_afar = round(config.size * config.view / min(splits.shape[1:]))
         self.prior = Prior(channels, config.view, size_from_afar, grid, config.prior)
-        self.network = PatchNetwork(channels, size)
+        self.network = PatchNetwork(channels, size, ground=0.5 if own else 0.0)
         gated = Gated(size, size) if config.attention in ("gated-mil", "ips") else None
         self.score: Any = rg.Additive(1, size, size) if config.attention == "mil" else gated
         self.several = config.task == "several" and not own
@@ -215,11 +219,10 @@ class Model(nn.Module):
         found = patches.read(z)
         weights = self.weights(found) if weights is None else weights
         each = self.judge(found)
-        entropy = rg.OneHot(weights=weights if self.score else scores.squeeze(1).softmax(-1)).entropy()
-        if not self.votes:
-            return Output(self.judge((weights.unsqueeze(1) @ found).squeeze(1)), each, z, entropy)
-        votes = (weights.unsqueeze(1) @ each.softmax(-1)).squeeze(1)
-        return Output(votes.clamp(min=1e-6).log(), each, z, entropy)
+        spread = scores.squeeze(1).softmax(-1)
+        attention = torch.zeros_like(spread).scatter(1, z, weights) if self.score else spread
+        mean = (weights.unsqueeze(1) @ (each.softmax(-1) if self.votes else found)).squeeze(1)
+        return Output(mean.clamp(min=1e-6).log() if self.votes else self.judge(mean), each, z, attention)
 
     def chosen(self, scores: Tensor, patches: Encoded) -> Chosen:
         """The places that are read, and what each counts."""
@@ -283,12 +286,13 @@ def noun(splits: Splits) -> str:
 
 @torch.no_grad()
 def look(model: Model, batch: dict[str, Tensor]) -> Look:
-    """Each image from afar, the patches that were read of it, and where to look: as many as are shown."""
-    config, output = model.config, model(batch)
-    z = output.z[:, :SHOWN]
-    patches = sensor(batch, config).read(model.places[z].transpose(0, 1)).transpose(0, 1)  # (B, N, 1, C, size, size)
+    """The images, how the attention is spread over each, unless it looks blindly, and patches that were read of it."""
+    config, output, looked = model.config, model(batch), sensor(batch, model.config)
+    z = ranked(output.z, output.attention)[:, : answering.SHOWN]
+    patches = looked.read(model.places[z].transpose(0, 1)).transpose(0, 1)  # (B, N, 1, C, size, size)
     names, labels, answers = named(batch["label"], output.logits, model.facts.values["classes"])
-    view, spans = batch["view"], torch.full(z.shape, config.size * config.view / min(model.facts.values["shape"][1:]))
-    return Look(
-        view / view.amax().clamp(min=1e-6), labels, answers, model.places[z], patches, spans=spans, classes=names
-    )
+    share = config.size / min(model.facts.values["shape"][1:])
+    where: dict[str, Any] = {"patches": patches, "spans": torch.full(z.shape, share * answering.OVERVIEW)}
+    if config.attention not in BLIND:
+        where |= {"weights": output.attention.unsqueeze(1), "grid": model.places}
+    return Look(answering.overviews(batch, looked), labels, answers, model.places[z], classes=names, **where)

@@ -170,6 +170,15 @@ def opacity(weights: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
     return OPAQUE * weights.nan_to_num().clamp(0, 1) ** (1 / 3)
 
 
+def relative(weights: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+    """Weights by the largest of them: of thousands of places each has so little that no tint of it would be seen.
+
+    >>> relative(torch.tensor([0.001, 0.002]))
+    tensor([0.5000, 1.0000])
+    """
+    return weights / weights.amax().clamp(min=1e-9)
+
+
 def tint(weights: Float[Tensor, "Y X"], colour: str) -> np.ndarray:
     """Weights as bytes (Y, X, 4) of one colour, the more opaque the larger.
 
@@ -183,7 +192,8 @@ def tint(weights: Float[Tensor, "Y X"], colour: str) -> np.ndarray:
 
 
 def embed(values: np.ndarray) -> str:
-    """A picture of bytes as a data URI: PNG, or JPEG where it is a photograph and PNG would be large.
+    """A picture of bytes as a data URI: PNG, or JPEG where it is a photograph and PNG would be large; what is seen
+    through is no photograph.
 
     >>> embed(np.zeros((2, 2), np.uint8))[:30]
     'data:image/png;base64,iVBORw0K'
@@ -191,7 +201,8 @@ def embed(values: np.ndarray) -> str:
     image = Image.fromarray(values)
     image.thumbnail((LARGEST, LARGEST))
     data, kind = _file(image, "PNG"), "png"
-    if len(data) > HEAVY:
+    seen_through = values.ndim == 3 and values.shape[2] == 4 and ((values[..., 3] % 255) > 0).any()
+    if len(data) > HEAVY and not seen_through:
         data, kind = _file(image.convert("RGB"), "JPEG"), "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 

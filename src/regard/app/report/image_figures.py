@@ -4,6 +4,7 @@ Every function gives a `Figure` of its own, free of pyplot's global state: `figu
 Images are (C, Y, X) in [0, 1], locations and grids (y, x) in [-1, 1], boxes the edges y0, x0, y1, x1 in pixels.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -87,6 +88,29 @@ def heat(
     return figure
 
 
+def attended(look: Look, n: int, model: str = "sampled") -> Figure:
+    """Image n of a look that chose its locations by weights: under these, with the outlines of what was read of it, and
+    beside it what was seen there.
+
+    >>> import torch
+    >>> sizes = {"weights": torch.rand(1, 1, 9), "grid": torch.rand(9, 2), "locations": torch.zeros(1, 4, 2)}
+    >>> noise, one, seen = torch.rand(1, 1, 60, 60), torch.ones(1, dtype=torch.long), torch.rand(1, 4, 1, 1, 8, 8)
+    >>> len(attended(Look(noise, one, one, **sizes, patches=seen, spans=torch.full((1, 4), 8.0)), 0).axes)
+    5
+    """
+    patches = [] if look.patches is None else [drawings.stack(each) for each in look.patches[n]]
+    figure = Figure((8 if patches else 4, 4), layout="constrained")
+    spread, *beside = figure.subfigures(1, 2 if patches else 1, squeeze=False)[0]
+    large = spread.subplots()
+    _show(large, look.images[n], None if look.boxes is None else look.boxes[n])
+    _draw(large, look, n, model)
+    if patches:
+        columns = math.isqrt(len(patches) - 1) + 1
+        small = beside[0].subplots(-(-len(patches) // columns), columns, squeeze=False)
+        _draw_patches(np.ravel(small).tolist(), patches)
+    return figure
+
+
 def word_by_word(
     picture: Float[Tensor, "C Y X"],
     words: Sequence[str],
@@ -146,10 +170,14 @@ def gallery(look: Look, model: str = "hard") -> Figure:
 
 
 def _draw(axes: Axes, look: Look, n: int, model: str) -> None:
-    if look.locations is not None:
+    if look.weights is not None and look.grid is not None:
+        weights = look.weights[n].mean(0)
+        shown = weights if look.locations is None else drawings.relative(weights)
+        _draw_heat(axes, look.images[n], shown, look.grid, model)
+        if look.locations is not None and look.spans is not None:
+            _draw_outlines(axes, look.images[n], look.locations[n], look.spans[n])
+    elif look.locations is not None:
         _draw_path(axes, look.images[n], look.locations[n], model)
-    elif look.weights is not None and look.grid is not None:
-        _draw_heat(axes, look.images[n], look.weights[n].mean(0), look.grid, model)
 
 
 def _beside(pictures: Sequence[np.ndarray]) -> tuple[Figure, Axes]:
@@ -157,11 +185,17 @@ def _beside(pictures: Sequence[np.ndarray]) -> tuple[Figure, Axes]:
     figure = Figure((8 if pictures else 4, 4), layout="constrained")
     count = len(pictures)
     large, *small = np.ravel(figure.subplots(1, 1 + count, width_ratios=[max(count, 1), *[1] * count]))
-    for step, (axes, each) in enumerate(zip(small, pictures, strict=True), start=1):
+    _draw_patches(small, pictures)
+    return figure, large
+
+
+def _draw_patches(places: Sequence[Axes], pictures: Sequence[np.ndarray]) -> None:
+    """Small pictures, numbered, in the first places; the others are left free."""
+    for axes in places:
+        axes.axis("off")
+    for step, (axes, each) in enumerate(zip(places, pictures, strict=False), start=1):
         axes.set_title(str(step), fontsize="small")
         axes.imshow(each, cmap="gray", vmin=0, vmax=255)
-        axes.axis("off")
-    return figure, large
 
 
 def _show(axes: Axes, image: Tensor, box: Tensor | None) -> None:
@@ -182,6 +216,12 @@ def _draw_path(axes: Axes, image: Tensor, locations: Tensor, model: str) -> None
         axes.plot(*zip(mark.point[::-1], mark.place[::-1], strict=True), color=colour, linewidth=0.7)
         badge = {"boxstyle": "circle,pad=0.2", "facecolor": colour}
         axes.text(mark.place[1], mark.place[0], mark.text, fontsize="x-small", ha="center", va="center", bbox=badge)
+
+
+def _draw_outlines(axes: Axes, image: Tensor, locations: Tensor, spans: Tensor) -> None:
+    *_, height, width = image.shape
+    for (y, x), span in zip(drawings.pixels(locations, height, width).tolist(), spans.tolist(), strict=True):
+        axes.add_patch(Rectangle((x - span / 2, y - span / 2), span, span, fill=False, color="white", linewidth=0.8))
 
 
 def _draw_heat(axes: Axes, image: Tensor, weights: Tensor, grid: Tensor, model: str) -> None:

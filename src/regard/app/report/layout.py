@@ -24,6 +24,7 @@ from regard.app.report.drawings import (
     opacity,
     picture,
     pixels,
+    relative,
     stack,
     tint,
     windows,
@@ -166,23 +167,25 @@ def _view(look: Look, n: int, colour: str, album: _Album) -> _View:
     if look.boxes is not None:
         y0, x0, y1, x1 = (look.boxes[n] * WIDTH / width).tolist()
         view.box = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}
-    if look.locations is not None:
-        _add_path(view, look, n, pixels(look.locations[n].nan_to_num().clamp(-1, 1), height, width))
-    elif look.weights is not None and look.grid is not None:
+    if look.weights is not None and look.grid is not None:
         _describe(view, look, n, look.weights[n], pixels(look.grid, height, width))
         maps = heat(look.weights[n], look.grid, height, width)  # (T, y, x)
-        view.heats = [album.add(tint(each, colour)) for each in (maps.mean(0), *maps)]
+        shown = (maps.mean(0), *maps) if look.locations is None else (relative(maps[0]),)
+        view.heats = [album.add(tint(each, colour)) for each in shown]
+    if look.locations is not None:
+        _add_path(view, look, n, pixels(look.locations[n].nan_to_num().clamp(-1, 1), height, width))
     return view
 
 
 def _add_path(view: _View, look: Look, n: int, points: Float[Tensor, "T 2"]) -> None:
-    """The numbered path of glimpses over the image, and the patches beside it."""
-    view.note = f"{len(points)} glimpses"
-    if look.boxes is not None:
-        view.note = f"in the box: {int(inside(points, look.boxes[n]).sum())} of {len(points)}"
-    unit = WIDTH / look.images.shape[-1]
-    view.path = [(x * unit, y * unit) for y, x in points.tolist()]
-    view.marks = marks(points * unit, MARK, view.height, WIDTH)
+    """The patches that were read, beside the image, and on it the numbered path of glimpses, or its weights."""
+    unit, view.alts = WIDTH / look.images.shape[-1], []
+    if not view.heats:
+        view.note = f"{len(points)} glimpses"
+        if look.boxes is not None:
+            view.note = f"in the box: {int(inside(points, look.boxes[n]).sum())} of {len(points)}"
+        view.path = [(x * unit, y * unit) for y, x in points.tolist()]
+        view.marks = marks(points * unit, MARK, view.height, WIDTH)
     if look.patches is not None:
         view.frames = [_frames(point, look.patches, unit) for point in points]
         if look.spans is not None:

@@ -137,7 +137,9 @@ def _draw(folder: Path, seen: Look, model: str) -> list[Path]:
     figures = {"gallery": image_figures.gallery(seen, model)}
     for n, image in enumerate(seen.images):
         box = None if seen.boxes is None else seen.boxes[n]
-        if seen.locations is not None:
+        if seen.locations is not None and seen.weights is not None:
+            figures[f"image-{n + 1}"] = image_figures.attended(seen, n, model)
+        elif seen.locations is not None:
             patches = None if seen.patches is None else seen.patches[n]
             figures[f"image-{n + 1}"] = image_figures.path(image, seen.locations[n], patches, box, model)
         elif seen.weights is not None and seen.grid is not None:

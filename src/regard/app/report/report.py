@@ -22,8 +22,9 @@ class Look:
     """Where one model looked on N images, and what it answered.
 
     A model that looks at locations gives `locations` and `patches`, one that weighs a grid of places gives `weights`
-    and `grid`, one that does neither gives none of them. Letters: N images, T glimpses, G places of the grid, g pixels
-    of a patch each way; patches are finest first, each next one covering twice as much.
+    and `grid`, one that chooses its locations by such weights, of all glimpses together, gives all four, and one that
+    does neither none of them. Letters: N images, T glimpses, G places of the grid, g pixels of a patch each way;
+    patches are finest first, each next one covering twice as much.
 
     Args:
         images: (N, C, Y, X) in [0, 1]; grey (C = 1) or red, green, blue (C = 3).
@@ -32,7 +33,7 @@ class Look:
         locations: (N, T, 2) as (y, x) in [-1, 1], the image's outer edges.
         patches: (N, T, scales, C, g, g) what was seen there.
         spans: (N, T) how many pixels of the image a patch reaches over, if not its own size.
-        weights: (N, T, G) the share of each place of the grid in a glimpse.
+        weights: (N, T, G) the share of each place of the grid in a glimpse; beside locations (N, 1, G).
         grid: (G, 2) the places as (y, x) in [-1, 1].
         boxes: (N, 4) the edges y0, x0, y1, x1 in pixels of what is to be recognised.
         classes: the names of the labels 0, 1, ...; without them the numbers are shown.
@@ -51,7 +52,7 @@ class Look:
     predictions: Int[Tensor, " N"]
     locations: Float[Tensor, "N T 2"] | None = None
     patches: Float[Tensor, "N T scales C g g"] | None = None
-    weights: Float[Tensor, "N T G"] | None = None
+    weights: Float[Tensor, "N maps G"] | None = None
     grid: Float[Tensor, "G 2"] | None = None
     boxes: Float[Tensor, "N 4"] | None = None
     spans: Float[Tensor, "N T"] | None = None
@@ -84,7 +85,8 @@ def _check(look: Look) -> None:
         raise ValueError("expected weights and the grid that they are of, got one without the other")
     count, glimpses = len(look), (len(look), look.steps)
     shapes = {"labels": (count,), "predictions": (count,), "boxes": (count, 4)}
-    shapes |= {"locations": (*glimpses, 2), "patches": glimpses, "weights": glimpses}
+    shapes |= {"locations": (*glimpses, 2), "patches": glimpses}
+    shapes |= {"weights": glimpses if look.locations is None else (len(look), 1)}
     shapes |= {} if look.weights is None else {"grid": (look.weights.shape[-1], 2)}
     for name, shape in shapes.items():
         value = getattr(look, name)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 import regard as rg
@@ -14,6 +15,8 @@ from regard.app.text.reading import printable
 from regard.images import Source
 from regard.recipes.base import paths
 
+OVERVIEW, SHOWN = 320, 25
+"""Pixels of an image as it is shown, each way, and patches that are shown of it, at most."""
 READS, inputs = "paths of images, one a line", paths
 
 
@@ -65,6 +68,15 @@ def _answer(model: Any, source: Source) -> Answer:
 def written(given: Any, prediction: Answer) -> str:
     """The answer, how sure it is, and the path."""
     return f"{prediction.answer}\t{prediction.probability:.3f}\t{given}"
+
+
+def overviews(batch: Mapping[str, Any], sensor: Any) -> Float[Tensor, "B C side side"]:
+    """The images of a batch as they are shown, of which a sensor reads patches."""
+    if "image" in batch:
+        images = torch.stack([view(source, OVERVIEW) for source in batch["image"].sources])
+    else:
+        images = sensor.view(OVERVIEW)
+    return images / images.amax().clamp(min=1e-6)
 
 
 def named(label: Tensor, logits: Tensor, classes: list[str]) -> tuple[list[str], Tensor, Tensor]:

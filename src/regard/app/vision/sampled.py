@@ -19,10 +19,12 @@ DARK = 1e-3
 
 class PatchNetwork(nn.Module):
     """What is in a patch: (N, C, size, size) to (N, D), by four convolutions, each normalised in groups, and the most
-    that the last one finds of each feature; of length one."""
+    that the last one finds of each feature; of length one. `ground` is what there is where nothing is: black, or the
+    grey between black and white of photographs, from which all of their colours are told apart sooner."""
 
-    def __init__(self, channels: int, size: int = 64):
+    def __init__(self, channels: int, size: int = 64, ground: float = 0.0):
         super().__init__()
+        self.ground = ground
         layers = [nn.Conv2d(channels, 16, 5, stride=2, padding=2), nn.GroupNorm(8, 16), nn.ReLU()]
         for before, after in ((16, 32), (32, size)):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.GroupNorm(8, after), nn.ReLU()]
@@ -30,7 +32,7 @@ class PatchNetwork(nn.Module):
         self.layers: Any = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, patches: Float[Tensor, "N C size size"]) -> Float[Tensor, "N D"]:
-        found = self.layers(patches.contiguous(memory_format=torch.channels_last))
+        found = self.layers((patches - self.ground).contiguous(memory_format=torch.channels_last))
         return F.normalize(found.flatten(2).amax(2), dim=-1)
 
 
@@ -150,6 +152,15 @@ def everywhere(scores: Float[Tensor, "B 1 K"], count: int) -> Chosen:
 
 WAYS = {"sampled": drawn, "top-k": likeliest, "random": blindly, "grid": evenly, "all": everywhere}
 """How places are chosen by their scores."""
+
+
+def ranked(z: Int[Tensor, "B N"], attention: Float[Tensor, "B K"]) -> Int[Tensor, "B N"]:
+    """Some of the places of each image, those of most attention first.
+
+    >>> ranked(torch.tensor([[0, 2, 3]]), torch.tensor([[0.1, 0.4, 0.3, 0.2]]))
+    tensor([[2, 3, 0]])
+    """
+    return z.gather(1, attention.gather(1, z).argsort(dim=1, descending=True, stable=True))
 
 
 class Gated(nn.Module):
