@@ -16,6 +16,7 @@ OVERS: dict[str, Callable[[], Callable[..., rg.Positions]]] = {
     "chain": lambda: rg.chain(LINKS),
     "segments": lambda: rg.segments(0.7),
     "semi_markov": lambda: rg.semi_markov(2, LINKS, durations=LINKS[:2]),
+    "ctc": lambda: rg.ctc([2]),
     "tree": rg.tree,
     "tree, non-projective": lambda: rg.tree(projective=False, single_root=False),
 }
@@ -29,7 +30,7 @@ def positions(over: str, batch: tuple[int, ...] = (B,), length: int = T, scale: 
 
 
 def scores_shape(over: str, batch: tuple[int, ...], length: int) -> tuple[int, ...]:
-    last = {"segments": (length,), "chain": (length, S), "semi_markov": (length, S)}
+    last = {"segments": (length,), "chain": (length, S), "semi_markov": (length, S), "ctc": (length, S)}
     return *batch, *last.get(over, (length, length))
 
 

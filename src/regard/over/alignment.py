@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from regard.over.structured import labelled
 from regard.positions import CTC
+from regard.positions.algorithms.ctc import closed
 from regard.positions.structure import may_be_read
 
 
@@ -41,7 +42,7 @@ class ctc(nn.Module):
         targets = torch.as_tensor(targets)
         if targets.numel() and (targets.is_floating_point() or targets.dtype == torch.bool):
             raise TypeError(f"targets expected integers, the labels that are said, but got {targets.dtype}.")
-        self.register_buffer("targets", targets.long(), persistent=False)
+        self.register_buffer("targets", closed(targets.long(), targets >= 0), persistent=False)
         self.blank = blank
 
     def forward(self, scores: Float[Tensor, "*B T S"], mask: Bool[Tensor, "..."] | None = None) -> CTC:

@@ -24,7 +24,7 @@ class CTC(Structure):
     each label at each frame, and the gradient of `log_z`. One event spans the frames: a label for each, -1 where it is
     absent. An absent frame is left out, as if those on its two sides were neighbours.
 
-    Shapes: scores (*B, T, S), targets (*B, L), where -1 is no label, present (*B, T); batch_shape (*B), event_shape
+    Shapes: scores (*B, T, S), targets (*B, L), with -1 after the last, present (*B, T); batch_shape (*B), event_shape
     (T,). `log_z`, `mean`, `entropy`, `kl`, `mode` and a draw take time O(T L) and memory O(T (L + S)), the k best
     O(T L k). Where the targets do not fit into the frames there is no path, and `log_z` is -inf.
 

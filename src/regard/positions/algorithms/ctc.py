@@ -18,13 +18,12 @@ from regard.positions.base import INFINITY, take
 
 
 def extended(targets: Int[Tensor, "*B L"], blank: int) -> Int[Tensor, "*B N"]:
-    """The states of targets, in which -1 is no label (Graves et al. 2006, section 4.1, the sequence l').
+    """The states of targets, in which -1 stands after the last (Graves et al. 2006, section 4.1, the sequence l').
 
     >>> extended(torch.tensor([[3, 3], [2, -1]]), 0)
     tensor([[ 0,  3,  0,  3,  0],
             [ 0,  2,  0, -1, -1]])
     """
-    targets = closed(targets, targets >= 0)
     blanks = torch.full_like(targets, blank).where(targets >= 0, -1)
     return F.pad(torch.stack((targets, blanks), -1).flatten(-2), (1, 0), value=blank)
 
