@@ -75,7 +75,7 @@ def outline(states, present, frames, band, skips):
             count += 1
     high, low = -1, size
     for u in range(count):
-        high = min(high + 2 if u == 0 or high % 2 == 1 and skips[high + 2] > 0 else high + 1, size - 1)
+        high = min(high + 2 if u == 0 or (high % 2 == 1 and skips[high + 2] > 0) else high + 1, size - 1)
         band[u, 1] = high
     for u in range(count - 1, -1, -1):
         low = max(low - 2 if u == count - 1 or skips[low] > 0 else low - 1, 0)
@@ -255,7 +255,7 @@ def logarithms(scores, along, path):
 
 @compiled
 def sum_of_three(a, b, c):
-    """The logarithm of the sum of three exponentials, and the share of each, which is zero where nothing is possible."""
+    """The logarithm of the sum of three exponentials, and the share of each, zero where nothing is possible."""
     best = a
     if not b <= best:
         best = b

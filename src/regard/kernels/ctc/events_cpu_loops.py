@@ -122,7 +122,7 @@ def draw(first, last, scores, states, present, noise, drawn):
 @compiled
 def drawn_of_row(path, sums, noise, drawn):
     """Whether all draws of a row could be made by sums of probabilities."""
-    frames, band, skips, states = path
+    frames, _, skips, states = path
     for d in range(len(noise)):
         s = len(states) - 1
         for u in range(len(frames) - 1, -1, -1):
@@ -138,7 +138,7 @@ def drawn_of_row(path, sums, noise, drawn):
 @compiled
 def drawn_by_logarithms(path, before, noise, drawn):
     """The draws of a row by the logarithms of sums; -1 throughout where no path is possible."""
-    frames, band, skips, states = path
+    frames, _, skips, states = path
     drawn[:] = -1
     for d in range(len(noise)):
         s = len(states) - 1
