@@ -136,6 +136,21 @@ def bench(results: Mapping[str, Any]) -> str:
     return markdown(["case", "peer", "peer / ours", "ours / bound", "MB", "MB, peer"], lines)
 
 
+def alignment_kernels(results: Mapping[str, Any]) -> str:
+    """The same, with how far both sides are from float64."""
+    lines = [
+        [
+            row["case"],
+            row["peer"],
+            f"{row['ratio']:.3g} ({' to '.join(f'{each:.3g}' for each in row['ratio_quartiles'])})",
+            *(f"{row[name]:,.1f}" for name in ("ours_peak_mb", "peer_peak_mb")),
+            *(", ".join(f"{each:.0e}" for each in row[name] or []) for name in ("ours_error", "peer_error")),
+        ]
+        for row in results["rows"]
+    ]
+    return markdown(["case", "peer", "peer / ours", "MB", "MB, peer", "error", "error, peer"], lines)
+
+
 def parse(results: Mapping[str, Any]) -> str:
     """Parsers over trees and over single heads."""
     shares = ("uas", "las", "tree", "uas_without_punctuation")
@@ -388,6 +403,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "sparse": ("docs/mechanisms.md", "sparse.json", bench),
     "words": ("docs/translate.md", "words.json", bench),
     "structured": ("docs/structured.md", "structured.json", bench),
+    "alignment_kernels": ("docs/structured.md", "alignment_kernels.json", alignment_kernels),
     "parse": ("docs/structured.md", "parse.json", parse),
     "answer": ("docs/structured.md", "answer.json", answer),
     "translate": ("docs/translate.md", "translate.json", translate),

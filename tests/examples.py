@@ -85,6 +85,7 @@ OVERS: dict[str, Callable[[], Any]] = {
     "semi_markov": lambda: rg.semi_markov(
         2, parameter(*LINKS), parameter([0.4, -0.2, 0.0, 0.3], [0.1, 0.7, -0.5, 0.2])
     ),
+    "ctc": lambda: rg.ctc([1]),
     "tree": lambda: rg.tree(),
     "tree, several roots": lambda: rg.tree(single_root=False),
     "tree, non-projective": lambda: rg.tree(projective=False),

@@ -45,7 +45,7 @@ FIXED = {
 }
 """{mechanism: the lengths that its program keeps as they were traced, and why}."""
 
-NO_ONNX = ["segments", "rationale", "chain", "semi-markov", "tree"]
+NO_ONNX = ["segments", "rationale", "chain", "semi-markov", "ctc", "tree"]
 """Those that have no ONNX program."""
 OURS = "it takes a kernel of ours, as its plain road is a gradient, which torch.export cannot trace"
 """Why they have none."""

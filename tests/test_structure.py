@@ -16,6 +16,7 @@ OVERS: dict[str, Callable[[], Callable[..., rg.Positions]]] = {
     "chain": lambda: rg.chain(LINKS),
     "segments": lambda: rg.segments(0.7),
     "semi_markov": lambda: rg.semi_markov(2, LINKS, durations=LINKS[:2]),
+    "ctc": lambda: rg.ctc([2]),
     "tree": rg.tree,
     "tree, non-projective": lambda: rg.tree(projective=False, single_root=False),
 }
@@ -25,11 +26,12 @@ LENGTHS = torch.tensor([4, 0, 2])
 
 def positions(over: str, batch: tuple[int, ...] = (B,), length: int = T, scale: float = 1.0) -> rg.Positions:
     """Of a batch of random scores, all places of which are present."""
-    return OVERS[over]()(scale * torch.randn(scores_shape(over, batch, length)))
+    part = rg.ctc([]) if over == "ctc" and not length else OVERS[over]()  # labels would not fit
+    return part(scale * torch.randn(scores_shape(over, batch, length)))
 
 
 def scores_shape(over: str, batch: tuple[int, ...], length: int) -> tuple[int, ...]:
-    last = {"segments": (length,), "chain": (length, S), "semi_markov": (length, S)}
+    last = {"segments": (length,), "chain": (length, S), "semi_markov": (length, S), "ctc": (length, S)}
     return *batch, *last.get(over, (length, length))
 
 

@@ -55,6 +55,7 @@ from .over.addressing import interpolate as interpolate
 from .over.addressing import offsets as offsets
 from .over.addressing import sharpen as sharpen
 from .over.addressing import shift as shift
+from .over.alignment import ctc as ctc
 from .over.budgets import budget as budget
 from .over.local import Predicted as Predicted
 from .over.local import local as local
@@ -74,6 +75,7 @@ from .over.structured import semi_markov as semi_markov
 from .over.structured import tree as tree
 from .over.subsets import subset as subset
 from .over.subsets import without_replacement as without_replacement
+from .positions import CTC as CTC
 from .positions import Alignment as Alignment
 from .positions import Band as Band
 from .positions import Chain as Chain

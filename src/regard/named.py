@@ -260,6 +260,8 @@ TABLE = (
           "a label for every query, each depending on those of its neighbours"),
     Named("semi-markov", ADDITIVE, Part("semi_markov", max_width=4, transitions=LINKS), MEAN, "sarawagi2004semi",
           "the model", "the same with labels that stay for a span, which its length scores"),
+    Named("ctc", ADDITIVE, Part("ctc", targets=(1, 2)), MEAN, "graves2006connectionist", "equation 3",
+          "a label for every query, so that together they say a sequence, in runs and with blanks between"),
     Named("tree", SCALED_DOT, Part("tree", projective=True), MEAN, "kim2017structured", "syntactic tree selection",
           "every word reads its head: all dependency trees of a sentence, by their probabilities"),
     Named("hard-memory", DOT, SOFTMAX, HARD, "zaremba2015reinforcement", "the section on Reinforce",

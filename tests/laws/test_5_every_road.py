@@ -17,7 +17,7 @@ from regard.kernels.registry import known_roads
 from regard.masks import cleared
 from regard.over.addressing import Addressed
 from regard.over.local import GaussianWindow, MovingWindow
-from regard.positions.algorithms import gaussian_filters, linear_chain, recurrence, semi_markov, trees, windows
+from regard.positions.algorithms import ctc, gaussian_filters, linear_chain, recurrence, semi_markov, trees, windows
 from regard.reads import weighed
 
 pytestmark = pytest.mark.unchecked
@@ -96,6 +96,10 @@ def of_runs(answer: Callable[[rg.SemiMarkov], Tensor]) -> Case:
     return Case(call, (torch.randn(2, 6, 3), torch.randn(2, 3, 3), torch.randn(2, 2, 3)))
 
 
+def of_frames(answer: Callable[[rg.CTC], Tensor]) -> Case:
+    return Case(Call(lambda scores: answer(rg.ctc([1, 1, 2])(scores))), (torch.randn(2, 6, 3),))
+
+
 def window_scores(query: Tensor, keys: Tensor) -> Tensor:
     return windows.window_scores(query, keys, torch.arange(64).sub(8).expand(2, 64), 17)
 
@@ -135,6 +139,10 @@ FUNCTIONS: dict[Any, Callable[[], Case]] = {
     semi_markov.marginals: lambda: of_runs(lambda each: each.mean),
     semi_markov.k_best: lambda: of_runs(lambda each: each.k_best(3)),
     semi_markov.sample: lambda: of_runs(lambda each: each.log_prob(each.sample((2,))) > -torch.inf),
+    ctc.log_partition: lambda: of_frames(lambda each: each.log_z),
+    ctc.marginals: lambda: of_frames(lambda each: each.mean),
+    ctc.k_best: lambda: of_frames(lambda each: each.k_best(3)),
+    ctc.sample: lambda: of_frames(lambda each: each.sample((2,))),
     windows.window_scores: lambda: Case(Call(window_scores), (torch.randn(2, 64, D), torch.randn(2, 64, D))),
     windows.window_means: lambda: Case(Call(window_means), (torch.randn(2, 64, 17), torch.randn(2, 64, D))),
     trees.log_partition: lambda: of_tree(lambda each: each.log_z),

@@ -49,7 +49,7 @@ LOWERED = [  # one of each family: the others trace the same operations
 ]
 EVENTS = (  # an over of each kind of event
     "softmax", "sigmoid", "subset(2)", "without_replacement(2)", "local-p", "monotonic", "monotonic(2)", "segments",
-    "chain", "semi_markov", "tree, non-projective",
+    "chain", "semi_markov", "ctc", "tree, non-projective",
 )  # fmt: skip
 TRACED = [each for each in TRIPLES if each[2] != "sample" or each[1] in EVENTS]
 traced = pytest.mark.parametrize("triple", dict.fromkeys(TRACED), ids=", ".join)

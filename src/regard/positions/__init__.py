@@ -6,6 +6,7 @@ from regard.positions.base import Positions
 from regard.positions.chain import Chain, Segments
 from regard.positions.chunkwise import Chunkwise
 from regard.positions.coordinate import Coordinate
+from regard.positions.ctc import CTC
 from regard.positions.gaussian_grid import GaussianGrid
 from regard.positions.independent import Independent
 from regard.positions.onehot import OneHot
@@ -16,6 +17,7 @@ from regard.positions.subset import Subset
 from regard.positions.tree import Tree
 
 __all__ = [
+    "CTC",
     "Alignment",
     "Band",
     "Chain",

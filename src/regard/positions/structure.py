@@ -67,6 +67,10 @@ class Structure(Positions):
     def _is_structure(self, z: Tensor) -> Tensor:
         """Whether each event is a structure of the positions that are present, (*S, *B)."""
 
+    def _is_apart(self, other: Any) -> Tensor | bool:
+        """Whether the structures of this are none of the other, one of its kind, whatever the scores are, (*B)."""
+        return False
+
     @property
     def mode(self) -> Int[Tensor, "*B N"]:
         """The most probable event."""
@@ -127,7 +131,7 @@ class Structure(Positions):
     def _checked(self, value: Tensor) -> Tensor:
         """The event with -1 at the absent positions."""
         z = self._where_present(value)
-        if _may_be_read(z):
+        if may_be_read(z):
             outside = self.present & ((z < 0) | (z >= self.choices)) & (value != NO_EVENT)
             outside = outside & ~(z == -1).all(-1, keepdim=True)
             if outside.any():
@@ -142,7 +146,8 @@ def _cross_entropy(p: Structure, q: Structure) -> Tensor:
     log_z = q.log_z
     none, impossible = (log_z if p is q else p.log_z) == -INFINITY, log_z == -INFINITY
     crossed = log_z.masked_fill(impossible, 0) - _dot(p.marginals, q.potentials)
-    return crossed.masked_fill(none != impossible, INFINITY).masked_fill(none & impossible, 0)
+    apart = (none != impossible) | (p is not q and p._is_apart(q))
+    return crossed.masked_fill(apart, INFINITY).masked_fill(none & impossible, 0)
 
 
 def _dot(features: Tensor, potentials: Tensor) -> Tensor:
@@ -161,7 +166,7 @@ def doubled(structure: S) -> S:
     return replace(structure, **exact)  # pyright: ignore
 
 
-def _may_be_read(tensor: Tensor) -> bool:
+def may_be_read(tensor: Tensor) -> bool:
     """Whether its numbers may decide what happens next: not while compiling, nor under transforms."""
     return type(tensor) is Tensor and not torch.compiler.is_compiling() and not is_transformed()
 

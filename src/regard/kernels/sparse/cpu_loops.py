@@ -61,13 +61,14 @@ def log64(x):
 
 @inlined
 def exp64(x):
-    """The exponential within 1e-11, relative to it, as far as float64 goes."""
+    """The exponential within 1e-13, relative to it, as far as float64 goes."""
     x = 709.0 if x > 709.0 else x
     x = -708.0 if x < -708.0 else x
     half = 0.5 if x > 0 else -0.5
     power = np.int32(x * 1.4426950408889634 + half)
     r = x - power * 0.6931471805599453
-    y = 1 / 120 + r * (1 / 720 + r * (1 / 5040 + r * (1 / 40320 + r / 362880)))
+    y = 1 / 40320 + r * (1 / 362880 + r * (1 / 3628800 + r / 39916800))
+    y = 1 / 120 + r * (1 / 720 + r * (1 / 5040 + r * y))
     y = 1 + r * (1 + r * (1 / 2 + r * (1 / 6 + r * (1 / 24 + r * y))))
     return y * of_bits((np.int64(power) + 1023) << 52)
 

@@ -1,0 +1,71 @@
+"""Alignments of frames with a sequence of labels that is given: a distribution over all of them."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor, nn
+
+from regard.over.structured import labelled
+from regard.positions import CTC
+from regard.positions.algorithms.ctc import closed
+from regard.positions.structure import may_be_read
+
+
+class ctc(nn.Module):
+    """A label for every frame, so that together they say the targets once runs of one label are made one and blanks
+    are left out: connectionist temporal classification (Graves et al. 2006, equation 3).
+
+    The scores are (*B, T, S), the frames in the place of the queries and the labels in that of the keys. Where they are
+    log-probabilities, `-positions.log_z` is the loss of CTC, and log_z = log sum_z exp(sum_t scores_{t, z_t}) over all
+    paths z that say the targets; `mean` aligns softly, `mode` is the best alignment. `targets` are labels, (*B, L) or
+    (L,) for all rows, in which -1 is none, such as padding: `targets.where(rg.padding(lengths, L).squeeze(-2), -1)`.
+    The mask is that of the frames, (*B, T), or of the labels of each, (*B, T, S) or (T, S); a frame of which it leaves
+    no label is left out. Time O(T L), and O(T S) for what is as large as the scores.
+
+    Targets that need more frames than there are have a `log_z` of -inf and gradients of zero: one for each label, and
+    one more for a blank between two that are the same. Empty targets say that all frames are blank.
+
+    Raises TypeError for targets that are not integers, and ValueError for a label, or a blank, that the scores lack,
+    for a label that is the blank, for targets of another batch, and for masks as `chain` does.
+
+    >>> log_probs = torch.tensor([[0.6, 0.4], [0.5, 0.5], [0.8, 0.2]]).log()
+    >>> positions = ctc([1, 1])(log_probs)
+    >>> positions.mode, positions.log_z.exp()
+    (tensor([1, 0, 1]), tensor(0.0400))
+    """
+
+    targets: Tensor
+
+    def __init__(self, targets: Integer[Tensor, "*B L"] | Sequence[int], blank: int = 0):
+        super().__init__()
+        targets = torch.as_tensor(targets)
+        if targets.numel() and (targets.is_floating_point() or targets.dtype == torch.bool):
+            raise TypeError(f"targets expected integers, the labels that are said, but got {targets.dtype}.")
+        self.register_buffer("targets", closed(targets.long(), targets >= 0), persistent=False)
+        self.blank = blank
+
+    def forward(self, scores: Float[Tensor, "*B T S"], mask: Bool[Tensor, "..."] | None = None) -> CTC:
+        self._check(scores)
+        scores, present = labelled(scores, mask)
+        targets = self.targets.to(scores.device).expand(*scores.shape[:-2], -1)
+        return CTC(scores, targets, present, self.blank)
+
+    def _check(self, scores: Tensor) -> None:
+        """Raises ValueError unless the targets are those of so many rows and labels."""
+        targets, batch, labels = self.targets, scores.shape[:-2], scores.shape[-1]
+        if not 0 <= self.blank < labels:
+            raise ValueError(f"blank expected one of the {labels} labels, counted from 0, but got {self.blank}.")
+        theirs = targets.shape[:-1]
+        if theirs and (len(theirs) > len(batch) or any(a not in (1, b) for a, b in zip(theirs[::-1], batch[::-1]))):  # noqa: B905
+            raise ValueError(f"targets expected the batch of the scores, {tuple(batch)}, but got {tuple(theirs)}.")
+        if may_be_read(targets):
+            wrong = (targets < -1) | (targets >= labels) | (targets == self.blank)
+            if wrong.any():
+                raise ValueError(
+                    f"targets expected labels from 0 to {labels - 1} without the blank {self.blank}, or -1 for none, "
+                    f"but got {targets[wrong][0]}."
+                )
+
+    def extra_repr(self) -> str:
+        return f"targets={tuple(self.targets.shape)}, blank={self.blank}"
