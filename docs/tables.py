@@ -279,7 +279,7 @@ SAMPLING = {
     "covered_percent": ("digits covered, %", 1),
     "entropy_nats": ("entropy, nats", 2),
 }
-PICTURES = {
+OWN_PICTURES = {
     "error_percent": ("wrong, %", 1),
     "train_error_percent": ("in training, %", 1),
     "pixels_read": ("read, %", 0),
@@ -367,7 +367,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "pictures": (
         "docs/images.md",
         "experiments/pictures.json",
-        partial(trained, head="pictures, attention", columns=PICTURES),
+        partial(trained, head="pictures, attention", columns=OWN_PICTURES),
     ),
     "stitch": ("docs/images.md", "experiments/stitch.json", partial(trained, head="pairs, model", columns=STITCH)),
     "slides": ("docs/images.md", "benchmarks/slides.json", bench),
