@@ -68,8 +68,8 @@ def ours(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def torchs(scores: Tensor, targets: Tensor) -> Tensor:
-    sizes = (torch.full((len(each),), each.shape[1]) for each in (scores, targets))
-    return F.ctc_loss(scores.transpose(0, 1), targets, *sizes, reduction="none")
+    frames, labels = (torch.full((len(each),), each.shape[1]) for each in (scores, targets))
+    return F.ctc_loss(scores.transpose(0, 1), targets, frames, labels, reduction="none")
 
 
 def plains(scores: Tensor, targets: Tensor) -> Tensor:
