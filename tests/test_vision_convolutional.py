@@ -7,9 +7,13 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+import regard as rg
 from regard.app.data.folder import pictures
 from regard.app.data.splits import Splits
+from regard.app.training.fabric import Fit
+from regard.app.training.loop import train
 from regard.app.vision.convolutional import Residual, Small, Standard
+from regard.recipes import glimpse
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +68,16 @@ def test_pictures_to_learn_from_are_varied_and_others_are_not(splits: Splits):
     assert varied.min() >= 0 and varied.max() <= 1
     valid = splits.valid.batch(torch.arange(2))["image"]
     assert torch.equal(splits.valid.batch(torch.arange(2), torch.Generator())["image"], valid)
+
+
+@pytest.mark.parametrize("attention", ["cnn", "hard"])
+def test_a_trained_model_keeps_the_footing_of_its_pictures(tmp_path: Path, splits: Splits, attention: str):
+    folder = splits.train.files[0].parents[2]  # pyright: ignore[reportAttributeAccessIssue]
+    config = glimpse.Config(attention=attention, data=str(folder), epochs=1, hidden=8, glimpses=2, draws=2)  # pyright: ignore[reportArgumentType]
+    train(glimpse, config, tmp_path / "run", Fit(accelerator="cpu", threads=1, progress="none"))
+    model = rg.load(tmp_path / "run").model
+    assert_close(model.standard.mean, Standard(splits.train).mean)  # pyright: ignore[reportArgumentType]
+    files = [str(file) for file in splits.test.files]  # pyright: ignore[reportAttributeAccessIssue]
+    images = splits.test.batch(torch.arange(len(files)))["image"]
+    named = [splits.classes[n] for n in model(images).answers[0, :, -1].argmax(-1)]
+    assert [each.name for each in rg.load(tmp_path / "run").predict(files)] == named

@@ -272,9 +272,9 @@ class Convolutional(nn.Module):
 
     def __init__(self, splits: datasets.Splits):
         super().__init__()
-        pictures = isinstance(splits.train, datasets.Pictures)
         self.classes, self.facts, self.standard = splits.classes, facts(splits), standard(splits)
-        self.layers = Residual(splits.shape) if pictures else Small(splits.shape[0])
+        small = isinstance(self.standard, nn.Identity)
+        self.layers = Small(splits.shape[0]) if small else Residual(splits.shape)
         self.classify = nn.Linear(self.layers.size, len(splits.classes))
 
     def forward(self, images: Tensor) -> Output:
@@ -284,8 +284,9 @@ class Convolutional(nn.Module):
 
 
 def standard(splits: datasets.Splits) -> nn.Module:
-    """What puts pictures on one footing; digits are on one."""
-    return Standard(splits.train) if isinstance(splits.train, datasets.Pictures) else nn.Identity()
+    """What puts pictures on one footing; digits, which have no bits, are on one."""
+    pictures = isinstance(splits.train, datasets.Pictures) and splits.train.bits
+    return Standard(splits.train) if pictures else nn.Identity()  # pyright: ignore[reportArgumentType]
 
 
 def Model(config: Config, splits: datasets.Splits) -> Recurrent | Convolutional:
