@@ -1,6 +1,7 @@
 """What reads every pixel: pictures on one footing, and networks for pictures of any size."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from regard.app.data.folder import pictures
 from regard.app.data.splits import Splits
 from regard.app.training.fabric import Fit
 from regard.app.training.loop import train
+from regard.app.training.run import open_run
 from regard.app.vision.convolutional import Residual, Small, Standard
 from regard.recipes import glimpse
 
@@ -75,8 +77,9 @@ def test_a_trained_model_keeps_the_footing_of_its_pictures(tmp_path: Path, split
     folder = splits.train.files[0].parents[2]  # pyright: ignore[reportAttributeAccessIssue]
     config = glimpse.Config(attention=attention, data=str(folder), epochs=1, hidden=8, glimpses=2, draws=2)  # pyright: ignore[reportArgumentType]
     train(glimpse, config, tmp_path / "run", Fit(accelerator="cpu", threads=1, progress="none"))
-    model = rg.load(tmp_path / "run").model
+    model: Any = open_run(tmp_path / "run").model
     assert_close(model.standard.mean, Standard(splits.train).mean)  # pyright: ignore[reportArgumentType]
+    assert (model.standard.mean > 0.05).all()
     files = [str(file) for file in splits.test.files]  # pyright: ignore[reportAttributeAccessIssue]
     images = splits.test.batch(torch.arange(len(files)))["image"]
     named = [splits.classes[n] for n in model(images).answers[0, :, -1].argmax(-1)]
