@@ -9,7 +9,7 @@ import torch
 
 import regard as rg
 
-STRUCTURES = "segments", "chain", "semi_markov", "tree"
+STRUCTURES = "segments", "chain", "semi_markov", "tree", "ctc"
 """Whose masks are of words and labels."""
 
 
