@@ -17,6 +17,7 @@ import regard as rg
 from regard.app import flags
 from regard.app.data.mnist import find
 from regard.app.data.splits import Splits, hold_out
+from regard.app.text.captioning import alike
 from regard.app.vision.sampled import Gated, PatchNetwork
 from regard.recipes.base import Metric
 
@@ -95,11 +96,6 @@ def known(config: Config, weights: Mapping[str, Tensor]) -> Splits:
     """No bags."""
     none = Bags(torch.zeros(0, 28, 28, dtype=torch.uint8), torch.zeros(0, dtype=torch.long), 0, 0)
     return Splits(none, none, none, "", ("without", "with"))
-
-
-def alike(query: Float[Tensor, "B Q Dq"], keys: Float[Tensor, "B K D"]) -> Float[Tensor, "B Q K"]:
-    """The same score for all keys."""
-    return query.new_zeros(*query.shape[:2], keys.shape[1])
 
 
 class Model(nn.Module):

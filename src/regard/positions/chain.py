@@ -64,11 +64,6 @@ class Chain(Structure):
         follow = labels[..., :-1, :].mT @ labels[..., 1:, :]  # (*S, *B, S, S)
         return torch.cat((labels.flatten(-2), follow.flatten(-2)), -1)
 
-    def indicator(self, z: Integer[Tensor, "*SB T"]) -> Float[Tensor, "*SB T S"]:
-        """The labels as a 0/1 tensor, a row of zeros where a position is absent."""
-        labels = torch.arange(self.choices, device=z.device)
-        return (self._where_present(z).unsqueeze(-1) == labels).to(self.scores.dtype)
-
     def k_best(self, k: int) -> Int[Tensor, "k *B T"]:
         return linear_chain.k_best(*self._parts, k)
 

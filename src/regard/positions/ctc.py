@@ -65,11 +65,6 @@ class CTC(Structure):
     def features(self, z: Integer[Tensor, "*SB T"]) -> Float[Tensor, "*SB P"]:
         return self.indicator(z).to(wide(self.scores).dtype).flatten(-2)
 
-    def indicator(self, z: Integer[Tensor, "*SB T"]) -> Float[Tensor, "*SB T S"]:
-        """The labels as a 0/1 tensor, a row of zeros where a frame is absent."""
-        labels = torch.arange(self.choices, device=z.device)
-        return (self._where_present(z).unsqueeze(-1) == labels).to(self.scores.dtype)
-
     def k_best(self, k: int) -> Int[Tensor, "k *B T"]:
         return ctc.k_best(*self._parts, k)
 

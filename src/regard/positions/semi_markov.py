@@ -70,11 +70,6 @@ class SemiMarkov(Structure):
         spans = labels.new_zeros(*z.shape[:-1], self.durations.shape[-2:].numel())
         return torch.cat((labels.flatten(-2), follow.flatten(-2), spans.scatter_add(-1, which, ends.to(spans))), -1)
 
-    def indicator(self, z: Integer[Tensor, "*SB T"]) -> Float[Tensor, "*SB T S"]:
-        """The labels as a 0/1 tensor, a row of zeros where a position is absent."""
-        labels = torch.arange(self.choices, device=z.device)
-        return (self._where_present(z).unsqueeze(-1) == labels).to(self.scores.dtype)
-
     def k_best(self, k: int) -> Int[Tensor, "k *B T"]:
         return semi_markov.k_best(*self._parts, k)
 

@@ -59,6 +59,11 @@ class Structure(Positions):
     def features(self, z: Integer[Tensor, "*SB N"]) -> Float[Tensor, "*SB P"]:
         """How often each part is in the event z."""
 
+    def indicator(self, z: Integer[Tensor, "*SB N"]) -> Float[Tensor, "*SB N S"]:
+        """The labels, or heads, as a 0/1 tensor, a row of zeros where a position is absent."""
+        choices = torch.arange(self.choices, device=z.device)
+        return (self._where_present(z).unsqueeze(-1) == choices).to(self.scores.dtype)
+
     @abstractmethod
     def k_best(self, k: int) -> Int[Tensor, "k *B N"]:
         """The k most probable events, the best first; -1 throughout where there are fewer."""

@@ -63,10 +63,6 @@ class Tree(Structure):
     def features(self, z: Integer[Tensor, "*SB K"]) -> Float[Tensor, "*SB P"]:
         return self.indicator(z).to(wide(self.scores).dtype).flatten(-2)
 
-    def indicator(self, z: Integer[Tensor, "*SB K"]) -> Float[Tensor, "*SB K K"]:
-        """The heads as a 0/1 tensor, a row of zeros where a word is absent."""
-        return (self._where_present(z).unsqueeze(-1) == self._words).to(self.scores.dtype)
-
     def k_best(self, k: int) -> Int[Tensor, "k *B K"]:
         return trees.k_best(*self._parts, k)
 
