@@ -62,7 +62,7 @@ class Independent(Positions):
 
     def log_prob(self, value: Int[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q"]:
         """The log-probability of the labels, -inf where a place has label 1 that is never looked at."""
-        return torch.where(value > 0, F.logsigmoid(self.scores), F.logsigmoid(-self.scores)).sum(-1)
+        return F.logsigmoid(self.scores * (2 * value - 1)).sum(-1)
 
     def entropy(self) -> Float[Tensor, "*B Q"]:
         """The entropy, the sum of the places' entropies, in nats."""

@@ -185,7 +185,8 @@ class Model(nn.Module):
         if self.config.over == "random":
             scores = torch.rand_like(vectors[..., 0])
         else:
-            scores = self.score(self.dropped(vectors[..., : self.scored_by] * present.unsqueeze(-1)))
+            words = vectors[..., : self.scored_by] * present.unsqueeze(-1)
+            scores = self.score(self.dropped(words.detach() if self.vectors.beside else words))  # given, not learned
         positions = self.over(scores.unsqueeze(1), present.unsqueeze(1))  # (B, 1, K)
         if self.draws:
             z = positions.sample((self.config.draws,))

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from regard.app.text.reading import printable, raw_lines
 from regard.app.text.vocabulary import SPECIAL, UNKNOWN, Words, words
@@ -171,7 +172,7 @@ class WordVectors(nn.Module):
         self.size = (width or size) * (1 + self.beside)
 
     def forward(self, words: Int[Tensor, "*B K"]) -> Float[Tensor, "*B K D"]:
-        given = self.given[words]
+        given = embedding(words, self.given)
         if self.learned is None:
             return given
         known = words < self.seen
