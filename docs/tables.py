@@ -299,6 +299,7 @@ STITCH = {
     "error_percent": ("wrong, %", 1),
     "solved_percent": ("puzzles solved, %", 0),
     "placed_percent": ("pieces placed, %", 0),
+    "fragments_joined": ("fragments joined, of 9", 0),
     "pixels_read": ("read, %", 1),
 }
 CLASSIFY = {"accuracy_percent": ("right, %", 1), "words_read": ("words read", 1)}

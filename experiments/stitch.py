@@ -17,8 +17,11 @@ the validation pairs; the 4,000 test pairs are seen once, by the finished run.
 
 `gap3-elsewhere` and `gap3-near` are the same runs: pairs 3 pixels apart, the wrong pieces from anywhere on the
 photograph, or displaced by 8 to 64 pixels. `puzzles-3` and `puzzles-4` are puzzles of 3 x 3 and 4 x 4 pieces, 8 pixels
-apart, of the test photographs, put together by the best sum of log-odds over all neighbours. `rule` learns nothing: how
-much the colours step over the gap, by how much they do beside it; its threshold is chosen on the validation pairs.
+apart, of the test photographs, put together by the best sum of log-odds over all neighbours. `fragments` are nine that
+the authors of JigsawNet cut, irregular and turned (the folder `jigsaw_fragments`): their poses are given, and with them
+the borders between them, made straight; which side of a border belongs to which is asked of the models of gap 3, and
+fragments are joined by the likeliest first. `rule` learns nothing: how much the colours step over the gap, by how much
+they do beside it; its threshold is chosen on the validation pairs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +43,7 @@ from regard.app.training.evaluation import averages
 from regard.app.training.metrics import Row
 from regard.app.training.run import open_run
 from regard.app.vision.assembly import best_board, cut, fits
+from regard.app.vision.fragments import fragments, join, matches, sides
 from regard.app.vision.seams import steps
 from regard.recipes import stitch
 
@@ -57,6 +61,10 @@ PUZZLES, PUZZLE_GAP = {"puzzles-3": 3, "puzzles-4": 4}, 8
 """Pieces of a puzzle each way, and the pixels between them."""
 EACH = 60
 """Puzzles of a kind."""
+FRAGMENTS, FRAGMENTS_GAP = Path("jigsaw_fragments", "MIT_ex"), 3
+"""Irregular pieces, and how many pixels of their borders are taken away."""
+
+Judge = Callable[[Tensor, Tensor], Tensor]
 
 
 def jobs() -> Iterator[Job]:
@@ -91,9 +99,19 @@ def test(job: Job, run: Path, best: Row) -> dict[str, Metrics]:
         found |= {
             f"{name}/{job.model}": puzzles(judge, data.photographs, rows) | read for name, rows in PUZZLES.items()
         }
+    folder = Path(opened.model.config.data).parent / FRAGMENTS
+    if gap_of(job) == FRAGMENTS_GAP and folder.is_dir():
+        found[f"fragments/{job.model}"] = joined(judge, folder) | read
     if job.model == "oracle":
-        found |= rule(job, opened.splits)
+        found |= rule(job, opened.splits, folder)
     return found
+
+
+def joined(judge: Judge, folder: Path) -> Metrics:
+    """How many fragments hang together rightly, and how many of the joints are wrong."""
+    found = sides(fragments(folder), FRAGMENTS_GAP)
+    right, _, wrong = join(found, matches(found, FRAGMENTS_GAP, judge))
+    return {"fragments_joined": float(right), "wrong_joints": float(wrong)}
 
 
 def pairs(job: Job, means: dict[str, float], more: Metrics) -> dict[str, Metrics]:
@@ -102,8 +120,8 @@ def pairs(job: Job, means: dict[str, float], more: Metrics) -> dict[str, Metrics
     return {job.model: near, f"gap{gap_of(job)}-elsewhere/{job.model}": far}
 
 
-def rule(job: Job, splits: Any) -> dict[str, Metrics]:
-    """The same of the rule that learns nothing."""
+def rule(job: Job, splits: Any, folder: Path) -> dict[str, Metrics]:
+    """The same of the rule that learns nothing, and of the fragments in a folder."""
     gap = gap_of(job)
 
     def stepped(split: Any) -> tuple[Tensor, Tensor]:
@@ -121,11 +139,13 @@ def rule(job: Job, splits: Any) -> dict[str, Metrics]:
     means = {name: (missed + float(taken[kind == of].mean())) / 2 for name, of in KINDS.items()}
     read: Metrics = {"pixels_read": 100 * 2 * (gap + 4) / splits.shape[2]}  # as far as it looks on either side
     found = pairs(Job(job.data, "rule", job.seed), means, read)
+
+    def judge(pair: Tensor, seam: Tensor) -> Tensor:
+        return threshold.log() - steps(pair, seam, gap).log()
+
+    if gap == FRAGMENTS_GAP and folder.is_dir():
+        found["fragments/rule"] = joined(judge, folder) | read
     if gap == PUZZLE_GAP:
-
-        def judge(pair: Tensor, seam: Tensor) -> Tensor:
-            return threshold.log() - steps(pair, seam, gap).log()
-
         found |= {
             f"{name}/rule": puzzles(judge, splits.test.photographs, rows) | read for name, rows in PUZZLES.items()
         }
@@ -136,7 +156,7 @@ KINDS = {"near": NEAR, "elsewhere": ELSEWHERE}
 
 
 @torch.no_grad()
-def puzzles(judge: Callable[[Tensor, Tensor], Tensor], photographs: Sequence[Tensor], rows: int) -> Metrics:
+def puzzles(judge: Judge, photographs: Sequence[Tensor], rows: int) -> Metrics:
     """Puzzles of rows x rows pieces from anywhere on the photographs, as many of each: how many are solved whole, and
     how many pieces lie where they belong."""
     generator, whole, right = torch.Generator().manual_seed(3), 0, 0.0
@@ -157,7 +177,7 @@ TABLE = Trained("stitch", HERE / "results" / "stitch.json", stitch, tuple(jobs()
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """Prints the table: means and standard deviations over the seeds."""
-    names = {"error_percent": 1, "solved_percent": 0, "placed_percent": 0, "pixels_read": 1}
+    names = {"error_percent": 1, "solved_percent": 0, "placed_percent": 0, "fragments_joined": 0, "pixels_read": 1}
     table = Table("pairs", "model", "seeds", *names, "seconds", title="stitch: the test photographs")
     for row in rows:
         cells = [mean_and_spread(row["metrics"].get(name), digits) for name, digits in names.items()]
