@@ -3,7 +3,7 @@
 # make check   style and types
 # make test-triton  the kernels for CUDA, in Triton's interpreter, which is a gigabyte
 # make bench   the glimpse sensor against a plain reference; numbers go to benchmarks/results/
-# make docs    the pages of the public names, in build/docs
+# make docs    the site, in build/docs; neither building nor reading it needs a network
 # make setup   everything for working on regard
 #
 # Each installs what it lacks into .venv, at the versions in constraints.txt, and only once.
@@ -34,7 +34,7 @@ bench: .venv/.demo
 	$(BIN)/regard bench glimpse --out benchmarks/results/glimpse.json
 
 docs: .venv/.docs
-	$(BIN)/pdoc regard --output-directory build/docs
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --quiet docs build/docs
 
 setup: .venv/.setup
 

@@ -79,4 +79,4 @@ def _nearest(role: str, word: str) -> str:
 
 def _home(part: Any) -> str:
     """The name of the module that defines a part, or its class."""
-    return getattr(part, "__module__", "")
+    return getattr(part, "__module__", None) or ""
