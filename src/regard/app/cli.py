@@ -108,7 +108,12 @@ def show_list(words: list[str]) -> None:
 
     parser = _parser("list")
     parser.add_argument("--json", action="store_true", help="as JSON")
-    as_json = flags.parse(parser, words).json
+    parser.add_argument("--weights", action="store_true", help="the trained weights that come with regard's repository")
+    options = flags.parse(parser, words)
+    as_json = options.json
+    if options.weights:
+        show_weights(as_json)
+        return
     rows = [(row.name, str(row.score), str(row.over), str(row.read), row.source, row.what) for row in TABLE]
     columns = ("name", "score", "over", "read", "source", "what")
     scripts = {folder.name: sorted(file.stem for file in folder.glob("*.py")) for folder in SCRIPTS.values()}
@@ -123,6 +128,24 @@ def show_list(words: list[str]) -> None:
     for verb, folder in SCRIPTS.items():
         if scripts[folder.name]:
             print(f"\n{folder.name.capitalize()} (regard {verb} NAME)\n\n  {'  '.join(scripts[folder.name])}")
+
+
+def show_weights(as_json: bool) -> None:
+    """The trained weights in the folder weights of regard's repository, if it is used from there: the file, what it
+    answers, and its size."""
+    from regard.app.training.config import read_config
+
+    files = sorted((Path(__file__).parents[3] / "weights").glob("*.safetensors"))
+    rows = [
+        {"file": f"weights/{file.name}", "recipe": read_config(file)[0].name, "megabytes": file.stat().st_size / 1e6}
+        for file in files
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    elif rows:
+        print(_columns([(row["file"], row["recipe"], f"{row['megabytes']:.1f} MB") for row in rows]))
+    else:
+        print("The trained weights are in the folder weights of regard's repository, and are not installed with it.")
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
@@ -290,6 +313,25 @@ def _predict_parser(options: Any, reads: str = "") -> argparse.ArgumentParser:
     return parser
 
 
+def push(words: list[str]) -> None:
+    """`regard push RUN NAME`: a run to the Hub of Hugging Face, or what would go there into a folder."""
+    parser = _run_parser("push")
+    parser.add_argument("name", metavar="USER/NAME", help="of the repository, which is made if it is not there")
+    parser.add_argument("--licence", default="", help="of the weights and their data, such as apache-2.0")
+    parser.add_argument("--private", action="store_true", help="make a repository that others cannot see")
+    parser.add_argument("--out", default="", metavar="FOLDER", help="write what would go up there, and upload nothing")
+    options = flags.parse(parser, words)
+    if options.name.count("/") != 1 or not all(options.name.split("/")):
+        raise Wrong(f"regard push expected USER/NAME, but got {options.name!r}")
+    run, recipe = _find_run(options.run), _given_recipe(options)
+    from regard.app import hub
+
+    if options.out:
+        print("\n".join(hub.write_folder(run, Path(options.out), options.name, options.licence, recipe)))
+    else:
+        print(hub.push(run, options.name, options.licence, options.private, recipe))
+
+
 def _run_parser(verb: str) -> argparse.ArgumentParser:
     """A parser for a verb that opens a run."""
     parser = _parser(
@@ -305,10 +347,13 @@ def _given_recipe(options: Any) -> Any:
 
 
 def _find_run(text: str) -> Path:
-    """The folder of a run, a path or its name below runs/; or a file of weights with its configuration beside it, also
-    one that comes with regard."""
+    """The folder of a run, a path or its name below runs/, or hub:USER/NAME; or a file of weights with its
+    configuration beside it, also one that comes with regard."""
+    from regard.app import hub
     from regard.app.training.config import files
 
+    if text.startswith(hub.PREFIX):
+        return hub.found(text)
     if text.endswith(".safetensors"):
         return _find_weights(text)
     for run in (Path(text), RUNS / text):
@@ -366,6 +411,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int | None], str, str]] = {
     "compare": (compare, "[RECIPE]", "soft and hard attention side by side, with a report"),
     "look": (look, "RUN", "pictures of where a run looked"),
     "predict": (predict, "RUN [INPUT ...]", "the answers of a run to what you give it"),
+    "push": (push, "RUN USER/NAME", "a run to the Hub of Hugging Face, with a card"),
     "experiment": (partial(script, "experiment"), "NAME", "train what a table is made of, or print it"),
     "bench": (partial(script, "bench"), "NAME", "how fast, beside a plain implementation"),
     "cite": (cite, "NAME", "the BibTeX of a mechanism"),

@@ -11,7 +11,8 @@ def load(run: str | Path, recipe: str | Path | None = None) -> "Trained":
     """A trained model that answers: `model = regard.load("runs/translate/additive-seed0")`, then
     `model.predict(["ein Haus"])`.
 
-    `run` is the folder of a run, or a file of weights with its configuration beside it; nothing of the data is needed.
+    `run` is the folder of a run, or a file of weights with its configuration beside it, or one that `regard push` has
+    taken to the Hub of Hugging Face, "hub:USER/NAME"; nothing of the data is needed.
     What a model reads and answers is its recipe's: translate, classify, rationale and language read lines of text, and
     read those with a name left out; glimpse, caption, draw and sampling paths of pictures, and stitch paths of folders
     of them; parse sentences in CoNLL-U or as lists of words; answer pairs of a list of facts and a question; recall
@@ -23,6 +24,6 @@ def load(run: str | Path, recipe: str | Path | None = None) -> "Trained":
     Traceback (most recent call last):
     regard.app.training.errors.Failure: no/such/run is not a run: it has no config.yaml.
     """
-    from regard.app import prediction
+    from regard.app import hub, prediction
 
-    return prediction.load(run, recipe)
+    return prediction.load(hub.found(run), recipe)
