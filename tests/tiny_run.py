@@ -1,7 +1,8 @@
 """Trains the tiny recipe as a program of its own, and looks at what a run has left behind.
 
 python tiny_run.py DEVICES RUN...: each RUN is a folder, or FOLDER:STEP:SIGNAL to have the first process send the signal
-to all processes during that step.
+to all processes of its group during that step. With NODES machines in the environment, each of which torchrun starts,
+the process of rank SENDER does.
 """
 
 import os
@@ -78,14 +79,16 @@ def send_at(patch: pytest.MonkeyPatch, step: int, send) -> None:
 
 
 def main(devices: str, *runs: str) -> int:
-    status = 0
+    status, nodes = 0, int(os.environ.get("NODES", 1))
+    fit = Fit(devices=int(devices), nodes=nodes, accelerator="cpu", progress="none")
     for each in runs:
         run, *when = each.split(":")
-        if when and int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+        if when and rank == os.environ.get("SENDER", "0"):
             step, name = when
             send_at(pytest.MonkeyPatch(), int(step), lambda name=name: os.killpg(0, getattr(signal, name)))
         try:
-            train(tiny_recipe, tiny_recipe.Config(), run, Fit(devices=int(devices), accelerator="cpu", progress="none"))
+            train(tiny_recipe, tiny_recipe.Config(), run, fit)
             status = 0
         except SystemExit:
             status = 0
