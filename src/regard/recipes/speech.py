@@ -150,7 +150,7 @@ def attention(config: Config, steps: int) -> rg.Attention | None:
     """What is between the sound and the symbols."""
     if config.attention == "none":
         return None
-    sizes = {"query_dim": config.units, "key_dim": config.units, "hidden_dim": config.units}
+    sizes: Any = {"query_dim": config.units, "key_dim": config.units, "hidden_dim": config.units}
     if config.attention == "additive":
         return rg.Attention(score=rg.Additive(**sizes))
     score, over, read = rg.LocationAware(**sizes, width=config.width, summed=True), rg.softmax, rg.mean
@@ -158,7 +158,7 @@ def attention(config: Config, steps: int) -> rg.Attention | None:
         chunk = config.chunk if config.attention == "chunkwise" else 1
         over, read = rg.monotonic(chunk, noise=config.noise, bias=-1.0), decoding.OnlineInUse()
     if config.attention == "hard":
-        read = SoftThen(round(config.soft * steps), rg.hard)
+        read = SoftThen(round(config.soft * steps), rg.hard) if config.soft else rg.hard
     return rg.Attention(score=score, over=over, read=read)
 
 
@@ -195,7 +195,8 @@ class Model(nn.Module):
     @property
     def draws(self) -> bool:
         """Whether places are drawn now."""
-        return self.training and self.config.attention == "hard" and not self.speller.attention.read.soft
+        hard = self.training and self.config.attention == "hard"
+        return hard and not (self.config.soft and self.speller.attention.read.soft)
 
     def measure(self, batch: Mapping[str, Tensor]) -> None:
         """Takes the mean and the spread of each band from some sounds: nothing need be known of a whole sound."""
@@ -277,7 +278,7 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def after_step(model: Model) -> None:
     """Counts the steps in which strings grow, and in which hard attention is trained softly."""
     model.lengths.count()
-    if model.config.attention == "hard":
+    if model.config.attention == "hard" and model.config.soft:
         model.speller.attention.read.count()
 
 
