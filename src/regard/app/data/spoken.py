@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from regard.app.data.files import contents, left_out
 from regard.app.data.generators.tones import LETTERS, tones
@@ -114,8 +115,8 @@ class Utterances:
 def batched(sounds: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str, Tensor]:
     """Sounds below each other, with what is said in them, of which it is not known when."""
     samples = torch.tensor([len(sound) for sound in sounds])
-    ends = torch.zeros(len(sounds), 0, dtype=torch.long)
-    return {"sound": padded(sounds), "samples": samples, "target": padded(targets), "ends": ends}
+    sound, ends = pad_sequence(list(sounds), batch_first=True), torch.zeros(len(sounds), 0, dtype=torch.long)
+    return {"sound": sound, "samples": samples, "target": padded(targets), "ends": ends}
 
 
 def listed(folder: Path) -> list[dict[str, str]]:

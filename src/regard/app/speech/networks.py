@@ -105,7 +105,7 @@ class Speller(nn.Module):
         known = torch.cat((self.vectors(words), state.context), -1)
         return self.asking(known, state.hidden) if self.recurrent else self.asking(known).tanh()
 
-    def tell(self, context: Float[Tensor, "*S B T D"], query: Tensor) -> Float[Tensor, "*S B T symbols"]:
+    def tell(self, context: Float[Tensor, "*N D"], query: Tensor) -> Float[Tensor, "*N symbols"]:
         """The scores of the next symbol."""
         if self.recurrent:
             context = torch.cat((context, query.expand(*context.shape[:-1], -1)), -1)

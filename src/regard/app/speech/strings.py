@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from regard.app.data.splits import padded
 from regard.app.training.batches import mix
@@ -73,8 +74,8 @@ class Strings:
         symbols from `FIRST` on and 0 behind them, and `ends` (B, L), the sample at which each of them is over."""
         made = [self._string(n, generator) for n in indices.tolist()]
         sounds, targets, ends = zip(*made, strict=True)
-        samples = torch.tensor([len(sound) for sound in sounds])
-        return {"sound": padded(sounds), "samples": samples, "target": padded(targets), "ends": padded(ends)}
+        samples, sound = torch.tensor([len(sound) for sound in sounds]), pad_sequence(sounds, batch_first=True)
+        return {"sound": sound, "samples": samples, "target": padded(targets), "ends": padded(ends)}
 
     def _string(self, index: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
         if self.seed is not None:
