@@ -6,7 +6,6 @@ gaps and noise; models learn from strings of 1 to 10 digits, made afresh, and ar
     regard experiment speech --data DIR                             every row: an hour on one core
     regard experiment speech --data DIR --model chunkwise           one row of the table, with all its seeds
     regard experiment speech                                        the table, as far as it is finished
-    regard experiment speech --figure FILE.png --run RUN            and where a run looked in a string
 
 DIR holds the folder speech_digits. Runs are kept in `runs/speech` and are resumed; several of these commands may run at
 once, each takes runs that no other has. What is finished is in `results/speech.json`, and is not trained again: take

@@ -61,7 +61,7 @@ def write(model: Any, batch: Mapping[str, Tensor]) -> Written:
         )
         state = state._replace(context=found.context.squeeze(1), hidden=query)
         words = ending(speller.tell(state.context, query), found).argmax(-1)
-        going = going & (words != END)
+        going = going & (words != END) & (state.places > len(written))
         written.append(words.where(going, END))
         stops.append(found.z.squeeze(1))
         carried = found.state._replace(over=stops[-1].where(going, -1))  # who has ended reads no more
