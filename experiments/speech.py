@@ -46,8 +46,8 @@ LENGTHS, COUNT = (10, 20, 40), 100
 """Digits of the test strings, and how many strings there are of each length."""
 HELD_OUT = "theo"
 MODELS: dict[str, dict[str, Any]] = {
-    "location-aware": {},
-    "chunkwise": {"epochs": 4, "learning_rate": 1e-3},
+    "location-aware": {"epochs": 8},
+    "chunkwise": {"epochs": 2, "learning_rate": 1.5e-3},
     "ctc": {"epochs": 5},
     "additive": {"epochs": 5},
     "none": {"epochs": 5},
@@ -76,7 +76,7 @@ def jobs() -> Iterator[Job]:
 
 def configuration(job: Job, data: Path) -> speech.Config:
     """The configuration of a model."""
-    fields = CHANGES.get(job.model) or MODELS[job.model]
+    fields = {"each": 2400, **MODELS["location-aware"], **CHANGES.get(job.model, {}), **MODELS.get(job.model, {})}
     attention: Any = "location-aware" if job.model in CHANGES else job.model
     held_out = HELD_OUT if job.data == "held-out" else ""
     return speech.Config(

@@ -15,7 +15,7 @@ write the beginning, and are used `online`. `hard` draws a place and reads it al
 - `monotonic`, `chunkwise` and `hard` begin with the weights of location-aware attention: `--from RUN`.
 
     regard train speech                                                  generated tones: a minute on one core
-    regard train speech --data DIR/speech_digits --attention location-aware
+    regard train speech --data DIR/speech_digits --each 2400 --epochs 8
     regard train speech --data DIR/speech_digits --attention chunkwise --from runs/speech/location-aware-seed0
     regard train speech --data FOLDER               sounds and their texts, listed in index.tsv or transcripts.csv
     regard predict RUN FILE.wav ...
@@ -106,9 +106,9 @@ class Config:
     """Symbols of a string at first, at most; in the first fifth of the steps it grows to the longest."""
     longest: int = 10
     """Symbols of a string in training, at most."""
-    each: int = 2400
+    each: int = 1200
     """Strings of an epoch, new ones every time."""
-    epochs: int = 8
+    epochs: int = 4
     """Times so many strings, or passes over the sounds of a folder."""
     batch: int = 16
     """Sounds of a step, about as long as each other."""
