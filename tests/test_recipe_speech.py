@@ -217,7 +217,7 @@ def test_words_are_symbols_if_asked_for(sounds: Path, tmp_path: Path):
     splits = spoken.spoken(str(tmp_path), 3, 10, words=True)
     assert splits.classes == ("one", "two") and [len(part) for part in splits[:3]] == [2, 1, 1]
     with pytest.raises(ValueError, match="has the symbol 'one', which the model never learned"):
-        spoken.spoken(str(tmp_path), 3, 10, words=True, known=("two",))
+        spoken.spoken(str(tmp_path), 3, 10, words=True, known=spoken.Known(("two",)))
 
 
 def test_a_page_shows_where_it_looked_and_plays(run: Path, tmp_path: Path, capsys):

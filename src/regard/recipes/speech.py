@@ -18,14 +18,14 @@ write the beginning, and are used `online`. `hard` draws a place and reads it al
     regard train speech --data DIR/speech_digits --each 2400 --epochs 8
     regard train speech --data DIR/speech_digits --attention chunkwise --from runs/speech/location-aware-seed0
     regard train speech --data FOLDER               sounds and their texts, listed in index.tsv or transcripts.csv
-    regard predict RUN FILE.wav ...
 
 To reach on strings of takes that were never learned from, trained on 1 to 10 digits, of 10, 20 and 40: chunkwise
 0.5, 0.5 and 1 % of the digits wrong, location-aware 1, 1 and 2.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -35,7 +35,7 @@ from torch.nn.functional import cross_entropy, pad
 import regard as rg
 from regard.app import flags
 from regard.app.data.splits import Splits
-from regard.app.data.spoken import no_sounds, spoken
+from regard.app.data.spoken import Known, no_sounds, spoken, spoken_to_test
 from regard.app.facts import Facts, read_facts
 from regard.app.speech import answering, decoding, scoring
 from regard.app.speech.features import STEP, frame_count, log_mel, masked_bands
@@ -69,7 +69,7 @@ class Config:
     """What a run is a function of."""
 
     seed: int = 0
-    """Of the weights, the strings, their noise, and what is masked and drawn."""
+    """Of the weights, the strings and their noise, and of what is masked and drawn."""
     data: str = "generated"
     """generated (a language of tones), a folder of spoken digits, or a folder with a list of sounds and their texts."""
     held_out: str = ""
@@ -128,7 +128,7 @@ class Config:
             raise ValueError(f"expected even --units and an odd --width, but got {self.units} and {self.width}")
 
 
-def data(config: Config, known: Sequence[str] = ()) -> Splits:
+def data(config: Config, known: Known | None = None, spoken: Any = spoken) -> Splits:
     """The sounds and what is said in them."""
     words = config.symbols == "words"
     return spoken(config.data, config.longest, config.each, config.held_out, words, known)
@@ -141,9 +141,13 @@ def known(config: Config, weights: Mapping[str, Tensor]) -> Splits:
     return Splits(none, none, none, "", tuple(facts["symbols"]))
 
 
-def fitted(config: Config, weights: Mapping[str, Tensor]) -> Splits:
-    """The sounds in the symbols that were learned."""
-    return data(config, read_facts(weights)["symbols"])
+def fitted(config: Config, weights: Mapping[str, Tensor], spoken: Any = spoken) -> Splits:
+    """The sounds in the symbols that were learned, at the rate of the model."""
+    facts = read_facts(weights)
+    return data(config, Known(tuple(facts["symbols"]), facts["rate"]), spoken)
+
+
+tested = partial(fitted, spoken=spoken_to_test)
 
 
 def attention(config: Config, steps: int) -> rg.Attention | None:
@@ -155,8 +159,8 @@ def attention(config: Config, steps: int) -> rg.Attention | None:
         return rg.Attention(score=rg.Additive(**sizes))
     score, over, read = rg.LocationAware(**sizes, width=config.width, summed=True), rg.softmax, rg.mean
     if config.attention in ONLINE:
-        chunk = config.chunk if config.attention == "chunkwise" else 1
-        over, read = rg.monotonic(chunk, noise=config.noise, bias=-1.0), decoding.OnlineInUse()
+        chunk, read = config.chunk if config.attention == "chunkwise" else 1, decoding.OnlineInUse()
+        over = rg.monotonic(chunk, noise=config.noise, bias=-1.0)
     if config.attention == "hard":
         read = SoftThen(round(config.soft * steps), rg.hard) if config.soft else rg.hard
     return rg.Attention(score=score, over=over, read=read)
@@ -183,10 +187,9 @@ class Model(nn.Module):
         self.aligning = nn.Linear(config.units, count)
         self.speller: Any = None
         if config.attention != "ctc":
-            memory = config.memory or config.attention == "none"
-            self.speller = Speller(count, config.units, attention(config, steps), memory)
-            softly = config.window and config.attention not in ONLINE
-            self.speller.window = round(train.reach / STEP / SHRINK) if softly else None
+            remembers, softly = config.memory or config.attention == "none", config.attention not in ONLINE
+            self.speller = Speller(count, config.units, attention(config, steps), remembers)
+            self.speller.window = round(train.reach / STEP / SHRINK) if config.window and softly else None
         self.register_buffer("mean", torch.zeros(config.bands))
         self.register_buffer("scale", torch.ones(config.bands))
         if len(train):
@@ -293,7 +296,5 @@ def noun(splits: Splits) -> str:
     return "sound"
 
 
-look, conclude = pictures, scoring.shares
-
-READS, Prediction, inputs = answering.READS, answering.Prediction, paths
-prepare, predict, written = answering.prepare, answering.predict, answering.written
+look, conclude, inputs, READS = pictures, scoring.shares, paths, answering.READS
+prepare, predict, written, Prediction = answering.prepare, answering.predict, answering.written, answering.Prediction

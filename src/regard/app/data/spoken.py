@@ -5,6 +5,7 @@ import io
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -16,7 +17,7 @@ from regard.app.data.generators.tones import LETTERS, tones
 from regard.app.data.splits import Splits, hold_out, padded
 from regard.app.speech.sounds import read_sound, resampled, sound_in
 from regard.app.speech.strings import FIRST, Strings, Takes
-from regard.app.text.reading import clean, lines, printable
+from regard.app.text.reading import clean, printable, raw_lines
 
 LISTS = "index.tsv", "transcripts.tsv", "index.csv", "transcripts.csv"
 COLUMNS = {"path": ("path", "file"), "text": ("text", "transcript", "sentence")}
@@ -29,8 +30,16 @@ SHOWN = 5
 """Bad files that are named."""
 
 
+class Known(NamedTuple):
+    """What a trained model knows of its sounds."""
+
+    symbols: Sequence[str] = ()
+    rate: int | None = None
+    """Samples of a second; of the data's own if not given."""
+
+
 def spoken(
-    data: str, longest: int, each: int, held_out: str = "", words: bool = False, known: Sequence[str] = ()
+    data: str, longest: int, each: int, held_out: str = "", words: bool = False, known: Known | None = None
 ) -> Splits:
     """Sounds with what is said: "generated" tones, a folder of the Free Spoken Digit Dataset (index.tsv with a column
     `digit`, and recordings.tar.xz), or a folder with a list of sound files and their texts.
@@ -38,22 +47,40 @@ def spoken(
     Of single takes, strings of one speaker's are made: `each` of up to `longest` symbols to learn from, afresh every
     time, and longer ones to choose by and to judge by, of takes that are never learned from. The speaker `held_out` is
     judged by alone. A list is index.tsv or transcripts.csv with columns `path` and `text`, and `split` if it likes;
-    symbols are characters, or `words`. `known` are the symbols of a model, if it has some.
+    symbols are characters, or `words`. Sounds are in the symbols and at the rate that are `known`, if any.
 
-    Raises ValueError where there is no such list, it lacks a column, a file cannot be read, or a text has a symbol that
-    is not `known`.
+    Raises ValueError where there is no such list, it lacks a column, a file cannot be read, nothing is left to learn
+    from, or a symbol is not known.
 
     >>> splits = spoken("generated", longest=5, each=100)
     >>> splits.describe
     'strings of a generated language of tones: 100 of 1 to 5 symbols to learn from, 60 to choose by, 60 to judge by'
     """
+    if data != "generated" and "digit" not in (rows := listed(Path(data)))[0]:
+        splits = utterances(Path(data), rows, words, known or Known())
+        if not len(splits.train):
+            raise ValueError(f"{printable(data)} expected some sounds to learn from, but is left with none")
+        return splits
     if data == "generated":
-        takes = tones(20, 0), tones(4, 1), tones(4, 2)
-        return strings(takes, LETTERS, longest, each, "a generated language of tones")
-    rows = listed(Path(data))
-    if "digit" in rows[0]:
-        return strings(digits(Path(data), held_out), DIGITS, longest, each, f"digits of {printable(data)}")
-    return utterances(Path(data), rows, words, known)
+        takes, symbols, source = (tones(20, 0), tones(4, 1), tones(4, 2)), LETTERS, "a generated language of tones"
+    else:
+        takes, symbols, source = digits(Path(data), held_out), DIGITS, f"digits of {printable(data)}"
+    if known and tuple(known.symbols) != symbols:
+        others = "".join(known.symbols[:20])
+        raise ValueError(f"{source} have the symbols {''.join(symbols)}, but the model learned {others}")
+    if known and known.rate:
+        takes = tuple(some.at(known.rate) for some in takes)
+    return strings(takes, symbols, longest, each, source)
+
+
+def spoken_to_test(
+    data: str, longest: int, each: int, held_out: str = "", words: bool = False, known: Known | None = None
+) -> Splits:
+    """The same to test a model on: of a list the sounds of its test split, or without one, all."""
+    if data == "generated" or "digit" in (rows := listed(Path(data)))[0]:
+        return spoken(data, longest, each, held_out, words, known)
+    judged = [row for row in rows if row.get("split", "").lower() in PARTS["test"]] or rows
+    return utterances(Path(data), [row | {"split": "test"} for row in judged], words, known or Known())
 
 
 def strings(takes: tuple[Takes, Takes, Takes], symbols: Sequence[str], longest: int, each: int, source: str) -> Splits:
@@ -124,31 +151,30 @@ def listed(folder: Path) -> list[dict[str, str]]:
     file = next((folder / name for name in LISTS if (folder / name).is_file()), None)
     if file is None:
         raise ValueError(f"{printable(folder)} expected a list of sounds, {LISTS[0]} or {LISTS[-1]}, but has none")
-    text = lines(contents(file), printable(file)) if file.suffix == ".csv" else None
-    if text is None:
-        text = contents(file).decode("utf-8-sig", errors="replace").splitlines()
-    rows = list(csv.DictReader(text, delimiter="\t" if file.suffix == ".tsv" else ",", restval=""))
+    text = raw_lines(io.BytesIO(contents(file)), printable(file))
+    form: Any = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if file.suffix == ".tsv" else {}
+    rows = list(csv.DictReader(text, restval="", **form))
     if not rows:
         raise ValueError(f"{printable(file)} expected a line of names and one for each sound, but has no sounds")
     return rows
 
 
-def utterances(folder: Path, rows: Sequence[dict[str, str]], words: bool, known: Sequence[str]) -> Splits:
+def utterances(folder: Path, rows: Sequence[dict[str, str]], words: bool, known: Known) -> Splits:
     """The sounds of a list, in their splits, or in tenths that are held out."""
     columns = {name: next((each for each in names if each in rows[0]), None) for name, names in COLUMNS.items()}
     if missing := [name for name, column in columns.items() if column is None]:
-        has = ", ".join(rows[0])
+        has = ", ".join(filter(None, rows[0]))
         raise ValueError(f"{printable(folder)} expected a list with the column {missing[0]!r}, but it has {has}")
     files = [folder / row[columns["path"]] for row in rows]  # pyright: ignore[reportArgumentType]
     texts = [clean(row[columns["text"]]) for row in rows]  # pyright: ignore[reportArgumentType]
     said = [text.split() if words else list(text) for text in texts]
     sounds = _checked(files)
-    symbols = tuple(known) or tuple(sorted({symbol for text in said for symbol in text}))
+    symbols = tuple(known.symbols) or tuple(sorted({symbol for text in said for symbol in text}))
     if strange := sorted({symbol for text in said for symbol in text} - set(symbols)):
         raise ValueError(f"{printable(folder)} has the symbol {strange[0]!r}, which the model never learned")
     empty = [n for n, text in enumerate(said) if not text]
     parts = _parts([row.get("split", "") for row in rows])
-    rate = min(rate for _, rate in sounds)
+    rate = known.rate or min(rate for _, rate in sounds)
     train, valid, test = (
         Utterances([files[n] for n in part], [said[n] for n in part], symbols, rate, [sounds[n][0] for n in part])
         for part in ([n for n in part if n not in empty] for part in parts)
@@ -179,7 +205,7 @@ def _parts(named: Sequence[str]) -> list[list[int]]:
     if not parts[0]:
         parts[0] = [n for n in range(len(named)) if n not in {*parts[1], *parts[2]}]
     for place, seed in ((2, 0), (1, 1)):
-        if not parts[place]:
+        if not parts[place] and parts[0]:
             kept, held = hold_out(torch.zeros(len(parts[0])), seed)
             parts[place], parts[0] = [parts[0][n] for n in held.tolist()], [parts[0][n] for n in kept.tolist()]
     return parts

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from regard.app.data.splits import padded
+from regard.app.speech.sounds import Sound, resampled
 from regard.app.training.batches import mix
 
 GAP, EDGE = (0.05, 0.35), (0.1, 0.4)
@@ -36,6 +37,11 @@ class Takes(NamedTuple):
         rows = torch.arange(len(self.labels))[chosen]
         sounds = [self.sounds[n] for n in rows.tolist()]
         return Takes(sounds, self.labels[rows], self.speakers[rows], self.rate)
+
+    def at(self, rate: int) -> "Takes":
+        """The same at another rate."""
+        sounds = [resampled(Sound(sound, self.rate), rate).samples for sound in self.sounds]
+        return Takes(sounds, self.labels, self.speakers, rate)
 
     @property
     def reach(self) -> float:
