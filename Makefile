@@ -39,10 +39,10 @@ docs: .venv/.docs
 setup: .venv/.setup
 
 .venv/.demo: EXTRAS =
-.venv/.test: EXTRAS = [dev,export,hub,huggingface,logging,oracles,slides,text]
-.venv/.triton: EXTRAS = [dev,export,hub,huggingface,logging,oracles,slides,text,triton]
+.venv/.test: EXTRAS = [dev,export,hub,huggingface,logging,oracles,slides,speech,text]
+.venv/.triton: EXTRAS = [dev,export,hub,huggingface,logging,oracles,slides,speech,text,triton]
 .venv/.docs: EXTRAS = [docs]
-.venv/.setup: EXTRAS = [dev,docs,export,hub,huggingface,logging,oracles,slides,text]
+.venv/.setup: EXTRAS = [dev,docs,export,hub,huggingface,logging,oracles,slides,speech,text]
 
 # The build tools are installed first, at their pinned versions too; where nothing is missing, pip asks no network.
 .venv/.demo .venv/.test .venv/.triton .venv/.docs .venv/.setup: pyproject.toml constraints.txt | $(BIN)/python

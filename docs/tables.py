@@ -295,6 +295,17 @@ BAGS = {
     "error_percent": ("wrong, %", 1),
     "pointing_percent": ("weight of nines, %", 1),
 }
+SPEECH = {
+    "digit_error_percent_10": ("wrong of 10, %", 1),
+    "digit_error_percent_20": ("of 20, %", 1),
+    "digit_error_percent_40": ("of 40, %", 1),
+    "insertions_percent_40": ("too many of 40, %", 1),
+    "deletions_percent_40": ("missed, %", 1),
+    "substitutions_percent_40": ("taken for others, %", 1),
+    "compared_percent_40": ("places compared, %", 0),
+    "read_percent_40": ("read, %", 0),
+    "latency_frames_40": ("late, frames", 0),
+}
 STITCH = {
     "error_percent": ("wrong, %", 1),
     "solved_percent": ("puzzles solved, %", 0),
@@ -391,6 +402,11 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
         "docs/reading.md",
         "experiments/language.json",
         partial(trained, head="text, attention", columns=LANGUAGE),
+    ),
+    "speech": (
+        "docs/speech.md",
+        "experiments/speech.json",
+        partial(trained, head="data, model", columns=SPEECH, seconds=True),
     ),
     "choosing": ("docs/reading.md", "benchmarks/rationale.json", bench),
     "telling": ("docs/reading.md", "benchmarks/language.json", bench),

@@ -243,18 +243,51 @@ class TestOnline:
             query, keys, values, score=score, over=over, read=rg.online, mask=rg.padding(lengths, self.places),
             training=False,
         )  # fmt: skip
-        context, z = rg.attend_online(query, keys, values, score=score, over=over, places=lengths)
+        context, z, _ = rg.attend_online(query, keys, values, score=score, over=over, places=lengths)
         assert_close((context, z), (wanted.context, wanted.z))
-        first, stops = rg.attend_online(query[:, :2], keys, values, score=score, over=over, places=lengths)
-        later, _ = rg.attend_online(
-            query[:, 2:], keys, values, score=score, over=over, places=lengths, start=stops[:, -1]
-        )
-        assert_close(torch.cat((first, later), 1), context)
+        first = rg.attend_online(query[:, :2], keys, values, score=score, over=over, places=lengths)
+        later = rg.attend_online(query[:, 2:], keys, values, score=score, over=over, places=lengths, state=first.state)
+        assert_close(torch.cat((first.context, later.context), 1), context)
+
+    @pytest.mark.parametrize("chunk", [1, 3, None])
+    @pytest.mark.parametrize("name", examples.SCORES)
+    def test_it_reads_what_attend_reads_by_every_score(self, name: str, chunk: int | None):
+        score, over = examples.SCORES[name](), rg.monotonic(chunk, bias=-0.3)
+        query, keys, values = (torch.randn(2, n, examples.D).double() for n in (examples.Q, examples.K, examples.K))
+        lengths = torch.tensor([examples.K, examples.K - 1])
+        mask = rg.padding(lengths, examples.K)
+        wanted = rg.attend(query, keys, values, score=score, over=over, read=rg.online, mask=mask, training=False)
+        context, z, _ = rg.attend_online(query, keys, values, score=score, over=over, places=lengths)
+        assert_close((context, z), (wanted.context, wanted.z))
+
+    @pytest.mark.parametrize("chunk", [1, 4])
+    def test_it_goes_on_from_where_location_aware_looks_have_been(self, chunk: int):
+        score, over = rg.LocationAware(5, 5, 6, width=7, summed=True).double(), rg.monotonic(chunk, bias=-0.5)
+        nn.init.normal_(score.additive.energy.weight, std=3.0)
+        nn.init.normal_(score.convolution.weight, std=3.0)
+        query, keys, values = self.inputs()
+        given = dict(score=score, over=over, places=torch.tensor([self.places, 25]))
+        whole = rg.attend_online(query, keys, values, **given)
+        state, parts = None, []
+        for one in query.split(2, 1):
+            parts.append(rg.attend_online(one, keys, values, **given, state=state))
+            state = parts[-1].state
+        assert_close(torch.cat([part.context for part in parts], 1), whole.context)
+        forgetful = rg.State(None, parts[0].state.over)
+        other = rg.attend_online(query[:, 2:], keys, values, **given, state=forgetful)
+        assert not torch.equal(other.context, whole.context[:, 2:])
+
+    def test_location_aware_looks_read_no_more_keys_than_others(self):
+        query, keys, values = self.inputs()
+        read = [Counted(each) for each in (keys, values)]
+        score = rg.LocationAware(5, 5, 6, width=7).double()
+        _, z, _ = rg.attend_online(query, *read, score=score, over=rg.monotonic(bias=1.0), places=self.places)
+        assert 0 < read[0].count <= 2 * (int(z.max()) + 1 + self.queries) < 2 * self.places
 
     def test_it_compares_each_query_with_the_keys_from_the_last_stop_to_the_next_alone(self):
         query, keys, values = self.inputs()
         read = [Counted(each) for each in (keys, values)]
-        _, z = rg.attend_online(query, *read, places=self.places)
+        _, z, _ = rg.attend_online(query, *read, places=self.places)
         ends = z.where(z >= 0, self.places - 1)
         begins = torch.cat((torch.zeros_like(ends[:, :1]), ends[:, :-1]), 1)
         ended = torch.cat((torch.zeros_like(z[:, :1]), z[:, :-1]), 1) < 0
@@ -268,7 +301,7 @@ class TestOnline:
         out = rg.attend(query, keys, read, over=rg.monotonic(4), read=rg.sample)
         assert read.count == 4 * out.z.numel()  # where there are fewer, for the first place instead
         read = [Counted(each) for each in (keys, values)]
-        _, z = rg.attend_online(query, *read, over=rg.monotonic(4), places=self.places)
+        _, z, _ = rg.attend_online(query, *read, over=rg.monotonic(4), places=self.places)
         assert read[1].count == 4 * z.numel()
 
 
@@ -286,11 +319,6 @@ class TestOnline:
             lambda: rg.Alignment(torch.zeros(0, 2)),
             ValueError,
             r"Alignment expected scores of at least one query, but got \(0, 2\)",
-        ),
-        (
-            lambda: rg.attend_online(torch.ones(1, 2), torch.ones(3, 2), torch.ones(3, 2), score=examples.Fatigue()),
-            TypeError,
-            "attend_online expected a score of query and keys alone, but got Fatigue",
         ),
         (
             lambda: rg.attend_online(torch.ones(1, 2), Counted(torch.ones(3, 2)), torch.ones(3, 2)),
@@ -316,9 +344,9 @@ def test_what_cannot_be_read_online_is_refused():
         rg.attend_online(query, keys, keys, over=rg.softmax)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="with at least one query, but got"):
         rg.attend_online(query[:, :0], keys, keys)
-    with pytest.raises(TypeError, match="a score of query and keys alone, but got LocationAware"):
+    with pytest.raises(TypeError, match="whose own score is of query and keys alone, but got LocationAware"):
         rg.attend_online(query, keys, keys, over=rg.monotonic(2, score=rg.LocationAware(3, 3, 4)))
-    context, z = rg.attend_online(query[:0], keys[:0], keys[:0], over=rg.monotonic(None))
+    context, z, _ = rg.attend_online(query[:0], keys[:0], keys[:0], over=rg.monotonic(None))
     assert context.shape == (0, 1, 3) and z.shape == (0, 1)
 
 

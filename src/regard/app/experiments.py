@@ -54,16 +54,23 @@ def do_all(jobs: Iterable[Any], do: Callable[[Any], None], write: Callable[[], o
 
 
 def once(
-    recipe: ModuleType, config: Any, run: Path, fit: Fit, test: Callable[[Row], dict[str, Any]], known: bool
+    recipe: ModuleType,
+    config: Any,
+    run: Path,
+    fit: Fit,
+    test: Callable[[Row], dict[str, Any]],
+    known: bool,
+    begin: Path | None = None,
 ) -> dict[str, Any] | None:
-    """Trains a run and keeps in its result.json what the test says, given what is known of the best epoch; with the
-    seconds of training in all its sittings. None if that is done already, or is `known` and not begun again."""
+    """Trains a run, from the weights of the run `begin` if there is one, and keeps in its result.json what the test
+    says, given what is known of the best epoch; with the seconds of training in all its sittings. None if that is done
+    already, or is `known` and not begun again."""
     if (run / "result.json").exists() or (known and not run.exists()):
         return None
     start, clock = time.monotonic(), run / "seconds"
     before = float(clock.read_text()) if clock.exists() else 0.0
     try:
-        best = train(recipe, config, run, fit)
+        best = train(recipe, config, run, fit, begin)
     finally:
         if run.is_dir():
             write(clock, str(before + time.monotonic() - start).encode())
@@ -142,6 +149,8 @@ class Trained:
     are the same run in another use, on other data as DATA/MODEL."""
     others: Mapping[str, ModuleType] = field(default_factory=dict)
     """Of data that have a recipe of their own, that recipe."""
+    begins: Callable[[Job], Job | None] = lambda job: None
+    """The job whose weights a model has at first, if any: it comes before, with the same seed."""
 
     def do(self, job: Job, data: Path, folder: Path, fit: Fit) -> None:
         """Trains and tests one run, unless that is done. Raises Failure if another process is at it."""
@@ -154,7 +163,9 @@ class Trained:
             curve = [[row["epoch"], now, round(row[recipe.METRIC.name], 3)] for row, now in rows]
             return {**asdict(job), "metrics": self.test(job, run, best), "curve": curve}
 
-        result = once(recipe, config, run, replace(fit, progress=Clock(clock, config.epochs)), said, known)
+        before = self.begins(job)
+        begin = folder / str(before) if before else None
+        result = once(recipe, config, run, replace(fit, progress=Clock(clock, config.epochs)), said, known, begin)
         if result:
             found = {name: results.rounded(value) for name, value in result["metrics"][job.model].items()}
             print(f"{job}: {found} in {result['curve'][-1][1]:.0f} s of computing", flush=True)

@@ -15,8 +15,9 @@ def load(run: str | Path, recipe: str | Path | None = None) -> "Trained":
     taken to the Hub of Hugging Face, "hub:USER/NAME"; nothing of the data is needed.
     What a model reads and answers is its recipe's: translate, classify, rationale and language read lines of text, and
     read those with a name left out; glimpse, caption, draw and sampling paths of pictures, and stitch paths of folders
-    of them; parse sentences in CoNLL-U or as lists of words; answer pairs of a list of facts and a question; recall
-    sequences of bits. A run of a recipe of your own needs its file as `recipe`, as what a folder says is never run.
+    of them; speech paths of sounds; parse sentences in CoNLL-U or as lists of words; answer pairs of a list of facts
+    and a question; recall sequences of bits. A run of a recipe of your own needs its file as `recipe`, as what a folder
+    says is never run.
 
     Raises Failure if there is no such run, or it is damaged, and ValueError if it needs what is not installed.
 

@@ -96,7 +96,8 @@ def _check(look: Look) -> None:
 
 @dataclass
 class Picture:
-    """A picture as the bytes of a PNG, with a title and what it shows in words: of what a `Look` cannot hold.
+    """A picture as the bytes of a PNG, with a title and what it shows in words: of what a `Look` cannot hold. If it is
+    of a sound, the report plays that: the bytes of a WAV file.
 
     If it is of a matrix of weights, the report has that as a table in its place, below the title and the words.
 
@@ -108,11 +109,17 @@ class Picture:
     text: str
     png: bytes
     matrix: Matrix | None = None
+    sound: bytes = b""
 
     @property
     def uri(self) -> str:
         """The picture as an address that holds it."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+    @property
+    def sound_uri(self) -> str:
+        """The sound as an address that holds it."""
+        return f"data:audio/wav;base64,{base64.b64encode(self.sound).decode()}"
 
 
 @dataclass
