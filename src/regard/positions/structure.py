@@ -92,7 +92,8 @@ class Structure(Positions):
         z, exact = self._checked(value), doubled(self)
         log_z = exact.log_z
         possible = log_z > -INFINITY
-        valid = self._is_structure(z).where(possible, (z == -1).all(-1)) & (value != NO_EVENT).all(-1)
+        nothing, event = (each.flatten(-len(self.event_shape)).all(-1) for each in (z == -1, value != NO_EVENT))
+        valid = self._is_structure(z).where(possible, nothing) & event
         score = _dot(exact.features(z), exact.potentials)
         log_prob = (score - log_z.masked_fill(~possible, 0)).masked_fill(~valid, -INFINITY)
         return log_prob.to(wide(self.scores).dtype)
