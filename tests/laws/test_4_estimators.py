@@ -126,7 +126,7 @@ def test_reinforce(baseline: str):
     "over", [name for name in examples.OVERS if name not in ("subset(9)", "without_replacement(2)")]
 )
 def test_reinforce_over(over: str):
-    scores = SCORES.flatten()[:4].view(1, 2, 2) if over.startswith("tree") else SCORES
+    scores = SCORES.flatten()[:4].view(1, 2, 2) if over.startswith(("tree", "constituency")) else SCORES
     check_unbiased(make(over), scores, rg.reinforce, 1)
 
 

@@ -93,6 +93,15 @@ class Constituency(Structure):
         labels = torch.zeros_like(spans).flatten(-2).scatter(-1, where, drawn).view_as(spans)
         return labels.where(spans > 0, -1)
 
+    def log_prob(self, value: Integer[Tensor, "*SB K K"]) -> Float[Tensor, "*SB"]:
+        """The log-probability of trees, score less log Z; -inf of what is none. Of a tree that was observed it is what
+        a conditional random field of spans is trained by.
+
+        Raises ValueError for a label that there is not, where there may be a span (but while compiling and under
+        transforms of `torch.func`, where it is impossible).
+        """
+        return self._log_prob(value)
+
     def expect(self, values: Any) -> Tensor:
         """What the words read at the mean, (*B, K, V): the values at the ends of the spans that begin with them."""
         return weighted_mean(self._mean.sum(-1).to(self.scores.dtype), values)
@@ -126,7 +135,7 @@ class Constituency(Structure):
     def _of_spans(self) -> Tensor:
         """The scores of the spans, those of their labels summed up, (*B, K, K)."""
         scores = wide(self.scores)
-        return scores.squeeze(-1) if self.choices == 1 else scores.clamp(min=NEVER).logsumexp(-1)
+        return scores.squeeze(-1) if self.choices == 1 else constituency.of_spans(scores)
 
     @property
     def _mean(self) -> Tensor:

@@ -88,6 +88,9 @@ class Structure(Positions):
         Raises ValueError for a label that is out of range at a position that is present (but while compiling and under
         transforms of `torch.func`, where it is impossible), unless it is -1 at all of them.
         """
+        return self._log_prob(value)
+
+    def _log_prob(self, value: Tensor) -> Tensor:
         value = value.long()
         z, exact = self._checked(value), doubled(self)
         log_z = exact.log_z

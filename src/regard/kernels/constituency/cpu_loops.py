@@ -1,15 +1,18 @@
 """The loops that sum over all binary trees, for numba: imported when first called.
 
-Inside, a sentence is the n words that are present, and `weights` (n, n) the exponentials of the scores of its spans,
-those of the words 1 and of the best tree too, which nothing but log Z depends on. All is analytic, so that the same
-loops, given complex weights whose imaginary part is a tiny step, give a directional derivative with no rounding but
-their own (Squire and Trapp 1998). What is too small or too large for that is not `sure`.
+So many sentences as there are `LANES` are summed at once, side by side in the last dimension, which is what a processor
+does in one step. Of a sentence there are the n words that are present, and `weights` (n, n, LANES) are the exponentials
+of the scores of its spans, those of the words 1 and of the best tree too, which nothing but log Z depends on. All is
+analytic, so that the same loops, given complex weights whose imaginary part is a tiny step, give a directional
+derivative with no rounding but their own (Squire and Trapp 1998). What is too small or too large is not `sure`.
 """
 
 import numpy as np
 
 from regard.kernels.on_cpu import compiled
+from regard.kernels.sparse.cpu_loops import exp
 
+LANES = 8
 STEP = 1e-20
 """How far along a direction: what is of second order is nothing beside what is of first."""
 LARGEST = 1e150, 1e20, 1e100
@@ -20,142 +23,189 @@ is too small for a number, 1e-308, is nothing beside the sum over all trees, whi
 @compiled
 def sums(first, last, scores, present, sure, log_z, marginals):
     """Log Z and the marginals of the rows first to last, and whether they are sure."""
-    for row in range(first, last):
-        words = np.flatnonzero(present[row])
-        n = len(words)
-        weights, found = np.empty((n, n)), np.zeros((n, n))
-        common = _weights(scores[row], words, weights)
-        marginals[row] = 0.0
-        if not np.isfinite(common):
-            log_z[row] = common
-            sure[row] = common == -np.inf
-            continue
-        total = _spans(weights, found)
-        log_z[row] = common + total
-        sure[row] = _is_sure(total, found)
-        for i in range(n):
-            for j in range(i, n):
-                marginals[row, words[i], words[j]] = found[i, j]
+    for start in range(first, last, LANES):
+        rows = np.arange(start, min(last, start + LANES))
+        places, counts, weights, common = _gathered(rows, scores, present)
+        found = np.zeros_like(weights)
+        totals = _spans(weights, counts, found)
+        for lane in range(len(rows)):
+            row = rows[lane]
+            log_z[row] = common[lane] + totals[lane]
+            sure[row] = _is_sure(common[lane], totals[lane], counts[lane], found[:, :, lane])
+            marginals[row] = 0.0
+            for j in range(counts[lane]):
+                for i in range(j + 1):
+                    marginals[row, places[lane, i], places[lane, j]] = found[i, j, lane]
 
 
 @compiled
 def along(first, last, direction, scores, present, sure, out):
     """How the marginals of the same rows change in the direction, to which their second derivative is applied."""
-    for row in range(first, last):
-        words = np.flatnonzero(present[row])
-        n = len(words)
-        weights, found = np.empty((n, n)), np.zeros((n, n), np.complex128)
-        common = _weights(scores[row], words, weights)
-        out[row] = 0.0
-        if not np.isfinite(common):
-            sure[row] = common == -np.inf
-            continue
-        longest = 0.0
-        for i in range(n):
-            for j in range(i, n):
-                longest = max(longest, abs(direction[row, words[i], words[j]]))
-        step = STEP / longest if longest > 0 else 0.0
-        moved = np.empty((n, n), np.complex128)
-        for i in range(n):
-            for j in range(i, n):
-                moved[i, j] = complex(weights[i, j], weights[i, j] * step * direction[row, words[i], words[j]])
-        sure[row] = _is_sure(_spans(moved, found), found)
-        for i in range(n):
-            for j in range(i, n):
-                out[row, words[i], words[j]] = found[i, j].imag / STEP * longest
+    for start in range(first, last, LANES):
+        rows = np.arange(start, min(last, start + LANES))
+        places, counts, weights, common = _gathered(rows, scores, present)
+        moved, longest = weights.astype(np.complex128), np.zeros(len(rows))
+        for lane in range(len(rows)):
+            for j in range(counts[lane]):
+                for i in range(j + 1):
+                    size = abs(direction[rows[lane], places[lane, i], places[lane, j]])
+                    longest[lane] = max(longest[lane], size)
+            step = STEP / longest[lane] if longest[lane] > 0 else 0.0
+            for j in range(counts[lane]):
+                for i in range(j + 1):
+                    slope = step * direction[rows[lane], places[lane, i], places[lane, j]]
+                    moved[i, j, lane] = complex(weights[i, j, lane], weights[i, j, lane] * slope)
+        found = np.zeros_like(moved)
+        totals = _spans(moved, counts, found)
+        for lane in range(len(rows)):
+            row = rows[lane]
+            sure[row] = _is_sure(common[lane], totals[lane], counts[lane], found[:, :, lane])
+            out[row] = 0.0
+            for j in range(counts[lane]):
+                for i in range(j + 1):
+                    out[row, places[lane, i], places[lane, j]] = found[i, j, lane].imag / STEP * longest[lane]
 
 
 @compiled
-def _weights(scores, words, weights):
-    """The weights of the spans, and the score of the best tree, by which they were divided: the words' scores are in
-    every tree, and what is left of it is taken in equal parts from all wider spans, one less than there are words."""
-    n = len(words)
-    best, best_to = np.empty((n, n)), np.empty((n, n))
-    leaves = 0.0
-    for i in range(n):
-        leaves += scores[words[i], words[i]]
-        best[i, i] = best_to[i, i] = 0.0
-    for j in range(1, n):
+def _gathered(rows, scores, present):
+    """Where the words of the rows are, how many there are, the weights of their spans, and the scores of their best
+    trees, by which the weights are divided: the words' scores are in every tree, and what is left of it is taken in
+    equal parts from all wider spans, one less than there are words."""
+    places, counts = np.zeros((LANES, scores.shape[1]), np.int64), np.zeros(LANES, np.int64)
+    for lane in range(len(rows)):
+        for word in range(scores.shape[1]):
+            if present[rows[lane], word]:
+                places[lane, counts[lane]] = word
+                counts[lane] += 1
+    n = counts.max()
+    weights, common = np.full((n, n, LANES), -np.inf), np.zeros(LANES)
+    for lane in range(len(rows)):
+        for i in range(counts[lane]):
+            for j in range(i, counts[lane]):
+                score = scores[rows[lane], places[lane, i], places[lane, j]]
+                if score != score:
+                    common[lane] = np.nan
+                weights[i, j, lane] = score
+            common[lane] += weights[i, i, lane]
+            weights[i, i, lane] = 0.0
+    best = _best(weights)
+    for lane in range(len(rows)):
+        count = counts[lane]
+        total = best[count - 1, lane] if count > 0 else 0.0
+        common[lane] += total
+        part = total / (count - 1) if count > 1 and np.isfinite(total) else 0.0
+        for i in range(count):
+            for j in range(i + 1, count):
+                weights[i, j, lane] -= part
+    flat = weights.reshape(-1)
+    for k in range(len(flat)):
+        flat[k] = exp(flat[k]) if flat[k] > -700 else 0.0
+    return places, counts, weights, common
+
+
+@compiled
+def _best(scores):
+    """The scores of the best trees of the first words, (n, LANES)."""
+    n = len(scores)
+    left, right = np.empty_like(scores), np.empty_like(scores)
+    for j in range(n):
+        left[j, j] = right[j, j] = scores[j, j]
         for i in range(j - 1, -1, -1):
-            score = scores[words[i], words[j]]
-            if score != score:
-                return np.nan
-            best[i, j] = best_to[j, i] = score + _best(best[i, i:j], best_to[j, i + 1 : j + 1])
-    total = best[0, n - 1] if n > 1 else 0.0
-    if not np.isfinite(total):
-        return total if leaves == leaves else np.nan
-    part = total / (n - 1) if n > 1 else 0.0
-    for i in range(n):
-        weights[i, i] = 1.0
-        for j in range(i + 1, n):
-            weights[i, j] = np.exp(scores[words[i], words[j]] - part)
-    return leaves + total
+            out, ours = left[i, j], scores[i, j]
+            _highest(left[i, i:j], right[j, i + 1 : j + 1], out)
+            for lane in range(LANES):
+                out[lane] += ours[lane]
+            right[j, i] = out
+    return left[0]
 
 
 @compiled
-def _best(left, right):
-    best = -np.inf
-    for k in range(len(left)):
-        best = max(best, left[k] + right[k])
-    return best
+def _highest(one, other, out):
+    out[:] = -np.inf
+    twos = len(one) // 2 * 2
+    for k in range(0, twos, 2):
+        for lane in range(LANES):
+            a, b = one[k, lane] + other[k, lane], one[k + 1, lane] + other[k + 1, lane]
+            a = a if a > b else b
+            out[lane] = a if a > out[lane] else out[lane]
+    if twos < len(one):
+        for lane in range(LANES):
+            a = one[twos, lane] + other[twos, lane]
+            out[lane] = a if a > out[lane] else out[lane]
 
 
 @compiled
-def _is_sure(total, marginals):
-    """Whether every word is a span, and there are as many wider ones less one."""
-    if not np.isfinite(total):
+def _is_sure(common, total, count, marginals):
+    """Whether there is no tree, or every word is a span, and there are as many wider ones less one."""
+    if common == -np.inf:
+        return True
+    if not np.isfinite(common + total):
         return False
-    n, spans = len(marginals), 0.0
-    for i in range(n):
-        for j in range(i, n):
+    spans = 0.0
+    for i in range(count):
+        for j in range(i, count):
             spans += marginals[i, j].real
-    return n == 0 or abs(spans - (2 * n - 1)) < 1e-9 * n
+    return count == 0 or abs(spans - (2 * count - 1)) < 1e-9 * count
 
 
 @compiled
-def _spans(weights, marginals):
+def _spans(weights, counts, marginals):
     """Log Z, NaN where it is not sure, and the marginals: column after column of the last words and back, `left` by the
     first and the last word of a span, `right` by the last and the first, so that all sums are along rows."""
     n = len(weights)
-    if n == 0:
-        return 0.0
     left, right = np.zeros_like(weights), np.zeros_like(weights)
-    largest = heaviest = 1.0
+    largest, heaviest = np.ones(LANES), np.ones(LANES)
     for j in range(n):
         left[j, j] = right[j, j] = weights[j, j]
         for i in range(j - 1, -1, -1):
-            heaviest = max(heaviest, weights[i, j].real)
-            span = weights[i, j] * _dot(left[i, i:j], right[j, i + 1 : j + 1])
-            left[i, j] = right[j, i] = span
-            largest = max(largest, span.real)
-    total = left[0, n - 1]
-    if not (largest < LARGEST[0] and heaviest < LARGEST[1]):
-        return np.nan
+            span, ours = left[i, j], weights[i, j]
+            _dot(left[i, i:j], right[j, i + 1 : j + 1], span)
+            for lane in range(LANES):
+                span[lane] *= ours[lane]
+                largest[lane] = span[lane].real if span[lane].real > largest[lane] else largest[lane]
+                heaviest[lane] = ours[lane].real if ours[lane].real > heaviest[lane] else heaviest[lane]
+            right[j, i] = span
 
-    of_left, of_right = np.zeros_like(weights), np.zeros_like(weights)
-    of_left[0, n - 1] = 1.0 / total
-    largest = 0.0
+    of_left, of_right, totals = np.zeros_like(weights), np.zeros_like(weights), np.zeros(LANES)
+    for lane in range(LANES):
+        if counts[lane] > 0:
+            whole = left[0, counts[lane] - 1, lane]
+            totals[lane] = np.log(whole.real)
+            of_left[0, counts[lane] - 1, lane] = 1.0 / whole
+    around, slope = np.zeros(LANES), np.zeros_like(weights[0, 0]) if n > 0 else np.zeros(0, weights.dtype)
     for j in range(n - 1, -1, -1):
-        for i in range(j):
-            outside = of_left[i, j] + of_right[j, i]
-            largest = max(largest, outside.real)
-            marginals[i, j] = outside * left[i, j]
-            slope = outside * weights[i, j]
-            _add(of_left[i, i:j], slope, right[j, i + 1 : j + 1])
-            _add(of_right[j, i + 1 : j + 1], slope, left[i, i:j])
-        marginals[j, j] = (of_left[j, j] + of_right[j, j]) * left[j, j]
-    return np.log(total.real) if largest < LARGEST[2] else np.nan
+        for i in range(j + 1):
+            one, other, span, ours, found = of_left[i, j], of_right[j, i], left[i, j], weights[i, j], marginals[i, j]
+            for lane in range(LANES):
+                outside = one[lane] + other[lane]
+                around[lane] = outside.real if outside.real > around[lane] else around[lane]
+                found[lane] = outside * span[lane]
+                slope[lane] = outside * ours[lane]
+            if i < j:
+                _add(of_left[i, i:j], slope, right[j, i + 1 : j + 1])
+                _add(of_right[j, i + 1 : j + 1], slope, left[i, i:j])
+    for lane in range(LANES):
+        if not (largest[lane] < LARGEST[0] and heaviest[lane] < LARGEST[1] and around[lane] < LARGEST[2]):
+            totals[lane] = np.nan
+    return totals
 
 
 @compiled
-def _dot(one, other):
-    total = one[0] * other[0]
-    for k in range(1, len(one)):
-        total += one[k] * other[k]
-    return total
+def _dot(one, other, out):
+    out[:] = 0.0
+    fours = len(one) // 4 * 4
+    for k in range(0, fours, 4):
+        for lane in range(LANES):
+            near = one[k, lane] * other[k, lane] + one[k + 1, lane] * other[k + 1, lane]
+            far = one[k + 2, lane] * other[k + 2, lane] + one[k + 3, lane] * other[k + 3, lane]
+            out[lane] += near + far
+    for k in range(fours, len(one)):
+        for lane in range(LANES):
+            out[lane] += one[k, lane] * other[k, lane]
 
 
 @compiled
-def _add(out, factor, row):
+def _add(out, factor, rows):
     for k in range(len(out)):
-        out[k] += factor * row[k]
+        for lane in range(LANES):
+            out[k, lane] += factor[lane] * rows[k, lane]

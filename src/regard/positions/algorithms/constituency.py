@@ -19,6 +19,16 @@ from regard.positions.base import INFINITY, take
 Parts = tuple[Tensor, Tensor, Tensor]
 
 
+def of_spans(scores: Float[Tensor, "*B K K S"]) -> Float[Tensor, "*B K K"]:
+    """The logarithm of the sum of exp(scores) over the labels of each span; what is below the diagonal is none.
+
+    >>> of_spans(torch.zeros(2, 2, 4)).exp().triu()
+    tensor([[4., 4.],
+            [0., 4.]])
+    """
+    return (find_road((of_spans,), scores) or plain_of_spans)(scores)
+
+
 def log_partition(scores: Float[Tensor, "*B K K"], present: Bool[Tensor, "*B K"]) -> Float[Tensor, "*B"]:
     """log sum_z exp(sum of the scores of the spans of z), over all binary trees z of the words that are present; -inf
     where there is none. By the inside algorithm (Baker 1979), in time O(K^3).
@@ -49,10 +59,11 @@ def k_best(scores: Float[Tensor, "*B K K S"], present: Bool[Tensor, "*B K"], k: 
              [-1,  0]]])
     """
     rows, present_rows = flat(scores, present)
-    best = rows.topk(min(k, scores.shape[-1]), -1)
-    given = best.values, present_rows, k
+    many = min(k, scores.shape[-1]) > 1
+    values, indices = rows.topk(min(k, scores.shape[-1]), -1) if many else rows.max(-1, keepdim=True)
+    given = values, present_rows, k
     ranks = (find_road((k_best,), *given) or plain_k_best)(*given)  # (N, k, K, K)
-    labels = take(best.indices.unsqueeze(1), ranks.clamp(min=0).unsqueeze(-1), -1).squeeze(-1)
+    labels = take(indices.unsqueeze(1), ranks.clamp(min=0).unsqueeze(-1), -1).squeeze(-1)
     return labels.where(ranks >= 0, -1).movedim(1, 0).reshape(k, *present.shape, present.shape[-1])
 
 
@@ -77,6 +88,11 @@ def flat(scores: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     """The same with all batch dimensions as one."""
     rows = present.shape[:-1].numel()
     return scores.reshape(rows, *scores.shape[-3:]), present.reshape(rows, present.shape[-1])
+
+
+def plain_of_spans(scores: Tensor) -> Tensor:
+    """The plain road of `of_spans`."""
+    return scores.clamp(min=NEVER).logsumexp(-1)
 
 
 def plain_log_partition(scores: Tensor, present: Tensor) -> Tensor:
