@@ -17,7 +17,16 @@ from regard.kernels.registry import known_roads
 from regard.masks import cleared
 from regard.over.addressing import Addressed
 from regard.over.local import GaussianWindow, MovingWindow
-from regard.positions.algorithms import constituency, ctc, gaussian_filters, linear_chain, recurrence, semi_markov, trees, windows
+from regard.positions.algorithms import (
+    constituency,
+    ctc,
+    gaussian_filters,
+    linear_chain,
+    recurrence,
+    semi_markov,
+    trees,
+    windows,
+)
 from regard.reads import weighed
 
 pytestmark = pytest.mark.unchecked

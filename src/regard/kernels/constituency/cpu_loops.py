@@ -30,7 +30,7 @@ def sums(first, last, scores, present, sure, log_z, marginals):
         totals = _spans(weights, counts, found)
         for lane in range(len(rows)):
             row = rows[lane]
-            log_z[row] = common[lane] + totals[lane]
+            log_z[row] = common[lane] + totals[lane] if common[lane] != -np.inf else -np.inf
             sure[row] = _is_sure(common[lane], totals[lane], counts[lane], found[:, :, lane])
             marginals[row] = 0.0
             for j in range(counts[lane]):
@@ -150,7 +150,7 @@ def _is_sure(common, total, count, marginals):
 
 @compiled
 def _spans(weights, counts, marginals):
-    """Log Z, NaN where it is not sure, and the marginals: column after column of the last words and back, `left` by the
+    """Log Z, NaN where it is not sure, and the marginals, zero where there is no tree: column after column of the last words and back, `left` by the
     first and the last word of a span, `right` by the last and the first, so that all sums are along rows."""
     n = len(weights)
     left, right = np.zeros_like(weights), np.zeros_like(weights)
@@ -168,7 +168,7 @@ def _spans(weights, counts, marginals):
 
     of_left, of_right, totals = np.zeros_like(weights), np.zeros_like(weights), np.zeros(LANES)
     for lane in range(LANES):
-        if counts[lane] > 0:
+        if counts[lane] > 0 and left[0, counts[lane] - 1, lane].real > 0:
             whole = left[0, counts[lane] - 1, lane]
             totals[lane] = np.log(whole.real)
             of_left[0, counts[lane] - 1, lane] = 1.0 / whole

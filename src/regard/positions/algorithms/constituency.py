@@ -115,11 +115,15 @@ def plain_k_best(ranked: Tensor, present: Tensor, k: int) -> Tensor:
     """The plain road of `k_best`, (N, k, K, K): which of the labels of each span, (N, K, K, R) with the best first."""
     scores = _closed(ranked, present)  # (N, K, K, R)
     left, plans = _k_inside(scores, k)
-    whole = torch.cat((_first(left[:, :1, :1]), left[:, 0]), 1) if present.shape[-1] else left.new_zeros(len(left), 1, k)
+    whole = (
+        torch.cat((_first(left[:, :1, :1]), left[:, 0]), 1) if present.shape[-1] else left.new_zeros(len(left), 1, k)
+    )
     total = take(whole, present.sum(-1)[:, None, None], 1).squeeze(1)  # (N, k)
     order = torch.arange(k, device=scores.device).where(total > NEVER / 2, -1)
-    choose = lambda width, ranks: tuple(  # noqa: E731
-        take(each, ranks.clamp(min=0).mT, -1).mT for each in plans[width][:3]
+    choose = (
+        lambda width, ranks: tuple(  # noqa: E731
+            take(each, ranks.clamp(min=0).mT, -1).mT for each in plans[width][:3]
+        )
     )
     ranks = _descended(order, present, choose)
     labels = [

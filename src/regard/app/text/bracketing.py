@@ -1,0 +1,223 @@
+"""Networks that make trees of sentences: an encoder, a chart of spans, and a writer of brackets that looks at words."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+import regard as rg
+from regard.app.data.brackets import Known
+from regard.app.text.brackets import CLOSE, END, FIRST_LABEL, WORD, Spans
+from regard.app.text.networks import Dropped
+from regard.app.text.parsing import Recurrent
+from regard.protocol import at
+
+PLACES = 512
+"""Words of a sentence whose places are told apart."""
+NESTED = 12
+"""Brackets that may begin before one word, where the writer is told what is well-formed."""
+SURE = 0.45
+"""The least probability of a bracket that is written: half the F1 that is hoped for (as Goodman 1996)."""
+
+
+class Encoder(nn.Module):
+    """Vectors of words and of what they look like, and recurrent layers in both directions, (B, K, 2 hidden), with
+    scores of the parts of speech from the first of them, (B, K, tags)."""
+
+    def __init__(self, config: Any, known: Known):
+        super().__init__()
+        self.forget = config.word_dropout
+        self.word = nn.Embedding(2 + len(known.words), config.words, padding_idx=0)
+        self.shape = nn.Embedding(2 + len(known.shapes), config.shapes, padding_idx=0)
+        sizes = [config.words + config.shapes, *[2 * config.hidden] * (config.layers - 1)]
+        self.layers = nn.ModuleList(Recurrent(size, config.hidden) for size in sizes)
+        self.dropped, self.tag = Dropped(config.dropout), nn.Linear(2 * config.hidden, len(known.tags))
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K tags"]]:
+        words, present = batch["words"], (batch["words"] > 0).unsqueeze(-1)
+        if self.training:
+            forgotten = torch.rand(words.shape, device=words.device) < self.forget
+            words = words.where(~forgotten | (words == 0), 1)
+        layers = [torch.cat((self.word(words), self.shape(batch["shapes"])), -1)]
+        for layer in self.layers:
+            layers.append(layer(self.dropped(layers[-1]), present.squeeze(-1).sum(-1)))
+        return self.dropped(layers[-1]) * present, self.tag(self.dropped(layers[1]))
+
+
+class Chart(nn.Module):
+    """Scores of the labels of spans, (B, K, K, S), by a hidden layer over the differences of what the encoder says at
+    their two ends (Stern, Andreas and Klein 2017, section 3); that of no label is zero."""
+
+    def __init__(self, size: int, hidden: int, labels: int, dropout: float):
+        super().__init__()
+        self.ends = nn.Linear(size, hidden, bias=False)
+        self.label = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, labels - 1))
+        self.bias = nn.Parameter(torch.zeros(hidden))
+
+    def forward(self, words: Float[Tensor, "B K D"]) -> Float[Tensor, "B K K S"]:
+        forth, back = words.chunk(2, -1)
+        pad = nn.functional.pad
+        between = self.ends(torch.cat((pad(forth, (0, 0, 1, 0)), -pad(back, (0, 0, 0, 1))), -1))  # (B, K + 1, hidden)
+        count = words.shape[1]
+        first, last = torch.triu_indices(count, count, device=words.device)
+        spans = between.index_select(1, last + 1) - between.index_select(1, first)
+        scores = pad(self.label(spans + self.bias), (1, 0))  # (B, spans, S)
+        table = scores.new_zeros(len(words), count * count, scores.shape[-1])
+        return table.index_copy(1, first * count + last, scores).unflatten(1, (count, count))
+
+
+def gold_labels(chains: Int[Tensor, "B M 3"], words: int) -> Int[Tensor, "B K K"]:
+    """The labels of spans in all binary trees that have the brackets of a true tree: those of its brackets, 0 for other
+    spans, and -1 for spans that cross a bracket, which are in none.
+
+    >>> gold_labels(torch.tensor([[[0, 2, 5], [1, 2, 7]]]), 3)
+    tensor([[[ 0, -1,  5],
+             [ 0,  0,  7],
+             [ 0,  0,  0]]])
+    """
+    rows = torch.arange(len(chains), device=chains.device).unsqueeze(-1).expand(chains.shape[:2])
+    real = chains[..., 0] >= 0
+    labels = chains.new_zeros(len(chains), words, words)
+    labels[rows[real], chains[real][:, 0], chains[real][:, 1]] = chains[real][:, 2]
+    here = torch.zeros_like(labels)
+    here[rows[real], chains[real][:, 0], chains[real][:, 1]] = 1
+    longer = here.flip(-1).cumsum(-1).flip(-1) - here  # at (i, j): how many brackets begin with i and end after j
+    passed = longer.cumsum(-2)
+    right = passed.diagonal(dim1=-2, dim2=-1).unsqueeze(-2) - passed
+    earlier = here.cumsum(-2) - here  # at (i, j): that begin before i and end with j
+    within = earlier.cumsum(-1) - earlier
+    left = within - within.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+    return labels.where(((right <= 0) & (left <= 0)) | (torch.ones_like(here).triu() == 0), -1)
+
+
+def chart_cost(
+    scores: Float[Tensor, "B K K S"], present: Bool[Tensor, "B K"], chains: Int[Tensor, "B M 3"]
+) -> Float[Tensor, " B"]:
+    """-log of the probability of all binary trees that have the brackets of the true one and no others."""
+    gold = gold_labels(chains, scores.shape[1])
+    observed = scores.gather(-1, gold.clamp(min=0).unsqueeze(-1)).squeeze(-1).masked_fill(gold < 0, -torch.inf)
+    both = present.unsqueeze(-1) & present.unsqueeze(-2)
+    return rg.constituency(scores.shape[-1])(scores, both).log_z - rg.constituency()(observed, both).log_z
+
+
+def decoded_spans(
+    scores: Float[Tensor, "B K K S"], present: Bool[Tensor, "B K"]
+) -> tuple[Int[Tensor, "B K K"], Float[Tensor, "B K K S"]]:
+    """The labels of the brackets of which most are expected to be right, each counting as much more than `SURE` as it
+    is probable (Goodman 1996), 0 for none; and how probable each label of each span is."""
+    both = present.unsqueeze(-1) & present.unsqueeze(-2)
+    chances = rg.constituency(scores.shape[-1])(scores, both).mean
+    best, label = chances[..., 1:].max(-1)
+    spans = rg.constituency()((best - SURE).clamp(min=0), both).mode
+    return (1 + label).where((spans >= 0) & (best > SURE), 0), chances
+
+
+def unchained(labels: Int[Tensor, "K K"], known: Known) -> Spans:
+    """The brackets of a table of numbers of chains, the outermost first, by the numbers of their labels."""
+    number = {label: n for n, label in enumerate(known.labels)}
+    spans = sorted(labels.nonzero().tolist(), key=lambda span: (span[0], -span[1]))
+    return [
+        (first, last, number[name])
+        for first, last in spans
+        for name in known.chains[int(labels[first, last])].split("+")
+    ]
+
+
+class Written(NamedTuple):
+    """What a writer goes on from, of B sentences."""
+
+    memory: rg.Memory
+    hidden: Tensor
+    cell: Tensor
+    words: Tensor
+    """How many words of the sentence there are to be written, (B,)."""
+    done: Tensor
+    """How many words are written."""
+    depth: Tensor
+    """How many brackets are open."""
+    opened: Tensor
+    """How many of them began since the last word or end of a bracket."""
+    attention: Any = None
+
+
+class Output(NamedTuple):
+    """What is made of the steps of B trees."""
+
+    features: Tensor
+    """What the next step is told from, (B, T, D)."""
+    hidden: Tensor
+    look: rg.Attended | None
+    """Where each step looked."""
+
+
+class Writer(nn.Module):
+    """An LSTM that writes a tree step by step, and at each looks at a word: by what it wrote, and by how many words it
+    has written, while each word is known by its place too. What it saw tells the next step but is not handed on, so
+    that in training all steps are made at once (as Vinyals et al. 2015, but for the places)."""
+
+    def __init__(self, config: Any, size: int, labels: int, over: Any, read: Any):
+        super().__init__()
+        width = config.hidden
+        self.step, self.place = nn.Embedding(FIRST_LABEL + labels, width), nn.Embedding(PLACES + 1, width)
+        self.asked, self.keyed = nn.Embedding(PLACES + 1, width), nn.Embedding(PLACES + 1, size)
+        self.start = nn.Linear(size, 2 * width)
+        self.lstm = nn.LSTM(2 * width, width, batch_first=True)
+        score = rg.Additive(width, size, config.scoring)
+        self.attention: Any = None if over is None else rg.Attention(score=score, over=over, read=read)
+        self.seen, self.own = nn.Linear(size, width, bias=False), nn.Linear(width, width)
+        self.dropped, self.label = Dropped(config.dropout), nn.Linear(width, FIRST_LABEL + labels)
+
+    def begin(self, words: Float[Tensor, "B K D"], present: Bool[Tensor, "B K"]) -> Written:
+        """The state before the first step."""
+        forth, back = words.chunk(2, -1)
+        last = present.sum(-1) - 1
+        ends = torch.cat((forth[torch.arange(len(words)), last], back[:, 0]), -1)
+        hidden, cell = self.start(ends).tanh().chunk(2, -1)
+        places = torch.arange(words.shape[1], device=words.device).clamp(max=PLACES)
+        prepare = self.attention.prepare if self.attention else rg.Memory
+        memory = prepare(words + self.keyed(places), self.seen(words), present.unsqueeze(1))
+        none = torch.zeros_like(last)
+        return Written(memory, hidden, cell, last + 1, none, none, none)
+
+    def forward(self, before: Int[Tensor, "B T"], state: Written) -> tuple[Output, Written]:
+        """What follows on each of T steps."""
+        done = state.done.unsqueeze(-1) + (before == WORD).cumsum(-1)
+        places = done.clamp(max=PLACES)
+        given = self.dropped(torch.cat((self.step(before), self.place(places)), -1))
+        hidden, (last, cell) = self.lstm(given, (state.hidden.unsqueeze(0), state.cell.unsqueeze(0)))
+        features, look = self.own(hidden), None
+        if self.attention:
+            look = self.attention(hidden + self.asked(places), state.memory, state.attention)
+            features = features + look.context
+        state = state._replace(hidden=last[0], cell=cell[0], done=done[:, -1], attention=look and look.state)
+        return Output(self.dropped(features.tanh()), hidden, look), _counted(state, before)
+
+    def given(self, z: Tensor, output: Output, memory: rg.Memory) -> Tensor:
+        """The features of steps that looked at the places z (*S, B, T): (*S, B, T, D)."""
+        positions: Any = output.look.positions if output.look else None
+        return self.dropped((self.own(output.hidden) + positions.gather(memory.values, z)).tanh())
+
+
+def _counted(state: Written, before: Tensor) -> Written:
+    """The state with the brackets of steps (B, T) counted; what began last is known of the last step alone."""
+    begins, ends = before >= FIRST_LABEL, before == CLOSE
+    opened = (state.opened + 1).where(begins[:, -1], 0)
+    return state._replace(depth=state.depth + (begins.sum(-1) - ends.sum(-1)), opened=opened)
+
+
+def well_formed(state: Written, labels: int) -> Bool[Tensor, "B V"]:
+    """Which steps may follow so that a tree of the right number of words comes of it, and no bracket holds nothing."""
+    left, inside = state.done < state.words, (state.depth > 0) & (state.opened == 0)
+    allowed = torch.zeros(len(left), FIRST_LABEL + labels, dtype=torch.bool, device=left.device)
+    allowed[:, WORD], allowed[:, CLOSE], allowed[:, END] = left, inside, ~left & (state.depth == 0)
+    allowed[:, FIRST_LABEL:] = (left & (state.opened < NESTED)).unsqueeze(-1)
+    return allowed
+
+
+class Online(nn.Module):
+    """The mean in training, and later one place after the other, as soon as a query stops there."""
+
+    def at(self, step: Any) -> Any:
+        """The plain function that it is at a step."""
+        return rg.mean if step.training else at(rg.online, step)
