@@ -1,7 +1,7 @@
 """Sentences into constituency trees: written by models that look at words, or not, and by a chart of spans.
 
-CRAFT (Cohen et al. 2017; 97 full articles of biomedicine, 60 of them to learn from and 30 to test) and GUM (Zeldes 2017;
-English of many kinds, whose trees are a parser's from true parts of speech).
+CRAFT (Cohen et al. 2017; 97 full articles of biomedicine, 60 of them to learn from and 30 to test) and GUM (Zeldes
+2017; English of many kinds, whose trees are a parser's from true parts of speech).
 
     regard experiment bracket --data DIR                              every row: 90 minutes on one core
     regard experiment bracket --data DIR --of craft --model chart     one row of the table
@@ -12,8 +12,8 @@ beside this script, over `bracket/DATA.yaml`. Runs are kept in `runs/bracket` an
 may run at once, each takes runs that no other has. What is finished is in `results/bracket.json`, and is not trained
 again: take its row out first.
 
-Sentences of up to 40 words are learned from; the epoch is the best on those of the validation part, and the test part is
-seen once, by the finished run. Data that end in `-all` are the test sentences of all lengths. Models that end in
+Sentences of up to 40 words are learned from; the epoch is the best on those of the validation part, and the test part
+is seen once, by the finished run. Data that end in `-all` are the test sentences of all lengths. Models that end in
 `-constrained` are the same runs, told to write well-formed trees alone.
 """
 
@@ -83,7 +83,8 @@ TABLE = Trained("bracket", HERE / "results" / "bracket.json", bracket, tuple(job
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """Prints the table."""
-    table = Table("sentences", "model", "F1", "precision", "recall", "evalb's", "malformed, %", "seconds", title="bracket")
+    heads = "sentences", "model", "F1", "precision", "recall", "evalb's", "malformed, %", "seconds"
+    table = Table(*heads, title="bracket")
     names = (*METRICS, "malformed_percent")
     for row in rows:
         cells = [mean_and_spread(values, 2) for values in (*(row["metrics"][name] for name in names), row["seconds"])]

@@ -22,7 +22,7 @@ too; `f1_evalb` leaves punctuation out. A malformed tree counts as one without b
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,29 +31,16 @@ from torch.nn.functional import cross_entropy
 import regard as rg
 from regard.app import data as datasets
 from regard.app import flags
-from regard.app.data.brackets import LONGEST, Bracketed, Known, brackets_to_test
+from regard.app.data.brackets import Bracketed, Known, brackets_to_test
 from regard.app.facts import Facts, read_facts
 from regard.app.report.matrix import Matrix
 from regard.app.report.report import Picture
-from regard.app.report.text_figures import png
-from regard.app.report.tree_figures import nested
-from regard.app.text import brackets, decoding, lines
-from regard.app.text.bracketing import (
-    NESTED,
-    Chart,
-    Encoder,
-    Online,
-    Output,
-    Writer,
-    Written,
-    chart_cost,
-    decoded_spans,
-    unchained,
-    well_formed,
-)
-from regard.app.text.brackets import Bracketing, Spans, counted, read_steps, scores, without_marks
+from regard.app.text import decoding, lines, made_trees
+from regard.app.text.bracketing import NESTED, Chart, Encoder, Online, Output, Writer, Written, well_formed
+from regard.app.text.brackets import BEGIN, END, Bracketing, Spans, read_steps
+from regard.app.text.charts import chart_cost, decoded_spans, unchained
+from regard.app.text.made_trees import compared, pictured, spelled, spoken
 from regard.app.text.networks import SoftThen
-from regard.app.text.reading import clean
 from regard.app.training.schedules import adam, clipped
 from regard.recipes.base import COSTS, Measure, Metric
 
@@ -154,7 +141,8 @@ class Model(nn.Module):
         self.config, self.known, self.constrained = config, train.known, config.constrained == "yes"
         self.facts = Facts(**{name: list(each) for name, each in train.known._asdict().items()})
         self.encoder, size = Encoder(config, train.known), 2 * config.hidden
-        self.chart = self.writer = None
+        self.chart: Any = None
+        self.writer: Any = None
         if config.decoder == "chart":
             self.chart = Chart(size, 2 * config.scoring, len(train.known.chains), config.dropout)
         else:
@@ -170,27 +158,27 @@ class Model(nn.Module):
     @property
     def draws(self) -> bool:
         """Whether what is read is drawn now."""
-        return self.config.decoder == "hard" and self.training and not self.writer.attention.read.soft  # type: ignore
+        return self.config.decoder == "hard" and self.training and not self.writer.attention.read.soft
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Any, Tensor]:
         """The scores of spans, or what is made of the true steps with the state; and the scores of the tags."""
         words, tags = self.encoder(batch)
         if self.chart:
             return self.chart(words), tags
-        begin = torch.full_like(batch["steps"][:, :1], brackets.BEGIN)
+        begin = torch.full_like(batch["steps"][:, :1], BEGIN)
         before = torch.cat((begin, batch["steps"][:, :-1]), 1)
-        return self.writer(before, self.writer.begin(words, batch["words"] > 0)), tags  # type: ignore
+        return self.writer(before, self.writer.begin(words, batch["words"] > 0)), tags
 
     def step(self, steps: Tensor, state: Written) -> tuple[Tensor, Written]:
         """The log-probabilities of what follows on steps (N,), for `regard.app.text.decoding`."""
-        output, state = self.writer(steps.unsqueeze(1), state)  # type: ignore
-        logits = self.writer.label(output.features[:, 0])  # type: ignore
+        output, state = self.writer(steps.unsqueeze(1), state)
+        logits = self.writer.label(output.features[:, 0])
         if self.constrained:
             logits = logits.masked_fill(~well_formed(state, len(self.known.labels)), -torch.inf)
         return logits.log_softmax(-1), state
 
     def trees(self, batch: dict[str, Tensor]) -> tuple[list[Spans | None], Tensor]:
-        """The brackets of each sentence, None where they are malformed, and the parts of speech of its words, (B, K)."""
+        """The brackets of each sentence, None where malformed, and the parts of speech of its words, (B, K)."""
         words, tags = self.encoder(batch)
         present = batch["words"] > 0
         if self.chart:
@@ -198,8 +186,8 @@ class Model(nn.Module):
             return [unchained(each, self.known) for each in labels], tags.argmax(-1)
         counts = present.sum(-1)
         longest = counts * (2 * NESTED + 1) + 1 if self.constrained else 6 * counts + 20
-        begun = self.writer.begin(words, present)  # type: ignore
-        written = decoding.greedy(self.step, begun, longest, brackets.BEGIN, brackets.END)
+        begun = self.writer.begin(words, present)
+        written = decoding.greedy(self.step, begun, longest, BEGIN, END)
         return [read_steps(each.tolist(), n) for each, n in zip(written, counts.tolist(), strict=True)], tags.argmax(-1)
 
 
@@ -227,52 +215,29 @@ def by_draws(model: Model, made: tuple[Output, Written], batch: dict[str, Tensor
     """The cost of each step by the words that were drawn and read, on average; compared with each other, they also
     train where to look."""
     output, state = made
-    z = output.look.positions.sample((model.config.draws,))  # type: ignore
-    cost = _cost(model, model.writer.given(z, output, state.memory), batch["steps"])  # type: ignore
-    log_prob = output.look.positions.log_prob(z).where(batch["steps"] > 0, 0)  # type: ignore
+    z = output.look.positions.sample((model.config.draws,))
+    cost = _cost(model, model.writer.given(z, output, state.memory), batch["steps"])
+    log_prob = output.look.positions.log_prob(z).where(batch["steps"] > 0, 0)
     return cost.mean(0) + rg.leave_one_out(log_prob, cost.detach()).mean(0)
 
 
 def _cost(model: Model, features: Tensor, steps: Tensor) -> Tensor:
     """The cross-entropy of steps (B, T) by features (*S, B, T, D): (*S, B, T), 0 after END."""
-    logits, wanted = model.writer.label(features), steps.expand(features.shape[:-1])  # type: ignore
+    logits, wanted = model.writer.label(features), steps.expand(features.shape[:-1])
     found = cross_entropy(logits.flatten(0, -2), wanted.flatten(), ignore_index=0, reduction="none")
     return found.view(wanted.shape)
 
 
 def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of each sentence, (B,): how many brackets are right, found, and true, the same without punctuation, whether the
-    tree is not the true one (`error`), or malformed; and whether each part of speech is right, (words,)."""
+    """What is `compared` of each tree, (B,), and whether each part of speech is right, (words,)."""
     trees, tags = model.trees(batch)
-    rows = []
-    for found, gold, marks in zip(trees, batch["spans"].tolist(), batch["marks"].tolist(), strict=True):
-        true, made = [tuple(span) for span in gold if span[0] >= 0], found or []
-        both = (without_marks(each, marks) for each in (made, true))
-        evalb = {f"{name}_evalb": count for name, count in counted(*both).items()}
-        wrong = sorted(made) != sorted(true)
-        rows.append(counted(made, true) | evalb | {"error": wrong, "malformed": found is None})
-    values = {name: torch.tensor([float(row[name]) for row in rows]) for name in rows[0]}
-    return values | {"tags": (tags == batch["tags"])[batch["tags"] >= 0].float()}
-
-
-def conclude(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """F1, precision and recall of all brackets together, F1 without punctuation, and the shares of what is wrong."""
-    total = {name: each[0] for name, each in sums.items()}
-    evalb = scores({name: total[f"{name}_evalb"] for name in ("right", "found", "gold")})
-    shares = {name: sums[name][0] / sums[name][1] for name in ("error", "malformed", "tags") if sums[name][1]}
-    return scores(total) | {"f1_evalb": evalb["f1"]} | shares
-
-
-def badness(values: Mapping[str, Tensor]) -> list[float]:
-    """How bad each tree is: how many brackets are wrong or missing, of as many as there are."""
-    found, gold, right = (values[name] for name in ("found", "gold", "right"))
-    return (1 - 2 * right / (found + gold).clamp(min=1)).tolist()
+    return compared(trees, batch) | {"tags": (tags == batch["tags"])[batch["tags"] >= 0].float()}
 
 
 def after_step(model: Model) -> None:
     """Counts the steps in which hard attention is trained softly."""
     if model.config.decoder == "hard":
-        model.writer.attention.read.count()  # type: ignore
+        model.writer.attention.read.count()
 
 
 def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
@@ -287,73 +252,35 @@ def noun(splits: datasets.Splits) -> str:
 
 
 def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
-    """The tree of each sentence, and of a writer that looks where each step of it looked."""
+    """The tree of each sentence, and of a writer where each step looks if it has to write the true tree."""
     trees, _ = model.trees(batch)
-    return [
-        _picture(model, {name: each[n : n + 1] for name, each in batch.items()}, tree) for n, tree in enumerate(trees)
-    ]
+    looks = alignments(model, batch)
+    return [pictured(tree, batch, n, model.known, looks[n] if looks else None) for n, tree in enumerate(trees)]
 
 
-def _picture(model: Model, batch: dict[str, Tensor], tree: Spans | None) -> Picture:
-    words = _spelled(batch)
-    labels = [*model.known.labels, "another label"]
-    found, gold = ([(first, last, labels[n]) for first, last, n in each] for each in (tree or [], _gold(batch)))
-    count = counted(found, gold)
-    verdict = (
-        "The brackets are malformed" if tree is None else f"{count['right']} of {count['found']} brackets are right"
-    )
-    text = f"{verdict}, of {count['gold']} in the data."
-    return Picture(" ".join(words), text, png(nested(words, found, gold)), glance(model, batch))
-
-
-def _spelled(batch: dict[str, Tensor]) -> list[str]:
-    text = batch["text"][0]
-    return bytes(text[text > 0].tolist()).decode().split(" ")
-
-
-def _gold(batch: dict[str, Tensor]) -> Spans:
-    return [(first, last, label) for first, last, label in batch["spans"][0].tolist() if first >= 0]
-
-
-@torch.no_grad()
-def glance(model: Model, batch: dict[str, Tensor]) -> Matrix | None:
-    """Where each step looks, if the model has to write the one tree as it is in the data; nothing if none can look."""
+def alignments(model: Model, batch: dict[str, Tensor]) -> list[Matrix]:
+    """Where the steps of the true trees look; nothing of a model that looks at no word."""
     if model.config.decoder in ("none", "chart"):
-        return None
+        return []
     (output, _), _ = model.eval()(batch)
-    steps = [
-        ("", "", "end", "word", ")", *(f"({label}" for label in model.known.labels), "(?")[n] for n in batch["steps"][0]
-    ]
-    return Matrix(_spelled(batch), steps, output.look.weights[0].float())
+    found = zip(batch["text"], batch["steps"], output.look.weights.detach().float(), strict=True)
+    sides = ((spelled(text), spoken(steps, model.known), weights) for text, steps, weights in found)
+    return [Matrix(words, steps, weights[: len(steps), : len(words)]) for words, steps, weights in sides]
 
 
-READS, inputs = "lines of text", lines.inputs
+def glance(model: Model, batch: dict[str, Tensor]) -> Matrix | None:
+    """Where the steps of the one tree look."""
+    return next(iter(alignments(model, batch)), None)
 
 
-def prepare(model: Model, given: str) -> Bracketing:
-    """The words of a line, which spaces part. Raises ValueError where there are none, or more than `LONGEST`."""
-    words = tuple(clean(given).split()) if isinstance(given, str) else ()
-    if not 0 < len(words) <= LONGEST:
-        raise ValueError(f"expected a text of 1 to {LONGEST} words with spaces between, but got {len(words)} words")
-    return Bracketing(words, ("",) * len(words), ())
+READS, inputs, prepare = "lines of text", lines.inputs, made_trees.prepare
+conclude, badness = made_trees.conclude, made_trees.badness
 
 
 def predict(model: Model, prepared: Sequence[Bracketing], options: Any) -> list[str]:
-    """The tree of each sentence, on one line; malformed ones have no brackets."""
-    batch = Bracketed(prepared, model.known).batch(torch.arange(len(prepared)))
-    labels = model.known.labels
-    return [
-        brackets.written(
-            given.words,
-            [model.known.tags[tag] for tag in tags[: len(given.words)]],
-            [(first, last, labels[n]) for first, last, n in spans or []],
-        )
-        for given, spans, tags in zip(prepared, *_listed(model.trees(batch)), strict=True)
-    ]
-
-
-def _listed(made: tuple[list[Spans | None], Tensor]) -> tuple[list[Spans | None], list[list[int]]]:
-    return made[0], made[1].tolist()
+    """The tree of each sentence, on one line."""
+    trees, tags = model.trees(Bracketed(prepared, model.known).batch(torch.arange(len(prepared))))
+    return made_trees.lines_of(prepared, trees, tags, model.known)
 
 
 def example(model: Model, text: str) -> datasets.Split:

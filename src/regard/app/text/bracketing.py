@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import regard as rg
 from regard.app.data.brackets import Known
-from regard.app.text.brackets import CLOSE, END, FIRST_LABEL, WORD, Spans
+from regard.app.text.brackets import CLOSE, END, FIRST_LABEL, WORD
 from regard.app.text.networks import Dropped
 from regard.app.text.parsing import Recurrent
 from regard.protocol import at
@@ -17,8 +17,6 @@ PLACES = 512
 """Words of a sentence whose places are told apart."""
 NESTED = 12
 """Brackets that may begin before one word, where the writer is told what is well-formed."""
-SURE = 0.45
-"""The least probability of a bracket that is written: half the F1 that is hoped for (as Goodman 1996)."""
 
 
 class Encoder(nn.Module):
@@ -67,63 +65,6 @@ class Chart(nn.Module):
         return table.index_copy(1, first * count + last, scores).unflatten(1, (count, count))
 
 
-def gold_labels(chains: Int[Tensor, "B M 3"], words: int) -> Int[Tensor, "B K K"]:
-    """The labels of spans in all binary trees that have the brackets of a true tree: those of its brackets, 0 for other
-    spans, and -1 for spans that cross a bracket, which are in none.
-
-    >>> gold_labels(torch.tensor([[[0, 2, 5], [1, 2, 7]]]), 3)
-    tensor([[[ 0, -1,  5],
-             [ 0,  0,  7],
-             [ 0,  0,  0]]])
-    """
-    rows = torch.arange(len(chains), device=chains.device).unsqueeze(-1).expand(chains.shape[:2])
-    real = chains[..., 0] >= 0
-    labels = chains.new_zeros(len(chains), words, words)
-    labels[rows[real], chains[real][:, 0], chains[real][:, 1]] = chains[real][:, 2]
-    here = torch.zeros_like(labels)
-    here[rows[real], chains[real][:, 0], chains[real][:, 1]] = 1
-    longer = here.flip(-1).cumsum(-1).flip(-1) - here  # at (i, j): how many brackets begin with i and end after j
-    passed = longer.cumsum(-2)
-    right = passed.diagonal(dim1=-2, dim2=-1).unsqueeze(-2) - passed
-    earlier = here.cumsum(-2) - here  # at (i, j): that begin before i and end with j
-    within = earlier.cumsum(-1) - earlier
-    left = within - within.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
-    return labels.where(((right <= 0) & (left <= 0)) | (torch.ones_like(here).triu() == 0), -1)
-
-
-def chart_cost(
-    scores: Float[Tensor, "B K K S"], present: Bool[Tensor, "B K"], chains: Int[Tensor, "B M 3"]
-) -> Float[Tensor, " B"]:
-    """-log of the probability of all binary trees that have the brackets of the true one and no others."""
-    gold = gold_labels(chains, scores.shape[1])
-    observed = scores.gather(-1, gold.clamp(min=0).unsqueeze(-1)).squeeze(-1).masked_fill(gold < 0, -torch.inf)
-    both = present.unsqueeze(-1) & present.unsqueeze(-2)
-    return rg.constituency(scores.shape[-1])(scores, both).log_z - rg.constituency()(observed, both).log_z
-
-
-def decoded_spans(
-    scores: Float[Tensor, "B K K S"], present: Bool[Tensor, "B K"]
-) -> tuple[Int[Tensor, "B K K"], Float[Tensor, "B K K S"]]:
-    """The labels of the brackets of which most are expected to be right, each counting as much more than `SURE` as it
-    is probable (Goodman 1996), 0 for none; and how probable each label of each span is."""
-    both = present.unsqueeze(-1) & present.unsqueeze(-2)
-    chances = rg.constituency(scores.shape[-1])(scores, both).mean
-    best, label = chances[..., 1:].max(-1)
-    spans = rg.constituency()((best - SURE).clamp(min=0), both).mode
-    return (1 + label).where((spans >= 0) & (best > SURE), 0), chances
-
-
-def unchained(labels: Int[Tensor, "K K"], known: Known) -> Spans:
-    """The brackets of a table of numbers of chains, the outermost first, by the numbers of their labels."""
-    number = {label: n for n, label in enumerate(known.labels)}
-    spans = sorted(labels.nonzero().tolist(), key=lambda span: (span[0], -span[1]))
-    return [
-        (first, last, number[name])
-        for first, last in spans
-        for name in known.chains[int(labels[first, last])].split("+")
-    ]
-
-
 class Written(NamedTuple):
     """What a writer goes on from, of B sentences."""
 
@@ -147,8 +88,8 @@ class Output(NamedTuple):
     features: Tensor
     """What the next step is told from, (B, T, D)."""
     hidden: Tensor
-    look: rg.Attended | None
-    """Where each step looked."""
+    look: Any
+    """Where each step looked, as `regard.Attended`; None without attention."""
 
 
 class Writer(nn.Module):
@@ -159,7 +100,7 @@ class Writer(nn.Module):
     def __init__(self, config: Any, size: int, labels: int, over: Any, read: Any):
         super().__init__()
         width = config.hidden
-        self.step, self.place = nn.Embedding(FIRST_LABEL + labels, width), nn.Embedding(PLACES + 1, width)
+        self.step, self.place = nn.Embedding(FIRST_LABEL + labels + 1, width), nn.Embedding(PLACES + 1, width)
         self.asked, self.keyed = nn.Embedding(PLACES + 1, width), nn.Embedding(PLACES + 1, size)
         self.start = nn.Linear(size, 2 * width)
         self.lstm = nn.LSTM(2 * width, width, batch_first=True)
@@ -195,8 +136,7 @@ class Writer(nn.Module):
 
     def given(self, z: Tensor, output: Output, memory: rg.Memory) -> Tensor:
         """The features of steps that looked at the places z (*S, B, T): (*S, B, T, D)."""
-        positions: Any = output.look.positions if output.look else None
-        return self.dropped((self.own(output.hidden) + positions.gather(memory.values, z)).tanh())
+        return self.dropped((self.own(output.hidden) + output.look.positions.gather(memory.values, z)).tanh())
 
 
 def _counted(state: Written, before: Tensor) -> Written:

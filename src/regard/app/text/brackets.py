@@ -2,7 +2,8 @@
 
 The rules by which trees are read, which are those of most work on the Penn Treebank: of a label what is before the
 first -, = or | counts (`NP-SBJ-1` is `NP`); empty elements, tagged -NONE-, are left out, and so is what holds nothing
-else; spaces in a word are written _; the outermost bracket is no constituent if it is unlabelled, or labelled TOP, ROOT or S1.
+else; spaces in a word are written _; the outermost bracket is no constituent if it is unlabelled, or labelled TOP, ROOT
+or S1.
 
 The rules by which trees are compared are those of evalb (Sekine and Collins 1997) but for punctuation, which is kept
 unless `without_marks` takes it out: a bracket is right if a bracket of the same label spans the same words, each
@@ -127,13 +128,18 @@ def written(words: Sequence[str], tags: Sequence[str], spans: Iterable[Span]) ->
         before[first].append(f"({label} ")
         after[last] += 1
     leaves = (
-        f"{''.join(opened)}({_escaped(tag)} {_escaped(word)}){')' * closed}"
+        f"{''.join(opened)}({escaped(tag)} {escaped(word)}){')' * closed}"
         for opened, tag, word, closed in zip(before, tags, words, after, strict=True)
     )
     return f"(TOP {' '.join(leaves)})"
 
 
-def _escaped(word: str) -> str:
+def escaped(word: str) -> str:
+    """A word without brackets, as the Penn Treebank has it.
+
+    >>> escaped("(i)")
+    '-LRB-i-RRB-'
+    """
     return re.sub("[()]", lambda mark: _WRITTEN[mark[0]], word)
 
 

@@ -33,7 +33,7 @@ def sums(first, last, scores, present, sure, log_z, marginals):
             log_z[row] = common[lane] + totals[lane] if common[lane] != -np.inf else -np.inf
             sure[row] = _is_sure(common[lane], totals[lane], counts[lane], found[:, :, lane])
             marginals[row] = 0.0
-            for j in range(counts[lane]):
+            for j in range(counts[lane] if common[lane] != -np.inf else 0):
                 for i in range(j + 1):
                     marginals[row, places[lane, i], places[lane, j]] = found[i, j, lane]
 
@@ -61,7 +61,7 @@ def along(first, last, direction, scores, present, sure, out):
             row = rows[lane]
             sure[row] = _is_sure(common[lane], totals[lane], counts[lane], found[:, :, lane])
             out[row] = 0.0
-            for j in range(counts[lane]):
+            for j in range(counts[lane] if common[lane] != -np.inf else 0):
                 for i in range(j + 1):
                     out[row, places[lane, i], places[lane, j]] = found[i, j, lane].imag / STEP * longest[lane]
 
@@ -150,8 +150,9 @@ def _is_sure(common, total, count, marginals):
 
 @compiled
 def _spans(weights, counts, marginals):
-    """Log Z, NaN where it is not sure, and the marginals, zero where there is no tree: column after column of the last words and back, `left` by the
-    first and the last word of a span, `right` by the last and the first, so that all sums are along rows."""
+    """Log Z, NaN where it is not sure, and the marginals, zero where there is no tree: column after column of the last
+    words and back, `left` by the first and the last word of a span, `right` by the last and the first, so that all sums
+    are along rows."""
     n = len(weights)
     left, right = np.zeros_like(weights), np.zeros_like(weights)
     largest, heaviest = np.ones(LANES), np.ones(LANES)

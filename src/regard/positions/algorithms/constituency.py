@@ -16,7 +16,8 @@ from regard.positions.algorithms.ctc import closing
 from regard.positions.algorithms.recurrence import NEVER
 from regard.positions.base import INFINITY, take
 
-Parts = tuple[Tensor, Tensor, Tensor]
+Parts = tuple[Tensor, ...]
+"""Where spans are split, and which of the best trees of their parts these are."""
 
 
 def of_spans(scores: Float[Tensor, "*B K K S"]) -> Float[Tensor, "*B K K"]:
@@ -113,27 +114,19 @@ def plain_marginals(scores: Tensor, present: Tensor) -> Tensor:
 @torch.no_grad()
 def plain_k_best(ranked: Tensor, present: Tensor, k: int) -> Tensor:
     """The plain road of `k_best`, (N, k, K, K): which of the labels of each span, (N, K, K, R) with the best first."""
-    scores = _closed(ranked, present)  # (N, K, K, R)
-    left, plans = _k_inside(scores, k)
-    whole = (
-        torch.cat((_first(left[:, :1, :1]), left[:, 0]), 1) if present.shape[-1] else left.new_zeros(len(left), 1, k)
-    )
+    left, plans = _k_inside(_closed(ranked, present), k)
+    whole = torch.cat((_nothing(left, k), left[:, 0]), 1) if present.shape[-1] else _nothing(left, k)
     total = take(whole, present.sum(-1)[:, None, None], 1).squeeze(1)  # (N, k)
-    order = torch.arange(k, device=scores.device).where(total > NEVER / 2, -1)
-    choose = (
-        lambda width, ranks: tuple(  # noqa: E731
-            take(each, ranks.clamp(min=0).mT, -1).mT for each in plans[width][:3]
-        )
-    )
-    ranks = _descended(order, present, choose)
-    labels = [
-        take(plans[width][3], ranks.diagonal(width, -2, -1).clamp(min=0).mT, -1).mT if width else _words(ranks)
-        for width in range(present.shape[-1])
-    ]
-    found = torch.full_like(ranks, -1)
-    for width, each in enumerate(labels):
-        found.diagonal(width, -2, -1).copy_(each)
-    return _opened(found.where(ranks >= 0, -1), present)
+    order = torch.arange(k, device=left.device).where(total > NEVER / 2, -1)
+
+    def planned(width: int, ranks: Tensor) -> tuple[Tensor, ...]:
+        return tuple(take(each, ranks.clamp(min=0).mT, -1).mT for each in plans[width])  # (N, k, count)
+
+    ranks = _descended(order, present, lambda width, ranks: planned(width, ranks)[:3])
+    labels = ranks.clone()  # those of words are in the order of their scores
+    for width in range(1, present.shape[-1]):
+        labels.diagonal(width, -2, -1).copy_(planned(width, ranks.diagonal(width, -2, -1))[3])
+    return _opened(labels.where(ranks >= 0, -1), present)
 
 
 @torch.no_grad()
@@ -205,15 +198,11 @@ def _padded(scores: Tensor, k: int) -> Tensor:
     return F.pad(scores, (0, k - scores.shape[-1]), value=NEVER)
 
 
-def _first(like: Tensor) -> Tensor:
-    """Of no words there is one tree."""
-    found = torch.full_like(like[:, 0], NEVER)
+def _nothing(chart: Tensor, k: int) -> Tensor:
+    """The scores (N, 1, k) of the trees of no words, of which there is one."""
+    found = chart.new_full((len(chart), 1, k), NEVER)
     found[..., 0] = 0
     return found
-
-
-def _words(ranks: Tensor) -> Tensor:
-    return ranks.diagonal(dim1=-2, dim2=-1)
 
 
 def _descended(order: Tensor, present: Tensor, choose: Callable[[int, Tensor], Parts]) -> Tensor:
