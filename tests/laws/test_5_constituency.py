@@ -146,7 +146,7 @@ def test_the_labels(dtype: torch.dtype):
 def test_the_best_and_the_drawn_trees(size: str, scale: float):
     """By the kernel and, given the same noise, by the plain road."""
     scores, present = case(size, torch.float64, scale)
-    labelled = torch.stack((scores, scores.flip(-1), scores.mT), -1)
+    labelled = torch.stack((scores, *(scale * torch.randn(2, *scores.shape, dtype=torch.float64))), -1)
     for positions in (rg.Constituency(scores.unsqueeze(-1), present, False), rg.Constituency(labelled, present)):
         for answer in (lambda each: each.mode, lambda each: each.k_best(4), lambda each: each.sample((5,))):
             torch.manual_seed(3)

@@ -93,7 +93,7 @@ def _gathered(rows, scores, present):
         count = counts[lane]
         total = best[count - 1, lane] if count > 0 else 0.0
         common[lane] += total
-        part = total / (count - 1) if count > 1 and np.isfinite(total) else 0.0
+        part = total / (count - 1) if count > 1 and abs(total) < np.inf else 0.0
         for i in range(count):
             for j in range(i + 1, count):
                 weights[i, j, lane] -= part
@@ -139,7 +139,7 @@ def _is_sure(common, total, count, marginals):
     """Whether there is no tree, or every word is a span, and there are as many wider ones less one."""
     if common == -np.inf:
         return True
-    if not np.isfinite(common + total):
+    if not (abs(common) < np.inf and abs(total) < np.inf):  # np.isfinite would be taken to be true of sums
         return False
     spans = 0.0
     for i in range(count):

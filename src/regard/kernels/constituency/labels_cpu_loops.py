@@ -13,7 +13,7 @@ LEAST = -85.0
 @compiled
 def sums(first, last, scores, out):
     """The logarithms of the sums of the exponentials over the labels, of the rows first to last."""
-    words, labels = scores.shape[1], scores.shape[3]
+    words, labels, zero = scores.shape[1], scores.shape[3], scores.dtype.type(0)
     for row in range(first, last):
         for i in range(words):
             out[row, i, :i] = 0.0
@@ -23,10 +23,10 @@ def sums(first, last, scores, out):
                 for label in range(1, labels):
                     top = ours[label] if ours[label] > top else top
                     total += ours[label]
-                if not np.isfinite(top) or total != total:
+                if not abs(top) < np.inf or total != total:
                     out[row, i, j] = top + total if top > -np.inf or total != total else -np.inf
                     continue
-                total *= 0
+                total = zero
                 for label in range(labels):
                     total += _share(ours[label] - top)
                 out[row, i, j] = top + np.log(total)

@@ -93,7 +93,8 @@ def flat(scores: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
 
 def plain_of_spans(scores: Tensor) -> Tensor:
     """The plain road of `of_spans`."""
-    return scores.clamp(min=NEVER).logsumexp(-1)
+    sums = scores.clamp(min=NEVER).logsumexp(-1)
+    return sums.masked_fill(sums < NEVER / 2, -INFINITY)
 
 
 def plain_log_partition(scores: Tensor, present: Tensor) -> Tensor:
@@ -102,7 +103,7 @@ def plain_log_partition(scores: Tensor, present: Tensor) -> Tensor:
         return scores.sum((-1, -2))
     left, _ = _inside(_closed(scores, present))
     whole = F.pad(left[..., 0, :], (1, 0))  # that of no word is one
-    log_z = whole.gather(-1, present.sum(-1, keepdim=True)).squeeze(-1)
+    log_z = whole.gather(-1, present.sum(-1, keepdim=True)).logsumexp(-1)  # so that its gradient has one, if zero
     return log_z.masked_fill(log_z < NEVER / 2, -INFINITY).to(scores.dtype)
 
 
