@@ -149,7 +149,7 @@ FIRST_LABEL = 5
 of one with a label; 0 is none."""
 
 
-def steps(count: int, spans: Iterable[tuple[int, int, int]]) -> list[int]:
+def steps(count: int, spans: Iterable[Sequence[int]]) -> list[int]:
     """The steps that write a tree of so many words, whose labels are numbers, and END (Vinyals et al. 2015, section 2).
 
     >>> steps(2, [(0, 1, 0), (0, 0, 1)])
@@ -198,7 +198,7 @@ def counted(found: Iterable[tuple], gold: Iterable[tuple]) -> dict[str, int]:
     return {"right": (one & other).total(), "found": one.total(), "gold": other.total()}
 
 
-def scores(sums: Mapping[str, float]) -> dict[str, float]:
+def scores(sums: Mapping[str, int | float]) -> dict[str, float]:
     """Precision, recall and F1 in per cent, from what `counted` says of all sentences; of nothing, 0.
 
     >>> scores({"right": 2, "found": 2, "gold": 3})
