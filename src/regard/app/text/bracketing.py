@@ -68,7 +68,8 @@ class Chart(nn.Module):
 class Written(NamedTuple):
     """What a writer goes on from, of B sentences."""
 
-    memory: rg.Memory
+    memory: Any
+    """The words that may be looked at, a `regard.Memory`; None without attention."""
     hidden: Tensor
     cell: Tensor
     words: Tensor
@@ -101,12 +102,14 @@ class Writer(nn.Module):
         super().__init__()
         width = config.hidden
         self.step, self.place = nn.Embedding(FIRST_LABEL + labels + 1, width), nn.Embedding(PLACES + 1, width)
-        self.asked, self.keyed = nn.Embedding(PLACES + 1, width), nn.Embedding(PLACES + 1, size)
         self.start = nn.Linear(size, 2 * width)
         self.lstm = nn.LSTM(2 * width, width, batch_first=True)
-        score = rg.Additive(width, size, config.scoring)
-        self.attention: Any = None if over is None else rg.Attention(score=score, over=over, read=read)
-        self.seen, self.own = nn.Linear(size, width, bias=False), nn.Linear(width, width)
+        self.attention: Any = None
+        if over is not None:
+            self.attention = rg.Attention(score=rg.Additive(width, size, config.scoring), over=over, read=read)
+            self.asked, self.keyed = nn.Embedding(PLACES + 1, width), nn.Embedding(PLACES + 1, size)
+            self.seen = nn.Linear(size, width, bias=False)
+        self.own = nn.Linear(width, width)
         self.dropped, self.label = Dropped(config.dropout), nn.Linear(width, FIRST_LABEL + labels)
 
     def begin(self, words: Float[Tensor, "B K D"], present: Bool[Tensor, "B K"]) -> Written:
@@ -115,11 +118,15 @@ class Writer(nn.Module):
         last = present.sum(-1) - 1
         ends = torch.cat((forth[torch.arange(len(words)), last], back[:, 0]), -1)
         hidden, cell = self.start(ends).tanh().chunk(2, -1)
-        places = torch.arange(words.shape[1], device=words.device).clamp(max=PLACES)
-        prepare = self.attention.prepare if self.attention else rg.Memory
-        memory = prepare(words + self.keyed(places), self.seen(words), present.unsqueeze(1))
         none = torch.zeros_like(last)
-        return Written(memory, hidden, cell, last + 1, none, none, none)
+        return Written(self._memory(words, present), hidden, cell, last + 1, none, none, none)
+
+    def _memory(self, words: Tensor, present: Tensor) -> rg.Memory | None:
+        """What may be looked at: the words, each known by its place too."""
+        if not self.attention:
+            return None
+        places = torch.arange(words.shape[1], device=words.device).clamp(max=PLACES)
+        return self.attention.prepare(words + self.keyed(places), self.seen(words), present.unsqueeze(1))
 
     def forward(self, before: Int[Tensor, "B T"], state: Written) -> tuple[Output, Written]:
         """What follows on each of T steps."""
