@@ -265,6 +265,14 @@ def recall(results: Mapping[str, Any], tasks: Sequence[str], lengths: Sequence[i
     return trained(results, "task, addressing", {f"wrong_bits_{n}": (f"at {n}", 2) for n in lengths}, tasks)
 
 
+BRACKET = {
+    "f1": ("F1", 2),
+    "precision": ("precision", 2),
+    "recall": ("recall", 2),
+    "f1_evalb": ("F1 without punctuation", 2),
+    "malformed_percent": ("malformed, %", 2),
+    "tags_percent": ("parts of speech, %", 2),
+}
 CAPTION = {
     "bleu4": ("BLEU", 1),
     "exact_percent": ("exact, %", 1),
@@ -423,6 +431,8 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "alignment_kernels": ("docs/structured.md", "alignment_kernels.json", alignment_kernels),
     "parse": ("docs/structured.md", "parse.json", parse),
     "answer": ("docs/structured.md", "answer.json", answer),
+    "constituency": ("docs/brackets.md", "constituency.json", alignment_kernels),
+    "bracket": ("docs/brackets.md", "bracket.json", partial(trained, head="sentences, model", columns=BRACKET)),
     "translate": ("docs/translate.md", "translate.json", translate),
     "links": ("docs/translate.md", "translate.json", links),
 }

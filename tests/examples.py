@@ -90,6 +90,7 @@ OVERS: dict[str, Callable[[], Any]] = {
     "tree, several roots": lambda: rg.tree(single_root=False),
     "tree, non-projective": lambda: rg.tree(projective=False),
     "tree, non-projective, several roots": lambda: rg.tree(projective=False, single_root=False),
+    "constituency": lambda: rg.constituency(),
     "addressing": lambda: rg.addressing(D).double(),
     "addressing, not circular": lambda: rg.addressing(D, width=4, circular=False).double(),
     "dropout": lambda: rg.dropout(rg.softmax, 0.5).eval(),
@@ -138,7 +139,7 @@ def tensor(*rows: list[float]) -> Tensor:
 
 def queries(over: str) -> int:
     """How many queries a row is asked: those of a tree are its words, and so are the keys."""
-    return K if over.startswith("tree") else Q
+    return K if over.startswith(("tree", "constituency")) else Q
 
 
 def positions(over: Any, scores: Tensor, mask: Tensor | None = None) -> rg.Positions:

@@ -31,6 +31,7 @@ JOBS = [Job(data, seed) for data in ("small", "large") for seed in (0, 1)]
         "ablation",
         "answer",
         "parse",
+        "bracket",
         "translate",
         "caption",
         "draw",

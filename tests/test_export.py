@@ -45,8 +45,10 @@ FIXED = {
 }
 """{mechanism: the lengths that its program keeps as they were traced, and why}."""
 
-NO_ONNX = ["segments", "rationale", "chain", "semi-markov", "ctc", "tree"]
+NO_ONNX = ["segments", "rationale", "chain", "semi-markov", "ctc", "tree", "constituency"]
 """Those that have no ONNX program."""
+SQUARE = "tree", "constituency"
+"""Those whose words are the queries and the places."""
 OURS = "it takes a kernel of ours, as its plain road is a gradient, which torch.export cannot trace"
 """Why they have none."""
 DRAWING = ["variational", "gumbel-softmax", "straight-through", "without-replacement", "subset", "attention-sampling"]
@@ -83,7 +85,7 @@ def inputs(row: Named, batch: int, queries: int, places: int) -> tuple[Tensor, T
     fixed = FIXED.get(row.name, (set(), ""))[0]
     queries = KEPT[0] if "queries" in fixed else queries
     places = KEPT[1] if "places" in fixed else places
-    queries = places if row.name == "tree" else queries
+    queries = places if row.name in SQUARE else queries
     return torch.randn(batch, queries, 8), torch.randn(batch, places, 8), torch.randn(batch, places, 8)
 
 
@@ -96,7 +98,7 @@ def dynamic(fixed: set[str], square: bool = False, least: int = 8) -> dict[str, 
 
 
 def exported(row: Named, model: nn.Module, fixed: set[str]) -> torch.export.ExportedProgram:
-    return torch.export.export(model, inputs(row, *TRACED), dynamic_shapes=dynamic(fixed, row.name == "tree"))
+    return torch.export.export(model, inputs(row, *TRACED), dynamic_shapes=dynamic(fixed, row.name in SQUARE))
 
 
 def check_answers(row: Named, found: tuple[Tensor, ...], model: Attend, given: tuple[Tensor, ...]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 import regard as rg
 
-STRUCTURES = "segments", "chain", "semi_markov", "tree", "ctc"
+STRUCTURES = "segments", "chain", "semi_markov", "tree", "constituency", "ctc"
 """Whose masks are of words and labels."""
 
 

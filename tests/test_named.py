@@ -18,7 +18,7 @@ ATTENTIONS = [row for row in TABLE if row.whole.name != "look"]
 
 
 def queries(row: Named) -> int:
-    return K if row.name == "tree" else Q
+    return K if row.name in ("tree", "constituency") else Q
 
 
 def run(row: Named) -> rg.Attended:

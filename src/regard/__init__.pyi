@@ -57,6 +57,7 @@ from .over.addressing import sharpen as sharpen
 from .over.addressing import shift as shift
 from .over.alignment import ctc as ctc
 from .over.budgets import budget as budget
+from .over.constituency import constituency as constituency
 from .over.local import Predicted as Predicted
 from .over.local import local as local
 from .over.mappings import dropout as dropout
@@ -80,6 +81,7 @@ from .positions import Alignment as Alignment
 from .positions import Band as Band
 from .positions import Chain as Chain
 from .positions import Chunkwise as Chunkwise
+from .positions import Constituency as Constituency
 from .positions import Coordinate as Coordinate
 from .positions import GaussianGrid as GaussianGrid
 from .positions import Independent as Independent

@@ -264,6 +264,8 @@ TABLE = (
           "a label for every query, so that together they say a sequence, in runs and with blanks between"),
     Named("tree", SCALED_DOT, Part("tree", projective=True), MEAN, "kim2017structured", "syntactic tree selection",
           "every word reads its head: all dependency trees of a sentence, by their probabilities"),
+    Named("constituency", SCALED_DOT, Part("constituency", labels=None), MEAN, "liu2018structured", "section 3",
+          "every word reads the ends of the spans that begin with it: all binary trees, by their probabilities"),
     Named("hard-memory", DOT, SOFTMAX, HARD, "zaremba2015reinforcement", "the section on Reinforce",
           "one place of a memory a step, trained by reinforce"),
     Named("pointer", "a network of moves", Part("Pointer"), HARD, "zaremba2015reinforcement",

@@ -56,7 +56,7 @@ def check_sampling(positions: rg.Positions) -> None:
 
 def twins(over: str) -> rg.Positions:
     """Two rows that are alike, with a place that may not be looked at."""
-    queries = 4 if over.startswith("tree") else 1
+    queries = 4 if over.startswith(("tree", "constituency")) else 1
     scores = torch.tensor([0.0, 1.0, -0.5, 0.7], dtype=torch.float64).expand(2, queries, 4)
     return examples.positions(examples.OVERS[over](), scores, torch.tensor([[[True, True, False, True]]]))
 

@@ -28,7 +28,7 @@ def test_over(over: str, mask: str):
     scores, allowed = spread(torch.randn(2, queries, 4, dtype=torch.float64)), examples.MASKS[mask](queries)
     z = examples.positions(part, scores, allowed).mode
     function = lambda scores: answers(examples.positions(part, scores, allowed), values, z)  # noqa: E731
-    structured = over.startswith(("tree", "chain", "segments", "semi_markov"))
+    structured = over.startswith(("tree", "constituency", "chain", "segments", "semi_markov"))
     fast = structured or mask != "none"  # in a random direction, instead of in each
     assert gradcheck(function, scores, fast_mode=fast)
     assert gradgradcheck(function, scores, fast_mode=True)

@@ -17,7 +17,16 @@ from regard.kernels.registry import known_roads
 from regard.masks import cleared
 from regard.over.addressing import Addressed
 from regard.over.local import GaussianWindow, MovingWindow
-from regard.positions.algorithms import ctc, gaussian_filters, linear_chain, recurrence, semi_markov, trees, windows
+from regard.positions.algorithms import (
+    constituency,
+    ctc,
+    gaussian_filters,
+    linear_chain,
+    recurrence,
+    semi_markov,
+    trees,
+    windows,
+)
 from regard.reads import weighed
 
 pytestmark = pytest.mark.unchecked
@@ -117,6 +126,10 @@ def written(memory: Tensor, erase: Tensor, add: Tensor, weights: Tensor) -> Tens
     return rg.write(memory, rg.OneHot(weights=weights), erase, add)
 
 
+def of_spans(answer: Callable[[rg.Constituency], Tensor]) -> Case:
+    return Case(Call(lambda scores: answer(rg.constituency(2)(scores))), (torch.randn(2, 4, 4, 2),))
+
+
 def of_tree(answer: Callable[[rg.Tree], Tensor]) -> Case:
     return Case(Call(lambda scores: answer(rg.tree(projective=False)(scores))), (torch.randn(2, 4, 4),))
 
@@ -145,6 +158,11 @@ FUNCTIONS: dict[Any, Callable[[], Case]] = {
     ctc.sample: lambda: of_frames(lambda each: each.sample((2,))),
     windows.window_scores: lambda: Case(Call(window_scores), (torch.randn(2, 64, D), torch.randn(2, 64, D))),
     windows.window_means: lambda: Case(Call(window_means), (torch.randn(2, 64, 17), torch.randn(2, 64, D))),
+    constituency.of_spans: lambda: of_spans(lambda each: each.log_z),
+    constituency.log_partition: lambda: of_spans(lambda each: each.log_z),
+    constituency.marginals: lambda: of_spans(lambda each: each.mean),
+    constituency.k_best: lambda: of_spans(lambda each: each.k_best(3)),
+    constituency.sample: lambda: of_spans(lambda each: each.log_prob(each.sample((2,))) > -torch.inf),
     trees.log_partition: lambda: of_tree(lambda each: each.log_z),
     trees.marginals: lambda: of_tree(lambda each: each.mean),
     trees.k_best: lambda: of_tree(lambda each: each.k_best(3)),

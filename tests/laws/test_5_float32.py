@@ -28,6 +28,7 @@ FAMILIES: dict[
     ),
     "ctc": (lambda x: rg.ctc([1, 2, 2, 3, 1])(x), lambda n: (n, 4), (20, 100), STRUCTURE),
     "tree": (lambda x: rg.tree()(x), lambda n: (n, n), (20, 40), STRUCTURE),
+    "constituency": (lambda x: rg.constituency()(x), lambda n: (n, n), (20, 40), STRUCTURE),
     "tree, non-projective": (lambda x: rg.tree(projective=False)(x), lambda n: (n, n), (20, 40), STRUCTURE),
     "monotonic": (lambda x: rg.monotonic(bias=-2.0)(x), lambda n: (12, n), (20, 200, 500), 100),
     "monotonic(4)": (lambda x: rg.monotonic(4, bias=-2.0)(x), lambda n: (12, n), (20, 200, 500), 100),

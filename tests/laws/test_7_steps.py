@@ -14,7 +14,7 @@ import regard as rg
 TRIPLES = [(score, "softmax") for score in examples.SCORES if score != "biased"]
 TRIPLES += [(score, over) for score in ("additive", "fatigue") for over in examples.OVERS]
 triples = pytest.mark.parametrize("triple", dict.fromkeys(TRIPLES), ids=", ".join)
-SPANNING = (rg.CTC, rg.Chain, rg.SemiMarkov, rg.Tree)
+SPANNING = (rg.CTC, rg.Chain, rg.Constituency, rg.SemiMarkov, rg.Tree)
 """What is normalised over all queries of a call, which cannot be asked in turn."""
 
 
@@ -72,7 +72,8 @@ def test_what_spans_all_queries_refuses_a_score_that_carries(over: str):
     query, keys, values = examples.inputs(examples.queries(over))
     model = attention(("fatigue", over))
     refused = (
-        r"to carry nothing, as (Chain|CTC|SemiMarkov) spans all queries|tree expected scores of as many words as heads"
+        r"to carry nothing, as (Chain|CTC|SemiMarkov) spans all queries|tree expected scores of as many words as heads|"
+        "constituency expected scores of the shape"
     )
     with pytest.raises((TypeError, ValueError), match=refused):
         model(query, model.prepare(keys, values))

@@ -7,6 +7,9 @@ from regard.kernels.addressing import cpu as addressing_cpu  # noqa: F401
 from regard.kernels.chain import cpu as chain_cpu  # noqa: F401
 from regard.kernels.chain import events_cpu as chain_events_cpu  # noqa: F401
 from regard.kernels.cleared import cpu as cleared_cpu  # noqa: F401
+from regard.kernels.constituency import cpu as constituency_cpu  # noqa: F401
+from regard.kernels.constituency import events_cpu as constituency_events_cpu  # noqa: F401
+from regard.kernels.constituency import labels_cpu as constituency_labels_cpu  # noqa: F401
 from regard.kernels.ctc import cpu as ctc_cpu  # noqa: F401
 from regard.kernels.ctc import events_cpu as ctc_events_cpu  # noqa: F401
 from regard.kernels.dot import cpu_cuda as dot_cpu_cuda  # noqa: F401

@@ -5,6 +5,7 @@ from regard.positions.band import Band
 from regard.positions.base import Positions
 from regard.positions.chain import Chain, Segments
 from regard.positions.chunkwise import Chunkwise
+from regard.positions.constituency import Constituency
 from regard.positions.coordinate import Coordinate
 from regard.positions.ctc import CTC
 from regard.positions.gaussian_grid import GaussianGrid
@@ -22,6 +23,7 @@ __all__ = [
     "Band",
     "Chain",
     "Chunkwise",
+    "Constituency",
     "Coordinate",
     "GaussianGrid",
     "Independent",

@@ -88,11 +88,15 @@ class Structure(Positions):
         Raises ValueError for a label that is out of range at a position that is present (but while compiling and under
         transforms of `torch.func`, where it is impossible), unless it is -1 at all of them.
         """
+        return self._log_prob(value)
+
+    def _log_prob(self, value: Tensor) -> Tensor:
         value = value.long()
         z, exact = self._checked(value), doubled(self)
         log_z = exact.log_z
         possible = log_z > -INFINITY
-        valid = self._is_structure(z).where(possible, (z == -1).all(-1)) & (value != NO_EVENT).all(-1)
+        nothing, event = (each.flatten(-len(self.event_shape)).all(-1) for each in (z == -1, value != NO_EVENT))
+        valid = self._is_structure(z).where(possible, nothing) & event
         score = _dot(exact.features(z), exact.potentials)
         log_prob = (score - log_z.masked_fill(~possible, 0)).masked_fill(~valid, -INFINITY)
         return log_prob.to(wide(self.scores).dtype)

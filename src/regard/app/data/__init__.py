@@ -3,6 +3,9 @@ translations, texts with labels, questions about stories, and names left out of 
 
 from regard.app.data.babi import questions as questions
 from regard.app.data.babi import questions_to_test as questions_to_test
+from regard.app.data.brackets import Bracketed as Bracketed
+from regard.app.data.brackets import bracketed as bracketed
+from regard.app.data.brackets import brackets_to_test as brackets_to_test
 from regard.app.data.captions import Captions as Captions
 from regard.app.data.captions import captioned as captioned
 from regard.app.data.captions import captions_to_test as captions_to_test
