@@ -103,6 +103,20 @@ def test_the_same_transitions_everywhere(present: str):
     assert (given.kl(alike)[: 1 + (present != "lengths")] > 0.01).all()
 
 
+@pytest.mark.parametrize("road", ["kernel", "plain"])
+def test_what_is_forbidden_where_no_transition_counts(road: str):
+    """Beside an absent position all transitions may be impossible: none is made there."""
+    given = made("lengths")
+    links = given.transitions.clone()
+    links[0, 2] = -math.inf
+    found, answer = rg.Chain(given.scores, links, given.present), plain if road == "plain" else lambda call: call()
+    assert_close(answer(lambda: found.log_z), given.log_z)
+    assert_close(answer(lambda: found.entropy()), given.entropy())
+    assert answer(lambda: found.marginals).isfinite().all()
+    one = rg.chain(torch.full((S, S), -math.inf))(torch.zeros(1, S))
+    assert_close(answer(lambda: one.entropy()), torch.tensor(float(S)).log())
+
+
 @pytest.mark.parametrize("answer", ["log_z", "mean", "entropy", "log_prob", "kl"])
 def test_second_gradients(answer: str):
     present, z = torch.tensor(PRESENT["holes"]).bool(), made("holes").sample()

@@ -56,6 +56,7 @@ from .over.addressing import offsets as offsets
 from .over.addressing import sharpen as sharpen
 from .over.addressing import shift as shift
 from .over.alignment import ctc as ctc
+from .over.alignment import rnnt as rnnt
 from .over.budgets import budget as budget
 from .over.chains import bio as bio
 from .over.chains import chain as chain
@@ -77,6 +78,7 @@ from .over.structured import tree as tree
 from .over.subsets import subset as subset
 from .over.subsets import without_replacement as without_replacement
 from .positions import CTC as CTC
+from .positions import RNNT as RNNT
 from .positions import Alignment as Alignment
 from .positions import Band as Band
 from .positions import Chain as Chain

@@ -140,10 +140,13 @@ def in_two(row, length, states, otherwise):
 
 @compiled
 def exponentials(scores, factors, highest):
-    """Those of the scores (L, S, S) less the highest one of each L."""
+    """Those of the scores (L, S, S) less the highest one of each L, zero where nothing is possible."""
     for step in range(len(scores)):
         highest[step] = scores[step].max()
-        factors[step] = np.exp(scores[step] - highest[step])
+        if highest[step] == -np.inf:
+            factors[step] = 0.0
+        else:
+            factors[step] = np.exp(scores[step] - highest[step])
 
 
 @compiled
