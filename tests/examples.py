@@ -32,6 +32,30 @@ class Fatigue(rg.Score):
         return positions.mean.sum(-2) + (0 if carried is None else carried)
 
 
+class ChainOfSteps(nn.Module):
+    """A chain with transitions of its own from each position to the next, whatever stands in front of the scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.links = nn.Parameter(torch.linspace(-1, 1, 6 * K * K, dtype=torch.float64).view(6, K, K).sin())
+
+    def forward(self, scores: Tensor, mask: Tensor | None = None) -> rg.Positions:
+        links = self.links[: max(scores.shape[-2] - 1, 0)]
+        return rg.chain(links[(None,) * (scores.dim() - 2)])(scores, mask)
+
+
+class SpansOfSteps(nn.Module):
+    """A semi-Markov chain with scores of spans by where they begin, whatever stands in front of the scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.spans = nn.Parameter(torch.linspace(-1, 1, 7 * 2 * K, dtype=torch.float64).view(7, 2, K).sin())
+
+    def forward(self, scores: Tensor, mask: Tensor | None = None) -> rg.Positions:
+        spans = self.spans[: scores.shape[-2]][(None,) * (scores.dim() - 2)]
+        return rg.semi_markov(2, torch.zeros(K, K, dtype=scores.dtype), spans)(scores, mask)
+
+
 LINKS = [0.3, -0.8, 0.1, 0.6], [-0.5, 0.9, 0.2, -0.1], [0.7, 0.0, -0.6, 0.4], [-0.2, 0.5, 0.8, -0.9]
 
 
@@ -82,9 +106,12 @@ OVERS: dict[str, Callable[[], Any]] = {
     "segments": lambda: rg.segments(1.5),
     "segments, learned stay": lambda: rg.segments(parameter(-0.7)),
     "chain": lambda: rg.chain(parameter(*LINKS), parameter(0.2, -0.4, 0.9, 0.0), parameter(-0.3, 0.5, 0.0, 0.8)),
+    "chain, each step": ChainOfSteps,
+    "chain, constrained": lambda: rg.chain(parameter(*LINKS), constraints=rg.bio(["B-X", "I-X", "O", "B-Y"])),
     "semi_markov": lambda: rg.semi_markov(
         2, parameter(*LINKS), parameter([0.4, -0.2, 0.0, 0.3], [0.1, 0.7, -0.5, 0.2])
     ),
+    "semi_markov, spans": SpansOfSteps,
     "ctc": lambda: rg.ctc([1]),
     "tree": lambda: rg.tree(),
     "tree, several roots": lambda: rg.tree(single_root=False),

@@ -56,8 +56,12 @@ from .over.addressing import offsets as offsets
 from .over.addressing import sharpen as sharpen
 from .over.addressing import shift as shift
 from .over.alignment import ctc as ctc
+from .over.alignment import rnnt as rnnt
 from .over.budgets import budget as budget
 from .over.constituency import constituency as constituency
+from .over.chains import bio as bio
+from .over.chains import chain as chain
+from .over.chains import semi_markov as semi_markov
 from .over.local import Predicted as Predicted
 from .over.local import local as local
 from .over.mappings import dropout as dropout
@@ -70,13 +74,12 @@ from .over.mappings import sparsemax_weights as sparsemax_weights
 from .over.mappings import top_k as top_k
 from .over.monotonic import attend_online as attend_online
 from .over.monotonic import monotonic as monotonic
-from .over.structured import chain as chain
 from .over.structured import segments as segments
-from .over.structured import semi_markov as semi_markov
 from .over.structured import tree as tree
 from .over.subsets import subset as subset
 from .over.subsets import without_replacement as without_replacement
 from .positions import CTC as CTC
+from .positions import RNNT as RNNT
 from .positions import Alignment as Alignment
 from .positions import Band as Band
 from .positions import Chain as Chain

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
-from regard.over.structured import labelled
-from regard.positions import CTC
+from regard.over.structured import check_bool, labelled
+from regard.positions import CTC, RNNT
 from regard.positions.algorithms.ctc import closed
 from regard.positions.structure import may_be_read
 
@@ -39,33 +39,86 @@ class ctc(nn.Module):
 
     def __init__(self, targets: Integer[Tensor, "*B L"] | Sequence[int], blank: int = 0):
         super().__init__()
-        targets = torch.as_tensor(targets)
-        if targets.numel() and (targets.is_floating_point() or targets.dtype == torch.bool):
-            raise TypeError(f"targets expected integers, the labels that are said, but got {targets.dtype}.")
-        self.register_buffer("targets", closed(targets.long(), targets >= 0), persistent=False)
+        self.register_buffer("targets", integers(targets), persistent=False)
         self.blank = blank
 
     def forward(self, scores: Float[Tensor, "*B T S"], mask: Bool[Tensor, "..."] | None = None) -> CTC:
-        self._check(scores)
+        check_targets(self.targets, self.blank, scores.shape[:-2], scores.shape[-1])
         scores, present = labelled(scores, mask)
         targets = self.targets.to(scores.device).expand(*scores.shape[:-2], -1)
         return CTC(scores, targets, present, self.blank)
 
-    def _check(self, scores: Tensor) -> None:
-        """Raises ValueError unless the targets are those of so many rows and labels."""
-        targets, batch, labels = self.targets, scores.shape[:-2], scores.shape[-1]
-        if not 0 <= self.blank < labels:
-            raise ValueError(f"blank expected one of the {labels} labels, counted from 0, but got {self.blank}.")
-        theirs = targets.shape[:-1]
-        if theirs and (len(theirs) > len(batch) or any(a not in (1, b) for a, b in zip(theirs[::-1], batch[::-1]))):  # noqa: B905
-            raise ValueError(f"targets expected the batch of the scores, {tuple(batch)}, but got {tuple(theirs)}.")
-        if may_be_read(targets):
-            wrong = (targets < -1) | (targets >= labels) | (targets == self.blank)
-            if wrong.any():
-                raise ValueError(
-                    f"targets expected labels from 0 to {labels - 1} without the blank {self.blank}, or -1 for none, "
-                    f"but got {targets[wrong][0]}."
-                )
+    def extra_repr(self) -> str:
+        return f"targets={tuple(self.targets.shape)}, blank={self.blank}"
+
+
+class rnnt(nn.Module):
+    """A frame for every label of the targets, none earlier than that of the label before: the recurrent neural network
+    transducer (Graves 2012, "Sequence Transduction with Recurrent Neural Networks", section 2.4).
+
+    The scores are (*B, T, L+1, S), of every label at frame t after the first u of the L targets, as a joint network
+    makes them of frames and of what was said. Where they are log-probabilities, `-positions.log_z` is the loss,
+    log_z = log sum_z exp(score(z)) over all alignments; `mean` (*B, L, T) is where each label is said. `targets` are
+    as for `ctc`; the mask is that of the frames, (*B, T), those that it forbids are left out.
+
+    Any number of labels may be said at one frame, so that targets fit unless there is no frame; then `log_z` is -inf,
+    and gradients are zero. Empty targets are said by a blank at every frame. Time O((T + L) L^2).
+
+    Raises TypeError and ValueError as `ctc` does, and ValueError unless the scores have a place for each number of
+    targets from none to all, or for a mask of another shape.
+
+    >>> positions = rnnt([1])(torch.tensor([0.25, 0.75]).log().expand(3, 2, 2))
+    >>> positions.log_z.exp(), positions.mean
+    (tensor(0.0352), tensor([[0.3333, 0.3333, 0.3333]]))
+    """
+
+    targets: Tensor
+
+    def __init__(self, targets: Integer[Tensor, "*B L"] | Sequence[int], blank: int = 0):
+        super().__init__()
+        self.register_buffer("targets", integers(targets), persistent=False)
+        self.blank = blank
+
+    def forward(self, scores: Float[Tensor, "*B T U S"], mask: Bool[Tensor, "*B T"] | None = None) -> RNNT:
+        batch, count = scores.shape[:-3], self.targets.shape[-1]
+        check_targets(self.targets, self.blank, batch, scores.shape[-1])
+        if scores.shape[-2] != count + 1:
+            raise ValueError(
+                f"scores expected {count + 1} places for the targets, one more than there are, but got "
+                f"{tuple(scores.shape)}."
+            )
+        if mask is None:
+            mask = torch.ones(scores.shape[:-2], dtype=torch.bool, device=scores.device)
+        check_bool(mask)
+        if mask.shape != scores.shape[:-2]:
+            raise ValueError(
+                f"mask expected the shape of the frames, {tuple(scores.shape[:-2])}, but got {tuple(mask.shape)}."
+            )
+        return RNNT(scores, self.targets.to(scores.device).expand(*batch, -1), mask, self.blank)
 
     def extra_repr(self) -> str:
         return f"targets={tuple(self.targets.shape)}, blank={self.blank}"
+
+
+def integers(targets: Tensor | Sequence[int]) -> Tensor:
+    """The targets with -1 after the last of each row. Raises TypeError unless they are integers."""
+    targets = torch.as_tensor(targets)
+    if targets.numel() and (targets.is_floating_point() or targets.dtype == torch.bool):
+        raise TypeError(f"targets expected integers, the labels that are said, but got {targets.dtype}.")
+    return closed(targets.long(), targets >= 0)
+
+
+def check_targets(targets: Tensor, blank: int, batch: Sequence[int], labels: int) -> None:
+    """Raises ValueError unless the targets are those of so many rows and labels."""
+    if not 0 <= blank < labels:
+        raise ValueError(f"blank expected one of the {labels} labels, counted from 0, but got {blank}.")
+    theirs = targets.shape[:-1]
+    if theirs and (len(theirs) > len(batch) or any(a not in (1, b) for a, b in zip(theirs[::-1], batch[::-1]))):  # noqa: B905
+        raise ValueError(f"targets expected the batch of the scores, {tuple(batch)}, but got {tuple(theirs)}.")
+    if may_be_read(targets):
+        wrong = (targets < -1) | (targets >= labels) | (targets == blank)
+        if wrong.any():
+            raise ValueError(
+                f"targets expected labels from 0 to {labels - 1} without the blank {blank}, or -1 for none, "
+                f"but got {targets[wrong][0]}."
+            )

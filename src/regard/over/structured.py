@@ -1,4 +1,4 @@
-"""Structured attention: distributions over labellings of a sequence, and over trees (Kim et al. 2017).
+"""Structured attention: distributions over runs of places, and over trees (Kim et al. 2017); `chains` has labellings.
 
 Every one is an over, (scores, mask) -> positions. A position that the mask leaves nothing of is absent: it leaves the
 structure with its rows, its columns, and the transitions that touch it.
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from regard.over.mappings import masked
-from regard.positions import Chain, Segments, SemiMarkov, Tree
+from regard.positions import Segments, Tree
 
 Number = float | Float[Tensor, "..."]
 Mask = Bool[Tensor, "..."] | None
@@ -45,91 +45,6 @@ class segments(nn.Module):
         check_places(mask, scores)
         present = mask.expand(scores.shape)
         return Segments(scores, stay, present)
-
-
-class chain(nn.Module):
-    """A label for every position, a linear-chain conditional random field (Lafferty et al. 2001, equation 1): the score
-    of a labelling z is the sum of scores_{t, z_t}, of transitions_{z_t, z_{t+1}}, and of start and stop at its ends.
-
-    `transitions` (S, S) from row to column, `start` (S,) and `stop` (S,) are tensors or parameters, with batch
-    dimensions in front if they differ. -inf forbids one. The scores are (*B, T, S), the positions in the place of the
-    queries and the labels in that of the keys: `positions.log_prob(labels)` trains a tagger, `positions.mode` decodes.
-    The mask is that of the positions, (*B, T), or of the labels of each, (*B, T, S) or (T, S); a position of which it
-    leaves no label is absent.
-
-    Time O(T S^2). Raises ValueError unless transitions, start and stop have the size of the labels, and for a mask of
-    another shape or one that may be of positions as well as of labels, TypeError for a mask that is not bool.
-
-    >>> positions = chain(torch.tensor([[0.0, -9.0], [-9.0, 0.0]]))(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.5]]))
-    >>> positions.mode
-    tensor([0, 0, 0])
-    """
-
-    transitions: Tensor
-    start: Tensor | None
-    stop: Tensor | None
-
-    def __init__(self, transitions: Tensor, start: Tensor | None = None, stop: Tensor | None = None):
-        super().__init__()
-        for name, value in (("transitions", transitions), ("start", start), ("stop", stop)):
-            hold(self, name, value)
-
-    def forward(self, scores: Float[Tensor, "*B T S"], mask: Mask = None) -> Chain:
-        check_labels(self, scores)
-        scores, present = labelled(scores, mask)
-        scores = with_ends(scores, present, self.start, self.stop)
-        return Chain(scores, self.transitions.expand(*scores.shape[:-2], -1, -1), present)
-
-
-class semi_markov(nn.Module):
-    """A chain whose runs of one label have at most `max_width` positions, and a score by their length (Sarawagi and
-    Cohen 2004): a segmentation into labelled spans.
-
-    `transitions` (S, S) between spans of different labels, its diagonal without effect, `durations` (max_width, S) the
-    score of a span of 1 ... max_width positions, zero by default, `start` and `stop` (S,) as for `chain`. The scores
-    are (*B, T, S), those of a span the sum over its positions; the mask is as for `chain`. Time O(T S (S + max_width)).
-
-    Raises ValueError if max_width is below one, or transitions, durations, start or stop have other sizes, and for
-    masks as `chain` does.
-
-    >>> spans = semi_markov(max_width=2, transitions=torch.zeros(2, 2))
-    >>> spans(torch.tensor([[9.5, 0.0], [9.0, 0.0], [8.0, 0.0]])).k_best(2)
-    tensor([[0, 0, 1],
-            [0, 1, 0]])
-    """
-
-    transitions: Tensor
-    durations: Tensor | None
-    start: Tensor | None
-    stop: Tensor | None
-
-    def __init__(
-        self,
-        max_width: int,
-        transitions: Tensor,
-        durations: Tensor | None = None,
-        start: Tensor | None = None,
-        stop: Tensor | None = None,
-    ):
-        super().__init__()
-        if max_width < 1:
-            raise ValueError(f"semi_markov expected max_width of at least 1, but got {max_width}.")
-        self.max_width = max_width
-        for name, value in (("transitions", transitions), ("durations", durations), ("start", start), ("stop", stop)):
-            hold(self, name, value)
-        if durations is not None and durations.shape[-2:-1] != (max_width,):
-            raise ValueError(f"durations expected the shape ({max_width}, S), but got {tuple(durations.shape)}.")
-
-    def forward(self, scores: Float[Tensor, "*B T S"], mask: Mask = None) -> SemiMarkov:
-        check_labels(self, scores)
-        scores, present = labelled(scores, mask)
-        scores = with_ends(scores, present, self.start, self.stop)
-        durations = scores.new_zeros(self.max_width, scores.shape[-1]) if self.durations is None else self.durations
-        batch = scores.shape[:-2]
-        return SemiMarkov(scores, self.transitions.expand(*batch, -1, -1), durations.expand(*batch, -1, -1), present)
-
-    def extra_repr(self) -> str:
-        return f"max_width={self.max_width}"
 
 
 @dataclass(frozen=True)
@@ -165,7 +80,7 @@ class tree:
         return Tree(masked(scores, mask), allowed.any(-1) & allowed.any(-2), self.projective, self.single_root)
 
 
-def hold(module: nn.Module, name: str, value: Number | None) -> None:
+def hold(module: nn.Module, name: str, value: float | Tensor | None) -> None:
     """Keeps a number, a parameter, or a tensor, which then moves with the module."""
     if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
         module.register_buffer(name, value)
@@ -217,39 +132,14 @@ def check_places(mask: Tensor, scores: Tensor) -> None:
         )
 
 
-def check_bool(mask: Tensor) -> None:
-    """Raises TypeError unless the mask is bool."""
+def check_bool(mask: Tensor, name: str = "mask", true: str = "a key may be looked at") -> None:
+    """Raises TypeError unless the mask, or what is called `name`, is bool."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"mask expected dtype bool, True where a key may be looked at, but got {kind}.")
+        raise TypeError(f"{name} expected dtype bool, True where {true}, but got {kind}.")
 
 
 def _fits(mask: Tensor, scores: Sequence[int]) -> bool:
     """Whether a mask has the rank of the scores, each size theirs or one, or is such of their last two dimensions."""
     wanted = scores if mask.dim() == len(scores) else scores[-2:]
     return mask.dim() == len(wanted) and all(have in (1, size) for have, size in zip(mask.shape, wanted, strict=True))
-
-
-def with_ends(scores: Tensor, present: Tensor, start: Tensor | None, stop: Tensor | None) -> Tensor:
-    """The scores with those of the first and of the last present position added there."""
-    if start is None and stop is None:
-        return scores
-    count = present.cumsum(-1)
-    first, last = present & (count == 1), present & (count == count[..., -1:])
-    for where, ends in ((first, start), (last, stop)):
-        if ends is not None:
-            scores = scores + ends.unsqueeze(-2).where(where.unsqueeze(-1), 0)
-    return scores
-
-
-def check_labels(module: nn.Module, scores: Tensor) -> None:
-    """Raises ValueError unless all that the module holds has the number of labels."""
-    labels = scores.shape[-1]
-    for name in ("transitions", "durations", "start", "stop"):
-        value = getattr(module, name, None)
-        sizes = (labels, labels) if name == "transitions" else (labels,)
-        if value is not None and value.shape[-len(sizes) :] != sizes:
-            raise ValueError(
-                f"{name} expected {sizes} as the last sizes for scores {tuple(scores.shape)}, but got "
-                f"{tuple(value.shape)}."
-            )

@@ -13,12 +13,14 @@ from regard.positions.independent import Independent
 from regard.positions.onehot import OneHot
 from regard.positions.pointer import Pointer
 from regard.positions.replacement import WithoutReplacement
+from regard.positions.rnnt import RNNT
 from regard.positions.semi_markov import SemiMarkov
 from regard.positions.subset import Subset
 from regard.positions.tree import Tree
 
 __all__ = [
     "CTC",
+    "RNNT",
     "Alignment",
     "Band",
     "Chain",

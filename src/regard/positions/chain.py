@@ -1,6 +1,6 @@
 """A label for every position, each depending on that of its neighbours: linear chains."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,9 +22,9 @@ class Chain(Structure):
     and the labels the places: a query looks at one place, depending on where those beside it look. A transition
     counts where both of its positions are present.
 
-    Shapes: scores (*B, T, S), transitions (*B, S, S) from row to column, present (*B, T); batch_shape (*B), event_shape
-    (T,). `log_z`, `mean`, `entropy` and `kl` take time O(T S^2) and memory O(T S), `mode` and a draw the same, the k
-    best O(T S^2 k).
+    Shapes: scores (*B, T, S), transitions (*B, S, S) from row to column, or (*B, T-1, S, S) if they differ from
+    position to position, present (*B, T); batch_shape (*B), event_shape (T,). `log_z`, `mean`, `entropy` and `kl` take
+    time O(T S^2) and memory O(T S), `mode` and a draw the same, the k best O(T S^2 k).
 
     >>> positions = Chain(torch.zeros(3, 2), torch.zeros(2, 2), torch.ones(3, dtype=torch.bool))
     >>> positions.log_z.exp(), positions.log_prob(torch.tensor([0, 1, 1])).exp()
@@ -32,7 +32,7 @@ class Chain(Structure):
     """
 
     scores: Float[Tensor, "*B T S"]
-    transitions: Float[Tensor, "*B S S"]
+    transitions: Float[Tensor, "*B S S"] | Float[Tensor, "*B L S S"]
     present: Bool[Tensor, "*B T"]
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class Chain(Structure):
 
     @property
     def potentials(self) -> Float[Tensor, "*B P"]:
-        return torch.cat([each.flatten(-2) for each in self._parts[:2]], -1)
+        return torch.cat([each.flatten(self.scores.dim() - 2) for each in self._parts[:2]], -1)
 
     @property
     def log_z(self) -> Float[Tensor, "*B"]:
@@ -61,6 +61,9 @@ class Chain(Structure):
 
     def features(self, z: Integer[Tensor, "*SB T"]) -> Float[Tensor, "*SB P"]:
         labels = self.indicator(z).to(self._parts[0].dtype)
+        if self.transitions.dim() > self.scores.dim():
+            follow = labels[..., :-1, :].unsqueeze(-1) * labels[..., 1:, :].unsqueeze(-2)  # (*S, *B, T-1, S, S)
+            return torch.cat((labels.flatten(-2), follow.flatten(-3)), -1)
         follow = labels[..., :-1, :].mT @ labels[..., 1:, :]  # (*S, *B, S, S)
         return torch.cat((labels.flatten(-2), follow.flatten(-2)), -1)
 
@@ -77,6 +80,12 @@ class Chain(Structure):
     @property
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
         return wide(self.scores), wide(self.transitions), self.present
+
+    def _with_parts_of(self, other: "Chain") -> "Chain":
+        if self.transitions.dim() >= other.transitions.dim():
+            return self
+        steps = other.transitions.shape[-3]
+        return replace(self, transitions=self.transitions.unsqueeze(-3).expand(*self.batch_shape, steps, -1, -1))
 
     def _is_structure(self, z: Tensor) -> Tensor:
         return (((z >= 0) == self.present) & (z < self.choices)).all(-1)

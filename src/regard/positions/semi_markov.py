@@ -1,6 +1,6 @@
 """A label for every position, in runs that are scored by their length: semi-Markov chains."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int, Integer
@@ -22,8 +22,9 @@ class SemiMarkov(Structure):
     One event spans the positions: a label for each, -1 where it is absent. The diagonal of the transitions has no
     effect, as positions of one label in succession are one run; an absent position ends a run.
 
-    Shapes: scores (*B, T, S), transitions (*B, S, S) between different labels, durations (*B, width, S), present
-    (*B, T); batch_shape (*B), event_shape (T,). Everything takes time O(T S (S + width)) and, where there is a kernel,
+    Shapes: scores (*B, T, S), transitions (*B, S, S) between different labels, durations (*B, width, S), or
+    (*B, T, width, S) if they differ by where a run begins: the scores of spans; present (*B, T); batch_shape (*B),
+    event_shape (T,). Everything takes time O(T S (S + width)) and, where there is a kernel,
     memory O(T S), the k best and their memory k times that.
 
     >>> one = torch.zeros(4, 1), torch.zeros(1, 1), torch.zeros(4, 1), torch.ones(4, dtype=torch.bool)
@@ -33,7 +34,7 @@ class SemiMarkov(Structure):
 
     scores: Float[Tensor, "*B T S"]
     transitions: Float[Tensor, "*B S S"]
-    durations: Float[Tensor, "*B width S"]
+    durations: Float[Tensor, "*B width S"] | Float[Tensor, "*B L width S"]
     present: Bool[Tensor, "*B T"]
 
     def __post_init__(self) -> None:
@@ -45,7 +46,7 @@ class SemiMarkov(Structure):
 
     @property
     def potentials(self) -> Float[Tensor, "*B P"]:
-        return torch.cat([each.flatten(-2) for each in self._parts[:3]], -1)
+        return torch.cat([each.flatten(self.scores.dim() - 2) for each in self._parts[:3]], -1)
 
     @property
     def log_z(self) -> Float[Tensor, "*B"]:
@@ -66,8 +67,11 @@ class SemiMarkov(Structure):
         begins, ends, lengths = _runs(z)
         follow = labels[..., :-1, :].mT @ (labels * begins.unsqueeze(-1))[..., 1:, :]  # (*S, *B, S, S)
         ends = ends & (z >= 0) & (lengths <= self.durations.shape[-2])
-        which = ((lengths - 1) * self.choices + z).where(ends, 0)
-        spans = labels.new_zeros(*z.shape[:-1], self.durations.shape[-2:].numel())
+        which, sizes = (lengths - 1) * self.choices + z, self.durations.shape[self.scores.dim() - 2 :]
+        if len(sizes) > 2:
+            t = torch.arange(z.shape[-1], device=z.device)
+            which = which + (t + 1 - lengths) * sizes[1:].numel()
+        which, spans = which.where(ends, 0), labels.new_zeros(*z.shape[:-1], sizes.numel())
         return torch.cat((labels.flatten(-2), follow.flatten(-2), spans.scatter_add(-1, which, ends.to(spans))), -1)
 
     def k_best(self, k: int) -> Int[Tensor, "k *B T"]:
@@ -83,6 +87,12 @@ class SemiMarkov(Structure):
     @property
     def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return wide(self.scores), wide(self.transitions), wide(self.durations), self.present
+
+    def _with_parts_of(self, other: "SemiMarkov") -> "SemiMarkov":
+        if self.durations.dim() >= other.durations.dim():
+            return self
+        length, sizes = self.scores.shape[-2], self.durations.shape[-2:]
+        return replace(self, durations=self.durations.unsqueeze(-3).expand(*self.batch_shape, length, *sizes))
 
     def _is_structure(self, z: Tensor) -> Tensor:
         fits = _runs(z)[2] <= self.durations.shape[-2]

@@ -76,6 +76,10 @@ class Structure(Positions):
         """Whether the structures of this are none of the other, one of its kind, whatever the scores are, (*B)."""
         return False
 
+    def _with_parts_of(self: S, other: S) -> S:
+        """The same distribution, made of the parts of another one of its kind where that has more."""
+        return self
+
     @property
     def mode(self) -> Int[Tensor, "*B N"]:
         """The most probable event."""
@@ -152,6 +156,7 @@ class Structure(Positions):
 
 
 def _cross_entropy(p: Structure, q: Structure) -> Tensor:
+    p, q = p._with_parts_of(q), q._with_parts_of(p)
     log_z = q.log_z
     none, impossible = (log_z if p is q else p.log_z) == -INFINITY, log_z == -INFINITY
     crossed = log_z.masked_fill(impossible, 0) - _dot(p.marginals, q.potentials)

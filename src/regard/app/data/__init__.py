@@ -43,5 +43,9 @@ from regard.app.data.splits import hold_out as hold_out
 from regard.app.data.splits import spelled_by as spelled_by
 from regard.app.data.stories import Question as Question
 from regard.app.data.stories import Stories as Stories
+from regard.app.data.tagged import Tagged as Tagged
+from regard.app.data.tagged import tagged as tagged
+from regard.app.data.tagged import tagged_to_test as tagged_to_test
+from regard.app.data.tagged import untagged as untagged
 from regard.app.data.trees import Sentence as Sentence
 from regard.app.data.trees import Trees as Trees

@@ -66,7 +66,7 @@ def _expected(nodes: Tensor, transitions: Tensor, present: Tensor, log_z: Tensor
 def _slopes(grad: Tensor, nodes: Tensor, transitions: Tensor, present: Tensor, log_z: Tensor, found: Tensor) -> Pair:
     parts = math.prod(nodes.shape[1:])
     labels, pairs = found[:, :parts].view_as(nodes), found[:, parts:].view_as(transitions)
-    return grad.view(-1, 1, 1) * labels, grad.view(-1, 1, 1) * pairs
+    return grad.view(-1, 1, 1) * labels, grad.view(-1, *(1 for _ in pairs.shape[1:])) * pairs
 
 
 def _slopes_shape(grad: Tensor, nodes: Tensor, transitions: Tensor, *_: Tensor) -> Pair:
@@ -85,7 +85,8 @@ def _moved(grad: Tensor, nodes: Tensor, transitions: Tensor, present: Tensor, fo
     from regard.kernels.chain import cpu_loops
 
     moved = _slopes_shape(grad, nodes, transitions)
-    arrays = [each.numpy() for each in (*rows(nodes, transitions, present), grad.flatten(1), *moved)]
+    written = moved[0], linear_chain.between(nodes, moved[1])
+    arrays = [each.numpy() for each in (*rows(nodes, transitions, present), grad.flatten(1), *written)]
     on_cpu.run(cpu_loops.tangents, [(*block, *arrays) for block in on_cpu.blocks(len(nodes))])
     return moved
 

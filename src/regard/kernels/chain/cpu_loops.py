@@ -1,6 +1,7 @@
 """The loops of linear chains, for numba: imported when they are first called.
 
-Rows n are sequences of T positions by S states; `transitions` is a matrix for each row, or one for all. Sums are taken
+Rows n are sequences of T positions by S states; `transitions` (L, S, S) stand there for each row, or once for all, and
+L is T - 1, or 1 for the same between all positions. Sums are taken
 of probabilities, not of their logarithms: scores are relative to their maximum, and a message from one position to the
 next is divided by its sum. Where that might not be exact, the row is done again in logarithms. What is read and
 written may be of lower precision.
@@ -22,12 +23,12 @@ def expectations(first, last, nodes, transitions, present, log_z, found):
     """Of rows first to last log Z, and the expected labels (T, S) and, where there is room for them behind those, the
     transitions (S, S)."""
     length, states = nodes.shape[1:]
-    scratch, links, factors = room(length, states), np.empty((states, states)), np.empty((states, states))
-    spare, highest = np.empty((states, states), found.dtype), 0.0
+    scratch, links, factors, highest = room(length, states, transitions.shape[1])
+    spare = np.empty(links.shape, found.dtype)
     for n in range(first, last):
         if n == first or len(transitions) > 1:
             links[:] = transitions[min(n, len(transitions) - 1)]
-            highest = exponentials(links, factors)
+            exponentials(links, factors, highest)
         labels, pairs = in_two(found[n], length, states, spare)
         log_z[n] = of_row(nodes[n], links, factors, highest, present[n], scratch, labels, pairs)
 
@@ -37,12 +38,12 @@ def tangents(first, last, nodes, transitions, present, along, moved, moved_pairs
     """How fast the expectations move where the scores move along a direction, that of the labels, and of the
     transitions if they are given behind: the Hessian of log Z times it."""
     length, states = nodes.shape[1:]
-    scratch, links, factors = room(length, states), np.empty((states, states)), np.empty((states, states))
-    nothing = np.zeros((states, states), along.dtype)
+    scratch, links, factors, highest = room(length, states, transitions.shape[1])
+    nothing = np.zeros(links.shape, along.dtype)
     for n in range(first, last):
         if n == first or len(transitions) > 1:
             links[:] = transitions[min(n, len(transitions) - 1)]
-            exponentials(links, factors)
+            exponentials(links, factors, highest)
         labels, pairs = in_two(along[n], length, states, nothing)
         tangents_of_row(nodes[n], links, factors, present[n], labels, pairs, scratch, moved[n], moved_pairs[n])
 
@@ -51,12 +52,12 @@ def tangents(first, last, nodes, transitions, present, along, moved, moved_pairs
 def segment_means(first, last, scores, stay, present, means):
     """The probability of label 1 of two, which scores (N, T), where neighbours score `stay` (N,) for being alike."""
     length = scores.shape[1]
-    scratch, links, factors = room(length, 2), np.zeros((2, 2)), np.empty((2, 2))
-    nodes, labels, pairs = np.zeros((length, 2)), np.empty((length, 2)), np.empty((2, 2))
+    scratch, links, factors, highest = room(length, 2, 1)
+    nodes, labels, pairs = np.zeros((length, 2)), np.empty((length, 2)), np.empty((1, 2, 2))
     for n in range(first, last):
         nodes[:, 1] = scores[n]
-        links[0, 0] = links[1, 1] = stay[n]
-        of_row(nodes, links, factors, exponentials(links, factors), present[n], scratch, labels, pairs)
+        alike(links, stay[n], factors, highest)
+        of_row(nodes, links, factors, highest, present[n], scratch, labels, pairs)
         means[n] = labels[:, 1]
 
 
@@ -64,34 +65,43 @@ def segment_means(first, last, scores, stay, present, means):
 def segment_tangents(first, last, scores, stay, present, along, moved, moved_stay):
     """How the gradient of log Z, which the means are, moves along a direction."""
     length = scores.shape[1]
-    scratch, links, factors = room(length, 2), np.zeros((2, 2)), np.empty((2, 2))
-    nodes, labels, pairs = np.zeros((length, 2)), np.zeros((length, 2)), np.zeros((2, 2))
-    slopes, turned = np.empty((length, 2)), np.empty((2, 2))
+    scratch, links, factors, highest = room(length, 2, 1)
+    nodes, labels, pairs = np.zeros((length, 2)), np.zeros((length, 2)), np.zeros((1, 2, 2))
+    slopes, turned = np.empty((length, 2)), np.empty((1, 2, 2))
     for n in range(first, last):
         nodes[:, 1], labels[:, 1] = scores[n], along[n]
-        links[0, 0] = links[1, 1] = stay[n]
-        exponentials(links, factors)
+        alike(links, stay[n], factors, highest)
         tangents_of_row(nodes, links, factors, present[n], labels, pairs, scratch, slopes, turned)
         moved[n] = slopes[:, 1]
-        moved_stay[n] = turned[0, 0] + turned[1, 1]
+        moved_stay[n] = turned[0, 0, 0] + turned[0, 1, 1]
 
 
 @compiled
-def room(length, states):
-    """What a row needs beside its answer: numbers for each position, for each label there, and for each transition."""
-    return np.empty((5, length)), np.empty((6, length, states)), np.empty((4, states, states))
+def alike(links, stay, factors, highest):
+    """Transitions (1, 2, 2) that score being alike, with their exponentials."""
+    links[0, 0, 0] = links[0, 1, 1] = stay
+    links[0, 0, 1] = links[0, 1, 0] = 0.0
+    exponentials(links, factors, highest)
+
+
+@compiled
+def room(length, states, steps):
+    """What a row needs beside its answer: numbers for each position, for each label there, and for each transition;
+    and transitions (L, S, S), their exponentials, and the highest of each L."""
+    scratch = np.empty((5, length)), np.empty((6, length, states)), np.empty((4, steps, states, states))
+    return scratch, np.empty((steps, states, states)), np.empty((steps, states, states)), np.empty(steps)
 
 
 @compiled
 def of_row(nodes, transitions, factors, highest, present, scratch, labels, pairs):
     """Log Z and the expectations of one row: by the odds of two labels, else by probabilities, else by logarithms."""
     numbers, tables, squares = scratch
-    if nodes.shape[1] == 2:
+    if nodes.shape[1] == 2 and len(factors) == 1:
         gaps, odds, low, high = numbers[0], numbers[1], numbers[2], numbers[3]
         two_labels_cpu_loops.differences(nodes, gaps)
-        if two_labels_cpu_loops.filtered(gaps, factors, present, odds, low, high):
-            two_labels_cpu_loops.smoothed(present, odds, low, high, labels, pairs)
-            return two_labels_cpu_loops.log_sum(nodes, factors, highest, present, odds)
+        if two_labels_cpu_loops.filtered(gaps, factors[0], present, odds, low, high):
+            two_labels_cpu_loops.smoothed(present, odds, low, high, labels, pairs[0])
+            return two_labels_cpu_loops.log_sum(nodes, factors[0], highest[0], present, odds)
     scores, likely, found, expected = tables[0], tables[1], tables[2], squares[0]
     scores[:] = nodes
     log_z = scaled(scores, factors, highest, present, likely, found, expected)
@@ -106,11 +116,11 @@ def of_row(nodes, transitions, factors, highest, present, scratch, labels, pairs
 def tangents_of_row(nodes, transitions, factors, present, along, turn, scratch, moved, moved_pairs):
     """The tangents of one row, likewise."""
     numbers, tables, squares = scratch
-    if nodes.shape[1] == 2:
+    if nodes.shape[1] == 2 and len(factors) == 1:
         gaps, odds, low, high, slopes = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4]
         two_labels_cpu_loops.differences(nodes, gaps)
-        if two_labels_cpu_loops.filtered(gaps, factors, present, odds, low, high):
-            two_labels_cpu_loops.tangents(present, odds, low, high, along, turn, slopes, moved, moved_pairs)
+        if two_labels_cpu_loops.filtered(gaps, factors[0], present, odds, low, high):
+            two_labels_cpu_loops.tangents(present, odds, low, high, along, turn[0], slopes, moved, moved_pairs[0])
             return
     scores, direction, turned, expected = tables[0], tables[1], squares[0], squares[1]
     scores[:], direction[:], turned[:] = nodes, along, turn
@@ -123,17 +133,20 @@ def tangents_of_row(nodes, transitions, factors, present, along, turn, scratch, 
 
 @compiled
 def in_two(row, length, states, otherwise):
-    """What is of labels (T, S) and of transitions (S, S) in a row of both, or else of labels alone."""
+    """What is of labels (T, S) and of transitions (L, S, S) in a row of both, or else of labels alone."""
     labels = row[: length * states].reshape(length, states)
-    return labels, row[length * states :].reshape(states, states) if len(row) > length * states else otherwise
+    return labels, row[length * states :].reshape(otherwise.shape) if len(row) > length * states else otherwise
 
 
 @compiled
-def exponentials(scores, factors):
-    """Those of the scores less the highest one, which is returned."""
-    highest = scores.max()
-    factors[:] = np.exp(scores - highest)
-    return highest
+def exponentials(scores, factors, highest):
+    """Those of the scores (L, S, S) less the highest one of each L, zero where nothing is possible."""
+    for step in range(len(scores)):
+        highest[step] = scores[step].max()
+        if highest[step] == -np.inf:
+            factors[step] = 0.0
+        else:
+            factors[step] = np.exp(scores[step] - highest[step])
 
 
 @compiled
@@ -151,11 +164,13 @@ def scaled(nodes, factors, highest, present, likely, labels, pairs):
             likely[t, j] = math.exp(nodes[t, j] - best)
             labels[t, j] = 0.0
         if t > 0 and present[t - 1]:
-            total += highest
+            step = min(t, len(factors)) - 1
+            links = factors[step]
+            total += highest[step]
             for i in range(states):
                 reached = labels[t - 1, i]
                 for j in range(states):
-                    labels[t, j] += reached * factors[i, j]
+                    labels[t, j] += reached * links[i, j]
             for j in range(states):
                 labels[t, j] *= likely[t, j]
         else:
@@ -178,11 +193,13 @@ def scaled(nodes, factors, highest, present, likely, labels, pairs):
         if t + 1 < length and present[t + 1]:
             for j in range(states):
                 weighed[j] = likely[t + 1, j] * after[j]
+            step = min(t + 1, len(factors)) - 1
+            links, counts = factors[step], pairs[step]
             size, both = 0.0, 0.0
             for i in range(states):
                 left = 0.0
                 for j in range(states):
-                    left += factors[i, j] * weighed[j]
+                    left += links[i, j] * weighed[j]
                 after[i] = left
                 size += left
                 both += labels[t, i] * left
@@ -193,7 +210,7 @@ def scaled(nodes, factors, highest, present, likely, labels, pairs):
                 labels[t, i] = share * after[i]
                 after[i] /= size
                 for j in range(states):
-                    pairs[i, j] += share * weighed[j]
+                    counts[i, j] += share * weighed[j]
         else:
             after[:] = 1.0
     pairs *= factors
@@ -215,11 +232,13 @@ def scaled_tangents(nodes, factors, sloped, present, along, likely, labels, slop
             labels[t, j] = 0.0
             slopes[t, j] = 0.0
         if t > 0 and present[t - 1]:
+            step = min(t, len(factors)) - 1
+            links, tilts = factors[step], sloped[step]
             for i in range(states):
                 reached, slope = labels[t - 1, i], slopes[t - 1, i]
                 for j in range(states):
-                    labels[t, j] += reached * factors[i, j]
-                    slopes[t, j] += slope * factors[i, j] + reached * sloped[i, j]
+                    labels[t, j] += reached * links[i, j]
+                    slopes[t, j] += slope * links[i, j] + reached * tilts[i, j]
             for j in range(states):
                 labels[t, j] *= likely[t, j]
                 slopes[t, j] *= likely[t, j]
@@ -247,12 +266,14 @@ def scaled_tangents(nodes, factors, sloped, present, along, likely, labels, slop
             for j in range(states):
                 weighed[j] = likely[t + 1, j] * after[j]
                 weighed_slopes[j] = likely[t + 1, j] * later[j] + weighed[j] * along[t + 1, j]
+            step = min(t + 1, len(factors)) - 1
+            links, tilts, counts, moved_counts = factors[step], sloped[step], pairs[step], moved_pairs[step]
             size, change, both, both_change = 0.0, 0.0, 0.0, 0.0
             for i in range(states):
                 left, slope = 0.0, 0.0
                 for j in range(states):
-                    left += factors[i, j] * weighed[j]
-                    slope += factors[i, j] * weighed_slopes[j] + sloped[i, j] * weighed[j]
+                    left += links[i, j] * weighed[j]
+                    slope += links[i, j] * weighed_slopes[j] + tilts[i, j] * weighed[j]
                 after[i], later[i] = left, slope
                 size += left
                 change += slope
@@ -267,8 +288,8 @@ def scaled_tangents(nodes, factors, sloped, present, along, likely, labels, slop
                 after[i] /= size
                 later[i] = (later[i] - after[i] * change) / size
                 for j in range(states):
-                    pairs[i, j] += share * weighed[j]
-                    moved_pairs[i, j] += share_slope * weighed[j] + share * weighed_slopes[j]
+                    counts[i, j] += share * weighed[j]
+                    moved_counts[i, j] += share_slope * weighed[j] + share * weighed_slopes[j]
         else:
             after[:] = 1.0
             later[:] = 0.0
@@ -293,18 +314,19 @@ def in_logarithms(nodes, transitions, present, along, along_pairs, labels, pairs
         if not present[t]:
             continue
         if t + 1 < length and present[t + 1]:
+            step = min(t + 1, len(transitions)) - 1
             for j in range(states):
                 ahead[j] = nodes[t + 1, j] + after[j]
                 ahead_slopes[j] = along[t + 1, j] + later[j]
             for i in range(states):
-                after[i] = log_sum(transitions[i] + ahead, chances)
+                after[i] = log_sum(transitions[step, i] + ahead, chances)
                 later[i] = 0.0
                 for j in range(states):
-                    slope = along_pairs[i, j] + ahead_slopes[j]
+                    slope = along_pairs[step, i, j] + ahead_slopes[j]
                     later[i] += chances[j] * slope
-                    joint = math.exp(before[t, i] + transitions[i, j] + ahead[j] - log_z)
-                    pairs[i, j] += joint
-                    moved_pairs[i, j] += joint * (slopes[t, i] + slope - drift)
+                    joint = math.exp(before[t, i] + transitions[step, i, j] + ahead[j] - log_z)
+                    pairs[step, i, j] += joint
+                    moved_pairs[step, i, j] += joint * (slopes[t, i] + slope - drift)
         else:
             after[:], later[:] = rest, rest_slope
         for i in range(states):
@@ -325,10 +347,11 @@ def forward(nodes, transitions, present, along, along_pairs, before, slopes):
     for t in range(length):
         if not present[t]:
             continue
+        step = min(t, len(transitions)) - 1
         for j in range(states):
             if t > 0 and present[t - 1]:
-                reached = log_sum(before[t - 1] + transitions[:, j], chances)
-                slope = (chances * (slopes[t - 1] + along_pairs[:, j])).sum()
+                reached = log_sum(before[t - 1] + transitions[step, :, j], chances)
+                slope = (chances * (slopes[t - 1] + along_pairs[step, :, j])).sum()
             else:
                 reached, slope = total, drift
             before[t, j] = nodes[t, j] + reached
@@ -361,7 +384,7 @@ def log_sum(scores, chances):
 def draw(first, last, nodes, transitions, present, noise, drawn):
     """Labellings (N, draws, T), each position by its chance given the one after it, for uniform noise of that shape."""
     length, states = nodes.shape[1:]
-    before, still, no_pairs = np.empty((length, states)), np.zeros((length, states)), np.zeros((states, states))
+    before, still, no_pairs = np.empty((length, states)), np.zeros((length, states)), np.zeros(transitions.shape[1:])
     slopes, chances = np.empty((length, states)), np.empty(states)
     drawn[first:last] = -1
     for n in range(first, last):
@@ -373,7 +396,8 @@ def draw(first, last, nodes, transitions, present, noise, drawn):
             for t in range(length - 1, -1, -1):
                 if present[n, t]:
                     linked = t + 1 < length and present[n, t + 1]
-                    log_sum(before[t] + own[:, drawn[n, s, t + 1]] if linked else before[t], chances)
+                    step = min(t + 1, len(own)) - 1
+                    log_sum(before[t] + own[step, :, drawn[n, s, t + 1]] if linked else before[t], chances)
                     drawn[n, s, t] = pick(chances, noise[n, s, t])
 
 
@@ -401,15 +425,16 @@ def best(first, last, nodes, transitions, present, found):
     heads, unlinked, taken = np.empty(states), np.zeros(states), np.empty(states, dtype=np.int64)
     found[first:last] = -1
     for n in range(first, last):
-        into = transitions[min(n, len(transitions) - 1)].T.copy()
+        into = transitions[min(n, len(transitions) - 1)].transpose(0, 2, 1).copy()
         scores, ahead = np.full((states, k), -np.inf), np.full((states, k), -np.inf)
         scores[0, 0] = 0.0
         for t in range(length + 1):
             here, behind = t < length and present[n, t], t > 0 and present[n, t - 1]
             ahead[:] = -np.inf
+            step = min(t, len(into)) - 1
             for j in range(states if here else 1):
                 score = nodes[n, t, j] if here else 0.0
-                links = into[j] if here and behind else unlinked[: states if behind else 1]
+                links = into[step, j] if here and behind else unlinked[: states if behind else 1]
                 merge(scores, links, score, heads, taken, ahead[j], origin[t, j])
             scores, ahead = ahead, scores
         for rank in range(k):

@@ -36,9 +36,8 @@ def _drawn_shape(nodes: Tensor, transitions: Tensor, present: Tensor, noise: Ten
 
 
 def rows(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the loops take; a transition matrix that all rows share stands there once."""
-    shared = transitions.stride(0) == 0
-    transitions = transitions[:1] if shared else transitions
+    """What the loops take, the transitions (N, L, S, S); such that all rows share stand there once."""
+    transitions = linear_chain.between(nodes, transitions[:1] if transitions.stride(0) == 0 else transitions)
     return nodes.contiguous(), transitions.contiguous(), present.contiguous()
 
 
@@ -52,7 +51,7 @@ def refuses(part: object, *given: object) -> None:
 
 
 def run_best(part: object, nodes: Tensor, transitions: Tensor, present: Tensor, k: int) -> Tensor:
-    """The k best labellings (N, k, T) of nodes (N, T, S), transitions (N, S, S) and present (N, T)."""
+    """The k best labellings (N, k, T) of nodes (N, T, S), transitions (N, ..., S, S) and present (N, T)."""
     return _best_labellings(nodes, transitions, present, k)
 
 

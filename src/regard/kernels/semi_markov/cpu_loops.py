@@ -1,10 +1,11 @@
 """The loops that sum over all segmentations of a sequence into labelled runs, for numba: imported when first called.
 
-Rows n are sequences of T positions by S labels; `transitions` (S, S) and `durations` (W, S) are there for each row, or
-once for all. Everything is a logarithm in float64, exact whatever the scores are; what is read and written may be of
-lower precision. The messages of a row are tables (T, S): `opened`, the sum over all that stands before a run of a label
-that begins at a position, `closed`, that over all up to a run that ends there; `to_open` and `to_close` are the same
-from the other side. `moving`, the slopes of these in a direction of the scores are computed beside them.
+Rows n are sequences of T positions by S labels; `transitions` (S, S) and `durations` (L, W, S) are there for each row,
+or once for all. L is T, by the position at which a run begins, or 1 for the same at all. Everything is a logarithm in
+float64, exact whatever the scores are; what is read and written may be of lower precision. The messages of a row are
+tables (T, S): `opened`, the sum over all that stands before a run of a label that begins at a position, `closed`, that
+over all up to a run that ends there; `to_open` and `to_close` are the same from the other side. `moving`, the slopes of
+these in a direction of the scores are computed beside them.
 """
 
 import math
@@ -29,7 +30,7 @@ def sums(first, last, nodes, transitions, durations, present, log_z, messages):
 
 @compiled
 def expectations(first, last, nodes, transitions, durations, present, messages, log_z, found):
-    """How often each label (T, S), each transition (S, S) and each length (W, S) is expected, flat."""
+    """How often each label (T, S), each transition (S, S) and each length (L, W, S) is expected, flat."""
     scores, between, lengths = room(nodes, durations)
     for n in range(first, last):
         load(n, nodes, transitions, durations, scores, between, lengths)
@@ -54,9 +55,9 @@ def tangents(first, last, nodes, transitions, durations, present, along, moved):
 
 @compiled
 def room(nodes, durations):
-    """What the scores of a row need: labels (T, S), transitions (S, S) and lengths (W, S)."""
+    """What the scores of a row need: labels (T, S), transitions (S, S) and lengths (L, W, S)."""
     length, states = nodes.shape[1:]
-    return np.empty((length, states)), np.empty((states, states)), np.empty((durations.shape[1], states))
+    return np.empty((length, states)), np.empty((states, states)), np.empty(durations.shape[1:])
 
 
 @compiled
@@ -71,7 +72,7 @@ def load(n, nodes, transitions, durations, scores, between, lengths):
 
 @compiled
 def in_three(row, scores, between, lengths):
-    """Labels (T, S), transitions (S, S) and lengths (W, S) in a row of them."""
+    """Labels (T, S), transitions (S, S) and lengths (L, W, S) in a row of them."""
     first, second = scores.size, scores.size + between.size
     labels, pairs = row[:first].reshape(scores.shape), row[first:second].reshape(between.shape)
     return labels, pairs, row[second:].reshape(lengths.shape)
@@ -88,7 +89,7 @@ def store(row, labels, pairs, spans):
 def forward(scores, between, lengths, present, opened, closed):
     """Log Z; fills the messages of the positions that are present."""
     length, states = scores.shape
-    terms, runs, best = np.empty_like(lengths), np.empty(states), np.empty(states)
+    terms, runs, best = np.empty(lengths.shape[1:]), np.empty(states), np.empty(states)
     links = np.empty_like(between)
     total, start = 0.0, 0
     for t in range(length):
@@ -102,12 +103,13 @@ def forward(scores, between, lengths, present, opened, closed):
                 for j in range(states):
                     links[i, j] = closed[t - 1, i] + between[i, j]
             log_sums(links, states, best, opened[t])
-        width = min(len(lengths), t - start + 1)
+        width = min(lengths.shape[1], t - start + 1)
         runs[:] = 0.0
         for w in range(width):
+            here = min(t - w, len(lengths) - 1)
             for s in range(states):
                 runs[s] += scores[t - w, s]
-                terms[w, s] = opened[t - w, s] + runs[s] + lengths[w, s]
+                terms[w, s] = opened[t - w, s] + runs[s] + lengths[here, w, s]
         log_sums(terms, width, best, closed[t])
         if t + 1 == length or not present[t + 1]:
             total = log_sum(closed[t])
@@ -120,7 +122,7 @@ def backward(given, log_z, labels, pairs, spans):
     scores, between, lengths, present, opened, closed = given
     length, states = scores.shape
     to_open, to_close = np.empty((length, states)), np.empty((length, states))
-    terms, runs, best = np.empty_like(lengths), np.empty(states), np.empty(states)
+    terms, runs, best = np.empty(lengths.shape[1:]), np.empty(states), np.empty(states)
     links, came, stay = np.empty_like(between), np.empty(states), np.empty(states)
     rest, stop = 0.0, 0
     for t in range(length - 1, -1, -1):
@@ -137,19 +139,20 @@ def backward(given, log_z, labels, pairs, spans):
             for i in range(states):
                 for j in range(states):
                     pairs[i, j] += chance(closed[t, i] + links[j, i] - log_z)
-        width = min(len(lengths), stop - t + 1)
+        width = min(lengths.shape[1], stop - t + 1)
+        here = min(t, len(lengths) - 1)
         runs[:] = 0.0
         for w in range(width):
             for s in range(states):
                 runs[s] += scores[t + w, s]
-                terms[w, s] = runs[s] + lengths[w, s] + to_close[t + w, s]
+                terms[w, s] = runs[s] + lengths[here, w, s] + to_close[t + w, s]
         log_sums(terms, width, best, to_open[t])
         for s in range(states):
             came[s], stay[s] = opened[t, s] - log_z, 0.0
         for w in range(width - 1, -1, -1):
             for s in range(states):
                 joint = chance(came[s] + terms[w, s])
-                spans[w, s] += joint
+                spans[here, w, s] += joint
                 stay[s] += joint
                 labels[t + w, s] += stay[s]
         if t == 0 or not present[t - 1]:
@@ -164,7 +167,7 @@ def moving(scores, between, lengths, present, turn, labels, pairs, spans):
     length, states = scores.shape
     opened, closed = np.zeros((length, states)), np.zeros((length, states))
     opened_slopes, closed_slopes = np.zeros((length, states)), np.zeros((length, states))
-    terms, slopes = np.empty_like(lengths), np.empty_like(lengths)
+    terms, slopes = np.empty(lengths.shape[1:]), np.empty(lengths.shape[1:])
     links, link_slopes = np.empty_like(between), np.empty_like(between)
     runs, run_slopes, best = np.empty(states), np.empty(states), np.empty(states)
     total, drift, start = 0.0, 0.0, 0
@@ -181,14 +184,15 @@ def moving(scores, between, lengths, present, turn, labels, pairs, spans):
                     link_slopes[i, j] = closed_slopes[t - 1, i] + along_pairs[i, j]
             log_sums(links, states, best, opened[t])
             mean_slopes(links, link_slopes, states, opened[t], opened_slopes[t])
-        width = min(len(lengths), t - start + 1)
+        width = min(lengths.shape[1], t - start + 1)
         runs[:], run_slopes[:] = 0.0, 0.0
         for w in range(width):
+            here = min(t - w, len(lengths) - 1)
             for s in range(states):
                 runs[s] += scores[t - w, s]
                 run_slopes[s] += along[t - w, s]
-                terms[w, s] = opened[t - w, s] + runs[s] + lengths[w, s]
-                slopes[w, s] = opened_slopes[t - w, s] + run_slopes[s] + along_spans[w, s]
+                terms[w, s] = opened[t - w, s] + runs[s] + lengths[here, w, s]
+                slopes[w, s] = opened_slopes[t - w, s] + run_slopes[s] + along_spans[here, w, s]
         log_sums(terms, width, best, closed[t])
         mean_slopes(terms, slopes, width, closed[t], closed_slopes[t])
         if t + 1 == length or not present[t + 1]:
@@ -217,14 +221,15 @@ def moving(scores, between, lengths, present, turn, labels, pairs, spans):
                     pairs[i, j] += joint * (closed_slopes[t, i] + link_slopes[j, i] - whole)
             log_sums(links, states, best, to_close[t])
             mean_slopes(links, link_slopes, states, to_close[t], to_close_slopes[t])
-        width = min(len(lengths), stop - t + 1)
+        width = min(lengths.shape[1], stop - t + 1)
+        here = min(t, len(lengths) - 1)
         runs[:], run_slopes[:] = 0.0, 0.0
         for w in range(width):
             for s in range(states):
                 runs[s] += scores[t + w, s]
                 run_slopes[s] += along[t + w, s]
-                terms[w, s] = runs[s] + lengths[w, s] + to_close[t + w, s]
-                slopes[w, s] = run_slopes[s] + along_spans[w, s] + to_close_slopes[t + w, s]
+                terms[w, s] = runs[s] + lengths[here, w, s] + to_close[t + w, s]
+                slopes[w, s] = run_slopes[s] + along_spans[here, w, s] + to_close_slopes[t + w, s]
         log_sums(terms, width, best, to_open[t])
         mean_slopes(terms, slopes, width, to_open[t], to_open_slopes[t])
         stay[:] = 0.0
@@ -232,7 +237,7 @@ def moving(scores, between, lengths, present, turn, labels, pairs, spans):
             for s in range(states):
                 joint = chance(opened[t, s] + terms[w, s] - log_z)
                 moved = joint * (opened_slopes[t, s] + slopes[w, s] - whole)
-                spans[w, s] += moved
+                spans[here, w, s] += moved
                 stay[s] += moved
                 labels[t + w, s] += stay[s]
         if t == 0 or not present[t - 1]:

@@ -37,8 +37,9 @@ def _drawn_shape(nodes: Tensor, transitions: Tensor, durations: Tensor, present:
 
 
 def rows(nodes: Tensor, *shared: Tensor) -> tuple[Tensor, ...]:
-    """What the loops take; scores that all rows share stand there once."""
-    return nodes.contiguous(), *(each[: 1 if each.stride(0) == 0 else None].contiguous() for each in shared)
+    """What the loops take, the durations (N, L, W, S); scores that all rows share stand there once."""
+    transitions, durations = (each[: 1 if each.stride(0) == 0 else None].contiguous() for each in shared)
+    return nodes.contiguous(), transitions, durations if durations.dim() > 3 else durations.unsqueeze(1)
 
 
 def _doubled(nodes: Tensor, *shared: Tensor) -> tuple[Tensor, ...]:
@@ -50,7 +51,7 @@ def refuses(part: object, *given: object) -> None:
 
 
 def run_best(part: object, nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor, k: int) -> Tensor:
-    """The k best (N, k, T) of nodes (N, T, S), transitions (N, S, S), durations (N, W, S) and present (N, T)."""
+    """The k best (N, k, T) of nodes (N, T, S), transitions (N, S, S), durations (N, ..., W, S) and present (N, T)."""
     return _best_segmentations(nodes, transitions, durations, present, k)
 
 

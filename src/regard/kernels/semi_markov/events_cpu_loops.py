@@ -18,8 +18,8 @@ def draw(first, last, nodes, transitions, durations, present, noise, drawn):
     length, states = nodes.shape[1:]
     scores, between, lengths = room(nodes, durations)
     opened, closed = np.empty((length, states)), np.empty((length, states))
-    terms, chances = np.empty(len(lengths)), np.empty(states)
-    spans = np.empty(len(lengths))
+    terms, chances = np.empty(lengths.shape[1]), np.empty(states)
+    spans = np.empty(lengths.shape[1])
     drawn[first:last] = -1
     for n in range(first, last):
         load(n, nodes, transitions, durations, scores, between, lengths)
@@ -45,12 +45,12 @@ def draw(first, last, nodes, transitions, durations, present, noise, drawn):
 def _terms(t, label, scores, lengths, present, opened, terms):
     """The scores of the runs of a label that end at a position, by their length less one, and how many there are."""
     run = 0.0
-    for w in range(len(lengths)):
+    for w in range(len(terms)):
         if t < w or not present[t - w]:
             return w
         run += scores[t - w, label]
-        terms[w] = opened[t - w, label] + run + lengths[w, label]
-    return len(lengths)
+        terms[w] = opened[t - w, label] + run + lengths[min(t - w, len(lengths) - 1), w, label]
+    return len(terms)
 
 
 @compiled
@@ -65,8 +65,9 @@ def best(first, last, nodes, transitions, durations, present, found):
     opened, opened_from = np.empty((states, length, k)), np.empty((states, length, k), dtype=np.int64)
     closed, closed_from = np.empty((length, states, k)), np.empty((length, states, k), dtype=np.int64)
     whole_from = np.empty((length, k), dtype=np.int64)
-    heads, taken = np.empty(max(states, len(lengths))), np.empty(max(states, len(lengths)), dtype=np.int64)
-    links, unlinked = np.empty(len(lengths)), np.zeros(states)
+    longest = lengths.shape[1]
+    heads, taken = np.empty(max(states, longest)), np.empty(max(states, longest), dtype=np.int64)
+    links, unlinked = np.empty(longest), np.zeros(states)
     found[first:last] = -1
     for n in range(first, last):
         load(n, nodes, transitions, durations, scores, between, lengths)
@@ -79,7 +80,7 @@ def best(first, last, nodes, transitions, durations, present, found):
                 continue
             begins = t == 0 or not present[n, t - 1]
             start = t if begins else start
-            low = max(start, t - len(lengths) + 1)
+            low = max(start, t - longest + 1)
             for s in range(states):
                 if begins:
                     opened[s, t], opened_from[s, t] = whole[0], np.arange(k)
@@ -88,7 +89,7 @@ def best(first, last, nodes, transitions, durations, present, found):
                 run = 0.0
                 for u in range(t, low - 1, -1):
                     run += scores[u, s]
-                    links[u - low] = run + lengths[t - u, s]
+                    links[u - low] = run + lengths[min(u, len(lengths) - 1), t - u, s]
                 runs = links[: t - low + 1]
                 merge(opened[s, low : t + 1], runs, 0.0, heads, taken, closed[t, s], closed_from[t, s])
             if t + 1 == length or not present[n, t + 1]:
@@ -98,7 +99,7 @@ def best(first, last, nodes, transitions, durations, present, found):
         for rank in range(k):
             if whole[0, rank] == -np.inf:
                 break
-            _follow(rank, k, len(lengths), present[n], opened_from, closed_from, whole_from, found[n, rank])
+            _follow(rank, k, longest, present[n], opened_from, closed_from, whole_from, found[n, rank])
 
 
 @compiled

@@ -11,17 +11,19 @@ from regard.kernels.registry import find_road
 from regard.positions.algorithms.recurrence import NEVER
 from regard.positions.base import INFINITY
 
+Transitions = Float[Tensor, "*B S S"] | Float[Tensor, "*B L S S"]
 SCANNED = 4
 """The most states for which all positions are combined in pairs, in log2 T steps, by the plain road."""
 
 
 def log_partition(
-    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"]
+    nodes: Float[Tensor, "*B T S"], transitions: Transitions, present: Bool[Tensor, "*B T"]
 ) -> Float[Tensor, "*B"]:
     """log sum_z exp(sum_t nodes_{t, z_t} + sum_t transitions_{z_t, z_{t+1}}), over all labellings z of the positions
     that are present; -inf where none is possible (Rabiner 1989, equations 19 to 21).
 
-    A transition counts where both of its positions are present. Time O(T S^2), memory O(T S).
+    A transition counts where both of its positions are present. Where they differ from position to position, the
+    transitions are (*B, T-1, S, S), here and below. Time O(T S^2), memory O(T S).
 
     >>> log_partition(torch.zeros(3, 2), torch.zeros(2, 2), torch.ones(3, dtype=torch.bool)).exp()
     tensor(8.)
@@ -31,7 +33,7 @@ def log_partition(
 
 
 def marginals(
-    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"]
+    nodes: Float[Tensor, "*B T S"], transitions: Transitions, present: Bool[Tensor, "*B T"]
 ) -> Float[Tensor, "*B P"]:
     """The gradient of `log_partition` in nodes and transitions, flat, one after the other: how probable each label of
     each position is, and how often each transition is expected. Time O(T S^2), memory O(T S).
@@ -45,7 +47,7 @@ def marginals(
 
 
 def label_means(
-    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"]
+    nodes: Float[Tensor, "*B T S"], transitions: Transitions, present: Bool[Tensor, "*B T"]
 ) -> Float[Tensor, "*B T S"]:
     """Of the `marginals` those of the labels, with their shape. Time O(T S^2), memory O(T S).
 
@@ -76,7 +78,7 @@ def two_labels(scores: Float[Tensor, "*B K"], stay: Float[Tensor, "*B"]) -> tupl
 
 
 def k_best(
-    nodes: Float[Tensor, "*B T S"], transitions: Float[Tensor, "*B S S"], present: Bool[Tensor, "*B T"], k: int
+    nodes: Float[Tensor, "*B T S"], transitions: Transitions, present: Bool[Tensor, "*B T"], k: int
 ) -> Int[Tensor, "k *B T"]:
     """The k labellings with the highest scores, the best first, by Viterbi's algorithm with k candidates a state; -1 at
     absent positions, and throughout where fewer are possible. Time O(T S^2 k), memory O(T S k) a row.
@@ -92,7 +94,7 @@ def k_best(
 
 def sample(
     nodes: Float[Tensor, "*B T S"],
-    transitions: Float[Tensor, "*B S S"],
+    transitions: Transitions,
     present: Bool[Tensor, "*B T"],
     shape: torch.Size,
 ) -> Int[Tensor, "*SB T"]:
@@ -114,29 +116,40 @@ def flat(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor, T
     """The same with all batch dimensions as one."""
     if nodes.dim() == 3:
         return nodes, transitions, present
-    rows, length, states = math.prod(nodes.shape[:-2]), *nodes.shape[-2:]
-    return (
-        nodes.reshape(rows, length, states),
-        transitions.reshape(rows, states, states),
-        present.reshape(rows, length),
-    )
+    batch = nodes.dim() - 2
+    rows = math.prod(nodes.shape[:batch])
+    nodes, transitions, present = (each.reshape(rows, *each.shape[batch:]) for each in (nodes, transitions, present))
+    return nodes, transitions, present
+
+
+def between(nodes: Tensor, transitions: Tensor) -> Tensor:
+    """The transitions (*B, L, S, S) to every position but the first: L is T - 1, or 1 if they are the same for all."""
+    return transitions if transitions.dim() > nodes.dim() else transitions.unsqueeze(-3)
+
+
+def _into(nodes: Tensor, transitions: Tensor, before: int) -> Tensor:
+    """The same to each of the T positions and `before` of them, those to the first and to these of no matter."""
+    if transitions.dim() == nodes.dim():
+        return transitions.unsqueeze(-3).expand(*nodes.shape[:-2], before + nodes.shape[-2], -1, -1)
+    return F.pad(transitions, (0, 0, 0, 0, before + 1, 0))[..., : before + nodes.shape[-2], :, :]
 
 
 def plain_log_partition(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
     """The plain road, in float64: position after position, or, where there are few states, halving their number each
     time. The logarithms of sums over many positions are large, and what is asked is how they differ."""
     dtype, nodes, transitions = nodes.dtype, nodes.double().clamp(min=NEVER), transitions.double().clamp(min=NEVER)
+    into = _into(nodes, transitions, 1)  # (*B, T + 1, S, S)
     nodes, present = F.pad(nodes, (0, 0, 1, 0)), F.pad(present, (1, 0))  # it begins with a position that is absent
     nowhere = F.pad(nodes.new_zeros(1), (0, nodes.shape[-1] - 1), value=NEVER)  # which has one state
     nodes = nodes.where(present.unsqueeze(-1), nowhere)
     linked = F.pad(present[..., 1:] & present[..., :-1], (1, 0))
     if nodes.shape[-1] <= SCANNED:
-        steps = transitions.unsqueeze(-3).where(linked[..., None, None], 0) + nodes.unsqueeze(-2)  # (*B, T + 1, S, S)
+        steps = into.where(linked[..., None, None], 0) + nodes.unsqueeze(-2)
         reached = _combined(steps)[..., 0, :]
     else:
         reached = nodes[..., 0, :]
         for t in range(1, nodes.shape[-2]):
-            step = transitions.where(linked[..., t, None, None], 0)
+            step = into[..., t, :, :].where(linked[..., t, None, None], 0)
             reached = (reached.unsqueeze(-1) + step).logsumexp(-2) + nodes[..., t, :]
     log_z = reached.logsumexp(-1)
     return log_z.masked_fill(log_z < NEVER / 2, -INFINITY).to(dtype)
@@ -145,7 +158,8 @@ def plain_log_partition(nodes: Tensor, transitions: Tensor, present: Tensor) -> 
 def plain_marginals(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
     """The plain road: the gradient by automatic differentiation."""
     total = lambda nodes, transitions: plain_log_partition(nodes, transitions, present).sum()  # noqa: E731
-    return torch.cat([each.flatten(-2) for each in torch.func.grad(total, (0, 1))(nodes, transitions)], -1)
+    found = torch.func.grad(total, (0, 1))(nodes, transitions)
+    return torch.cat([each.flatten(nodes.dim() - 2) for each in found], -1)
 
 
 def plain_label_means(nodes: Tensor, transitions: Tensor, present: Tensor) -> Tensor:
@@ -216,4 +230,4 @@ def _steps(nodes: Tensor, transitions: Tensor, present: Tensor) -> tuple[Tensor,
     nowhere = F.pad(nodes.new_zeros(1), (0, nodes.shape[-1] - 1), value=-INFINITY)
     linked = F.pad(present[..., 1:] & present[..., :-1], (1, 0))
     scores = nodes.where(present.unsqueeze(-1), nowhere).double()
-    return scores, transitions.double().unsqueeze(1).where(linked[..., None, None], 0)
+    return scores, _into(nodes, transitions, 0).double().where(linked[..., None, None], 0)

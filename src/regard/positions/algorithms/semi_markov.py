@@ -10,18 +10,21 @@ from regard.positions.algorithms import linear_chain
 from regard.positions.algorithms.recurrence import NEVER
 from regard.positions.base import INFINITY
 
+Durations = Float[Tensor, "*B W S"] | Float[Tensor, "*B L W S"]
+
 
 def log_partition(
     nodes: Float[Tensor, "*B T S"],
     transitions: Float[Tensor, "*B S S"],
-    durations: Float[Tensor, "*B W S"],
+    durations: Durations,
     present: Bool[Tensor, "*B T"],
 ) -> Float[Tensor, "*B"]:
     """The logarithm of the sum of exp(score) over all ways to cut the positions that are present into runs of one label
     each, of at most W positions and no two of the same label in succession (Sarawagi and Cohen 2004, section 3.2).
 
     The score of a run of w positions of label s is the sum of its nodes and durations_{w, s}, and of two runs in
-    succession transitions_{s, s'}; an absent position ends a run. Time O(T S (S + W)).
+    succession transitions_{s, s'}; an absent position ends a run. Where a length scores differently by the position at
+    which its run begins, the durations are (*B, T, W, S), here and below. Time O(T S (S + W)).
 
     >>> none = torch.zeros(2, 2), torch.zeros(3, 2)
     >>> log_partition(torch.zeros(3, 2), *none, torch.ones(3, dtype=torch.bool)).exp()
@@ -34,7 +37,7 @@ def log_partition(
 def marginals(
     nodes: Float[Tensor, "*B T S"],
     transitions: Float[Tensor, "*B S S"],
-    durations: Float[Tensor, "*B W S"],
+    durations: Durations,
     present: Bool[Tensor, "*B T"],
 ) -> Float[Tensor, "*B P"]:
     """The gradient of `log_partition` in nodes, transitions and durations, flat, one after the other: how probable each
@@ -84,9 +87,10 @@ def flat(
     """The same with all batch dimensions as one."""
     if nodes.dim() == 3:
         return nodes, transitions, durations, present
-    rows = nodes.shape[:-2].numel()
-    nodes, transitions, durations = (each.reshape(rows, *each.shape[-2:]) for each in (nodes, transitions, durations))
-    return nodes, transitions, durations, present.reshape(rows, present.shape[-1])
+    batch = nodes.dim() - 2
+    rows = nodes.shape[:batch].numel()
+    given = nodes, transitions, durations, present
+    return tuple(each.reshape(rows, *each.shape[batch:]) for each in given)  # pyright: ignore[reportReturnType]
 
 
 def plain_log_partition(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor) -> Tensor:
@@ -95,19 +99,19 @@ def plain_log_partition(nodes: Tensor, transitions: Tensor, durations: Tensor, p
     dtype, nodes = nodes.dtype, nodes.double().where(present.unsqueeze(-1), 0).clamp(min=NEVER)
     alike = torch.eye(nodes.shape[-1], dtype=torch.bool, device=nodes.device)
     transitions = transitions.double().masked_fill(alike, NEVER).clamp(min=NEVER)
-    durations = durations.double().clamp(min=NEVER)
+    ending = F.pad(_ending(nodes, durations.double().clamp(min=NEVER)), (0, 0, 0, 0, 1, 0))  # (*B, T + 1, W, S)
     nodes, present = F.pad(nodes, (0, 0, 1, 0)), F.pad(present, (1, 0))  # it begins with a position that is absent
     linked = F.pad(present[..., 1:] & present[..., :-1], (1, 0))
     last = present & ~F.pad(present[..., 1:], (0, 1))
     total = nodes.new_zeros(nodes.shape[:-2])
-    runs = torch.full_like(durations, NEVER).expand(*nodes.shape[:-2], -1, -1)
+    runs = torch.full_like(ending[..., 0, :, :], NEVER)
     closed = runs[..., 0, :]
     for t in range(nodes.shape[-2]):
         joined = linked[..., t, None]
         opened = (closed.unsqueeze(-1) + transitions).logsumexp(-2).where(joined, total.unsqueeze(-1))
         longer = runs[..., :-1, :].where(joined.unsqueeze(-1), NEVER)
         runs = torch.cat((opened.unsqueeze(-2), longer), -2) + nodes[..., t, None, :]
-        closed = (runs + durations).logsumexp(-2)
+        closed = (runs + ending[..., t, :, :]).logsumexp(-2)
         total = closed.logsumexp(-1).where(last[..., t], total)
     return total.masked_fill(total < NEVER / 2, -INFINITY).to(dtype)
 
@@ -116,7 +120,16 @@ def plain_marginals(nodes: Tensor, transitions: Tensor, durations: Tensor, prese
     """The plain road: the gradient by automatic differentiation."""
     total = lambda *scores: plain_log_partition(*scores, present=present).sum()  # noqa: E731
     grads = torch.func.grad(total, (0, 1, 2))(nodes, transitions, durations)
-    return torch.cat([each.flatten(-2) for each in grads], -1)
+    return torch.cat([each.flatten(nodes.dim() - 2) for each in grads], -1)
+
+
+def _ending(nodes: Tensor, durations: Tensor) -> Tensor:
+    """The scores (*B, T, W, S) of the lengths of runs that end at each position."""
+    if durations.dim() == nodes.dim():
+        return durations.unsqueeze(-3).expand(*nodes.shape[:-1], *durations.shape[-2:])
+    widths = torch.arange(durations.shape[-2], device=nodes.device)
+    begins = torch.arange(nodes.shape[-2], device=nodes.device).unsqueeze(-1) - widths  # (T, W)
+    return durations[..., begins.clamp(min=0), widths, :]
 
 
 def plain_k_best(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor, k: int) -> Tensor:
@@ -134,16 +147,19 @@ def plain_sample(nodes: Tensor, transitions: Tensor, durations: Tensor, present:
 def _chain(nodes: Tensor, transitions: Tensor, durations: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same as nodes (N, T, W S), transitions (N, W S, W S) and present of a chain whose state w S + s is position w
     of a run of label s; time and memory are O(T (W S)^2)."""
-    (rows, width, states), size = durations.shape, durations.shape[1:].numel()
+    width, states = durations.shape[-2:]
+    size, durations = width * states, durations.double()
     absent = ~F.pad(present, (1, 1))
     begins, ends = present & absent[..., :-2], present & absent[..., 2:]
     late = torch.arange(width, device=nodes.device).unsqueeze(-1) > 0
     scores = nodes.unsqueeze(-2).expand(*nodes.shape[:-1], width, states).double()
     scores = scores.masked_fill(begins[..., None, None] & late, -INFINITY)
-    scores = scores + durations.double().unsqueeze(1).where(ends[..., None, None], 0)
+    scores = scores + _ending(nodes, durations).where(ends[..., None, None], 0)
+    if durations.dim() > 3:
+        durations, transitions = _ending(nodes, durations)[:, :-1], transitions.unsqueeze(1)  # (N, T - 1, W, S)
     alike = torch.eye(states, dtype=torch.bool, device=nodes.device)
     between = transitions.double().masked_fill(alike, -INFINITY)
-    ending = (durations.double().unsqueeze(-1) + between.unsqueeze(1)).flatten(1, 2)  # (N, W S, S)
+    ending = (durations.unsqueeze(-1) + between.unsqueeze(-3)).flatten(-3, -2)  # (N, ..., W S, S)
     further = torch.eye(size, dtype=torch.bool, device=nodes.device)[:, : size - states]
     going_on = ending.new_zeros(size, size - states).masked_fill(~further, -INFINITY)
-    return scores.flatten(-2), torch.cat((ending, going_on.expand(rows, -1, -1)), -1), present
+    return scores.flatten(-2), torch.cat((ending, going_on.expand(*ending.shape[:-2], -1, -1)), -1), present
