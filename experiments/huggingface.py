@@ -10,10 +10,10 @@ DIR holds the folder text_classification, with the archives of NLTK. What is fin
 and is not trained again: take its row out first.
 
 The models differ by a word alone, the name under which `regard.huggingface.register` made their attention known to
-transformers; `eager` is transformers' own. `hard` is trained softly in the first half, then by draws, which are compared
-with each other (`leave_one_out`); in use each head of each layer reads the one likeliest word. `words_looked_at` are
-those of a question that have any weight, for each query and head on average: of `hard`, those that are read. Epochs,
-sizes and rates were set once, on a tenth of the training questions, with `eager`; the test questions are seen once.
+transformers; `eager` is transformers' own. `hard` is trained softly in the first half, then by draws, which are
+compared with each other (`leave_one_out`); in use each head of each layer reads the one likeliest word. `words_looked_at`
+are those of a question that have any weight, for each query and head on average: of `hard`, those that are read. The
+rate was tried on a tenth of the training questions, with `eager`; the test questions are seen once.
 """
 
 import time
@@ -35,11 +35,10 @@ from regard.app.training.schedules import adam
 
 FILE = Path(__file__).parent / "results" / "huggingface.json"
 OVERS: dict[str, dict[str, Any]] = {
-    "softmax": {},
     "entmax": {"over": rg.entmax(1.5)},
-    "sparsemax": {"over": rg.sparsemax},
-    "top-k": {"over": rg.top_k(3)},
     "hard": {"read": rg.hard},
+    "sparsemax": {"over": rg.sparsemax},
+    "softmax": {},
 }
 MODELS = ("eager", *OVERS)
 SEEDS, EPOCHS, BATCH, DRAWS, RATE = 3, 6, 32, 4, 1e-3
