@@ -41,7 +41,7 @@ OVERS: dict[str, dict[str, Any]] = {
     "softmax": {},
 }
 MODELS = ("eager", *OVERS)
-SEEDS, EPOCHS, BATCH, DRAWS, RATE = 3, 6, 32, 4, 1e-3
+SEEDS, EPOCHS, BATCH, DRAWS, RATE = 2, 6, 64, 4, 2e-3
 
 
 class Questions(NamedTuple):
