@@ -347,6 +347,16 @@ LANGUAGE = {
 }
 
 
+HUGGINGFACE = {"accuracy_percent": ("right, %", 1), "words_looked_at": ("words looked at", 1)}
+
+
+def faithfulness(results: Mapping[str, Any]) -> str:
+    """Every metric of every model, beside chance and the truth, and how well it orders what is known."""
+    columns = ("given", "random", "oracle", "tau")
+    lines = [[row["data"], row["metric"], *(printed(row.get(name)) for name in columns)] for row in results["rows"]]
+    return markdown(["glimpses", "metric", *columns], lines)
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
@@ -418,6 +428,13 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     ),
     "choosing": ("docs/reading.md", "benchmarks/rationale.json", bench),
     "telling": ("docs/reading.md", "benchmarks/language.json", bench),
+    "huggingface": (
+        "docs/transformers.md",
+        "experiments/huggingface.json",
+        partial(trained, head="attention", columns=HUGGINGFACE, seconds=True),
+    ),
+    "bridge": ("docs/transformers.md", "benchmarks/huggingface.json", bench),
+    "faithfulness": ("docs/faithfulness.md", "experiments/faithfulness.json", faithfulness),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),

@@ -3,6 +3,8 @@ from . import attention as attention
 from . import baselines as baselines
 from . import coverage as coverage
 from . import estimators as estimators
+from . import faithfulness as faithfulness
+from . import huggingface as huggingface
 from . import images as images
 from . import losses as losses
 from . import masks as masks

@@ -262,6 +262,29 @@ def look(words: list[str]) -> None:
     print("\n".join(map(printable, shown)))
 
 
+def faithfulness(words: list[str]) -> None:
+    """`regard faithfulness RUN`."""
+    parser = _run_parser("faithfulness")
+    parser.add_argument("--data", default="", metavar="DIR", help="other data than it was trained on")
+    parser.add_argument("--examples", type=int, default=200, help="of the test split, the first so many")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    options = flags.parse(parser, words)
+    if options.examples < 1:
+        raise Wrong(f"--examples expected at least 1, but got {options.examples}")
+    run, recipe = _find_run(options.run), _given_recipe(options)
+    from regard.app.explaining import MEANINGS, measured
+
+    found = measured(run, recipe, options.data, options.examples)
+    if options.json:
+        print(json.dumps(found))
+        return
+    orders = list(dict.fromkeys(order for each in found.values() for order in each))
+    cells = [[f"{each[order]:.4g}" if order in each else "" for order in orders] for each in found.values()]
+    print(
+        _columns([("", *orders, ""), *((name, *row, MEANINGS[name]) for name, row in zip(found, cells, strict=True))])
+    )
+
+
 def predict(words: list[str]) -> int:
     """`regard predict RUN [INPUT...]`: answers to what a recipe reads, as it comes; the status is 1 if any was bad."""
     if not words or words[0].startswith("-"):
@@ -410,6 +433,7 @@ VERBS: dict[str, tuple[Callable[[list[str]], int | None], str, str]] = {
     "evaluate": (evaluate, "RUN", "the test error of a run"),
     "compare": (compare, "[RECIPE]", "soft and hard attention side by side, with a report"),
     "look": (look, "RUN", "pictures of where a run looked"),
+    "faithfulness": (faithfulness, "RUN", "whether it mattered where a run looked"),
     "predict": (predict, "RUN [INPUT ...]", "the answers of a run to what you give it"),
     "push": (push, "RUN USER/NAME", "a run to the Hub of Hugging Face, with a card"),
     "experiment": (partial(script, "experiment"), "NAME", "train what a table is made of, or print it"),

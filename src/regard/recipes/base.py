@@ -194,6 +194,11 @@ class Recipe(Protocol):
         """Where it looks on a batch of one, as a `report.Matrix`, which is kept after each epoch; or None."""
         return None
 
+    def explained(self, model: Any, batch: Batch) -> Any:
+        """For `regard faithfulness`: an answer by what can be hidden of each example, and where the model looked, as
+        `regard.app.explaining.Explained`; or None."""
+        return None
+
     # A run opened again, from its weights (name: tensor) alone or with data.
 
     def known(self, config: Any, weights: Mapping[str, Tensor]) -> Splits:

@@ -28,7 +28,8 @@ from torch.nn.functional import cross_entropy
 
 import regard as rg
 from regard.app import data as datasets
-from regard.app import flags
+from regard.app import explaining, flags
+from regard.app.explaining import Explained
 from regard.app.facts import Facts
 from regard.app.report.report import Picture
 from regard.app.report.shaded_words import shaded, verdict
@@ -38,6 +39,7 @@ from regard.app.text.known import Texts
 from regard.app.text.networks import SoftThen
 from regard.app.text.self_attention import Structured, overlap
 from regard.app.text.vectors import WordVectors
+from regard.app.text.vocabulary import UNKNOWN
 from regard.app.training.schedules import adam, clipped
 from regard.recipes.base import COSTS, ERROR, Measure, Metric
 
@@ -230,6 +232,15 @@ def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
     found = zip(texts, output.weights, output.logits.softmax(-1), batch["label"].tolist(), strict=True)
     names = [f"head {n}" for n in range(1, 1 + model.config.heads)] if model.attention else []
     return [shaded(words, weights, verdict(model.classes, *said), names) for words, weights, *said in found]
+
+
+def explained(model: Model, batch: dict[str, Tensor]) -> Explained | None:
+    """The label by the words that are kept, the others being unknown ones, and how much all heads read of each."""
+    if model.config.attention == "last":
+        return None
+    words, weights = batch["words"], model(batch).weights
+    told = lambda kept: model({"words": words.where(kept | (words == 0), UNKNOWN)}).logits.softmax(-1)  # noqa: E731
+    return explaining.explained(told, weights.mean(1), words > 0)
 
 
 READS, inputs, prepare, written = "lines of text", lines.inputs, lines.prepare, lines.written

@@ -30,7 +30,7 @@ from torch.nn.functional import cross_entropy
 
 import regard as rg
 from regard.app import data as datasets
-from regard.app import flags
+from regard.app import explaining, flags
 from regard.app.data.folder import Listing, picture_for
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Look
@@ -447,6 +447,41 @@ def _windows(windows: Sequence[Any], images: Tensor) -> dict[str, Tensor]:
     )
     locations, spans, patches = (torch.stack(part, 1) for part in zip(*each, strict=True))
     return {"locations": locations, "spans": spans, "patches": patches.unsqueeze(2)}  # (B, T, 1, C, N, N)
+
+
+def explained(model: Any, batch: dict[str, Tensor]) -> explaining.Explained | None:
+    """The class by the pixels that are kept, the others being dark; how often each was read; the box of the digit, if
+    there is one; and of hard attention the certificate that the others were not."""
+    images, output = batch["image"], model(batch["image"])
+    if not output.looks or isinstance(model.attention, Through):
+        return None
+    pixels = images.flatten(2).mT  # (B, Y X, C)
+    chances = lambda given: model(given.mT.view_as(images)).answers[0, :, -1].softmax(-1)  # noqa: E731
+    read = _read(model, images, output.looks)
+    truth = None if "box" not in batch else _in_box(batch["box"], *images.shape[-2:])
+    hard = output.looks[0].z is not None
+    unread = (lambda: rg.faithfulness.certificate(chances, pixels, read > 0)) if hard else None
+    told = lambda kept: chances(pixels * kept.unsqueeze(-1))  # noqa: E731
+    return explaining.explained(told, read, torch.ones_like(read).bool(), truth, unread)
+
+
+@torch.enable_grad()
+def _read(model: Any, images: Tensor, looks: Sequence[rg.Attended]) -> Tensor:
+    """How much of each pixel was read by all glimpses together, (B, Y X): the gradient of what they read of it."""
+    whole = torch.ones_like(images[:, :1]).requires_grad_()
+    sensor = rg.Glimpses(whole, model.size, model.scales)
+    looked = (model.attention.looked(each) for each in looks)
+    sums = [
+        (shares * sensor.read(where.expand(-1, len(images), -1)).flatten(2).sum(-1)).sum() for where, shares in looked
+    ]
+    return torch.autograd.grad(torch.stack(sums).sum(), whole)[0].flatten(1)
+
+
+def _in_box(box: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels are in the boxes (B, 4), (B, Y X)."""
+    low, high = box.unsqueeze(1).split(2, -1)
+    pixels = torch.cartesian_prod(torch.arange(height), torch.arange(width)) + 0.5
+    return ((pixels >= low) & (pixels < high)).all(-1)
 
 
 READS, inputs = "paths of pictures, one a line", paths

@@ -243,7 +243,7 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-conclude, warning = choosing.means, choosing.collapsed
+conclude, warning, explained = choosing.means, choosing.collapsed, choosing.explained
 
 
 def after_step(model: Model) -> None:

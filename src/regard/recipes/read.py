@@ -38,7 +38,7 @@ from regard.app.data.cloze import MARKERS, Cloze, cloze_in
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Picture
 from regard.app.report.shaded_words import shaded
-from regard.app.text import lines
+from regard.app.text import comprehension, lines
 from regard.app.text.comprehension import Naming, Output, Story, among_names, log_share, name_of, said, words_of
 from regard.app.text.encoders import mean
 from regard.app.text.networks import SoftThen
@@ -258,7 +258,7 @@ def look(model: Model, batch: dict[str, Tensor]) -> list[Picture]:
 
 
 READS, MOST = "stories with XXXXX for a name, as running text or lines of JSON, each a line", 5
-inputs, written = lines.inputs, lines.written
+inputs, written, explained = lines.inputs, lines.written, comprehension.explained
 
 
 class Answer(NamedTuple):

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 import regard as rg
+from regard.app import explaining
+from regard.app.explaining import Explained
 
 
 class Neighbours(nn.Module):
@@ -135,6 +137,24 @@ def agreement(
         "token_f1": 2 * both / (count + wanted).clamp(min=1),
         "marked": wanted / present[some].sum(-1),
     }
+
+
+def explained(model: Any, batch: Mapping[str, Tensor]) -> Explained:
+    """Of a model that chooses, the label by the mean of the words that are kept; the rationale, and of other words what
+    they contribute to the answer; the words that people marked; and the certificate that only chosen words were read.
+    """
+    output, present = model(batch), batch["words"] > 0
+    chosen, vectors = model.rationale(output, present), output.vectors
+    given = contributions(model.answer.weight, vectors, output.logits[:, 0].argmax(-1))
+
+    def told(kept: Tensor) -> Tensor:
+        return model.told(vectors, (kept & present).unsqueeze(1).float())[:, 0].softmax(-1)
+
+    def unread() -> Tensor:
+        read = (output.chosen[:, 0] > 0) | ~present
+        return rg.faithfulness.certificate(lambda each: model.told(each, output.chosen), vectors, read)
+
+    return explaining.explained(told, chosen + given.sigmoid() / 2, present, batch["marked"], unread)
 
 
 def collapsed(row: Mapping[str, int | float]) -> str:

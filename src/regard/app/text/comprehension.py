@@ -2,7 +2,7 @@
 other."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 import regard as rg
+from regard.app import explaining
 from regard.app.data.cloze import MARKERS
+from regard.app.explaining import Explained
+from regard.app.text.vocabulary import UNKNOWN
 
 
 class Story(NamedTuple):
@@ -108,6 +111,20 @@ class Output(NamedTuple):
 def read_by(look: rg.Attended) -> Float[Tensor, "*SB Q K"]:
     """How much of each place was read."""
     return look.weights if look.z is None else look.positions.indicator(look.z).float()
+
+
+def explained(model: Any, batch: Mapping[str, Tensor]) -> Explained:
+    """Of a reader, the name by the words of the story that are kept, the others being unknown ones; how much all looks
+    read of each; and where the answer stands."""
+    output, names = model(batch), batch["names"]
+    inside = output.story.inside
+
+    def told(kept: Tensor) -> Tensor:
+        seen = kept | ~inside  # the question is always there
+        given = {"words": batch["words"].where(seen, UNKNOWN), "names": names.where(seen, -1)}
+        return model({**batch, **given}).chances.nan_to_num()  # of no names none is the answer
+
+    return explaining.explained(told, output.weights.mean(-2), inside, inside & (names == batch["answer"][:, None]))
 
 
 class Naming(nn.Module):
