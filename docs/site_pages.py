@@ -38,6 +38,8 @@ EQUATIONS = {
     "semi_markov": r"p(z) \propto \exp \sum_{\text{segments } (t, w, y)} \Big( \sum_{t' = t}^{t + w - 1} s_{t' y} + A_{y' y} + b_{w y} \Big)",
     "ctc": r"p(z) \propto \exp \sum_t s_{t, z_t} \; \text{over labellings } z \text{ that say the targets}",
     "tree": r"p(z) \propto \exp \sum_{\text{words } m} s_{m, z_m} \; \text{over trees } z",
+    "constituency": r"p(z) \propto \exp \sum_{\text{spans } (i, j)} s_{i j} \; \text{over binary trees } z",
+    "rnnt": r"p(z) \propto \exp \Big( \sum_u s_{z_u, u, y_u} + \sum_t s_{t, u_t, \varnothing} \Big)",
     "subset": r"p(S) \propto \exp \sum_{k \in S} s_k, \quad |S| = k",
     "without_replacement": r"p(z_1, \ldots, z_k) = \prod_i \frac{e^{s_{z_i}}}{\sum_{j \notin \{z_1, \ldots, z_{i-1}\}} e^{s_j}}",
     "budget": r"p(z; s - \lambda), \quad \lambda \text{ such that the mode has at most a share of the places}",
@@ -105,7 +107,7 @@ def code(row: Any) -> str:
     head = "import torch\nimport regard as rg\n\ntorch.manual_seed(0)\n"
     if row.name in LOOKS:
         return head + LOOKS[row.name].lstrip("\n")
-    words, name = row.over.name == "tree", "MultiHead" if row.whole.name == "MultiHead" else "Attention"
+    words, name = row.over.name in ("tree", "constituency"), "MultiHead" if row.whole.name == "MultiHead" else "Attention"
     first = f"{SIZES['query_dim']}, {SIZES['heads']}, " if name == "MultiHead" else ""
     query = "keys" if words else "2 * keys[::3]  # 8 queries, each like one of the keys"
     parts = f"score={written(row.score)}, over={written(row.over)}, read={written(row.read)}"

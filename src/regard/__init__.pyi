@@ -60,10 +60,10 @@ from .over.addressing import shift as shift
 from .over.alignment import ctc as ctc
 from .over.alignment import rnnt as rnnt
 from .over.budgets import budget as budget
-from .over.constituency import constituency as constituency
 from .over.chains import bio as bio
 from .over.chains import chain as chain
 from .over.chains import semi_markov as semi_markov
+from .over.constituency import constituency as constituency
 from .over.local import Predicted as Predicted
 from .over.local import local as local
 from .over.mappings import dropout as dropout
