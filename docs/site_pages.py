@@ -107,7 +107,10 @@ def code(row: Any) -> str:
     head = "import torch\nimport regard as rg\n\ntorch.manual_seed(0)\n"
     if row.name in LOOKS:
         return head + LOOKS[row.name].lstrip("\n")
-    words, name = row.over.name in ("tree", "constituency"), "MultiHead" if row.whole.name == "MultiHead" else "Attention"
+    words, name = (
+        row.over.name in ("tree", "constituency"),
+        "MultiHead" if row.whole.name == "MultiHead" else "Attention",
+    )
     first = f"{SIZES['query_dim']}, {SIZES['heads']}, " if name == "MultiHead" else ""
     query = "keys" if words else "2 * keys[::3]  # 8 queries, each like one of the keys"
     parts = f"score={written(row.score)}, over={written(row.over)}, read={written(row.read)}"
