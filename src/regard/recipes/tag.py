@@ -266,7 +266,7 @@ def _listed(words: list[str], found: set[Span]) -> str:
 READS, inputs = "lines of text", lines.inputs
 
 
-def prepare(model: Model, given: str | Sequence[str]) -> list[str]:
+def prepare(model: Any, given: str | Sequence[str]) -> list[str]:
     """The words of a text, or words as they are. Raises ValueError where there are none."""
     words = cased_tokens(clean(given)) if isinstance(given, str) else [clean(word) for word in given]
     if not words or not all(words):
