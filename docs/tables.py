@@ -281,6 +281,13 @@ CAPTION = {
     "movement": ("movement", 2),
     "places": ("places read", 2),
 }
+TAG = {
+    "f1": ("F1", 2),
+    "precision": ("precision", 2),
+    "recall": ("recall", 2),
+    "accuracy": ("words", 2),
+    "valid_f1": ("F1 in development", 2),
+}
 SAMPLING = {
     "error_percent": ("wrong, %", 1),
     "share_read_percent": ("read, %", 2),
@@ -447,6 +454,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "structured": ("docs/structured.md", "structured.json", bench),
     "alignment_kernels": ("docs/structured.md", "alignment_kernels.json", alignment_kernels),
     "parse": ("docs/structured.md", "parse.json", parse),
+    "tag": ("docs/structured.md", "tag.json", lambda results: trained(results, "data, model", TAG, seconds=True)),
     "answer": ("docs/structured.md", "answer.json", answer),
     "constituency": ("docs/brackets.md", "constituency.json", alignment_kernels),
     "bracket": ("docs/brackets.md", "bracket.json", partial(trained, head="sentences, model", columns=BRACKET)),

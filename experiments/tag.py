@@ -5,7 +5,7 @@ chunks, their parts of speech given by a tagger) and CoNLL 2002 (Tjong Kim Sang 
 1,915 for development and 1,517 to test, with the names of people, places, organisations and others; words are read
 alone).
 
-    regard experiment tag --data DIR                               every row: half an hour on one core
+    regard experiment tag --data DIR                               every row
     regard experiment tag --data DIR --of names --model chain      one row of the table, with all its seeds
     regard experiment tag                                          the table, as far as it is finished
 

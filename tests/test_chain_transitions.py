@@ -155,9 +155,7 @@ class TestTheOver:
 
     @pytest.mark.unchecked
     def test_what_is_refused(self):
-        with pytest.raises(
-            ValueError, match=r"expected 3 matrices, one for each place where they count, for scores \(2, 4"
-        ):
+        with pytest.raises(ValueError, match=r"expected 3 matrices, one for each place where they count, for"):
             rg.chain(torch.zeros(B, T, S, S))(torch.zeros(B, T, S))
         with pytest.raises(ValueError, match=r"\(3, 2, 3, 3\) may be those of each position as well as those of each"):
             rg.chain(torch.zeros(3, 2, S, S))(torch.zeros(3, 2, 3, S))

@@ -46,6 +46,7 @@ JOBS = [Job(data, seed) for data in ("small", "large") for seed in (0, 1)]
         "speech",
         "huggingface",
         "faithfulness",
+        "tag",
     ],
 )
 def test_what_is_kept_is_printed_with_all_its_keys(name: str, monkeypatch, capsys, tmp_path: Path):

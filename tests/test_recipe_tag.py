@@ -101,7 +101,7 @@ def test_spans_count_and_not_words():
     values = tag.evaluate(model, Tagged(gold, CLASSES).batch(torch.arange(2)))
     found = {name: value.tolist() for name, value in values.items()}
     assert found == {"accuracy": [1, 1, 1, 0, 1], "error": [1, 0], "found": [2, 0], "wanted": [2, 0], "right": [1, 0]}
-    means = tag.conclude({name: (sum(value), len(value)) for name, value in found.items()})
+    means = tag.conclude({name: (float(sum(value)), float(len(value))) for name, value in found.items()})
     assert means == {"accuracy": 0.8, "error": 0.5, "precision": 0.5, "recall": 0.5, "f1": 0.5}
 
 
@@ -185,7 +185,7 @@ def test_a_run_tags_texts(run: Path):
     assert tag.written("", answer).splitlines()[3] == f"Oslo\t{answer.labels[3]}"
     for nothing in ("", " ", [], ["a", ""]):
         with pytest.raises(ValueError, match="expected a text with a word in it"):
-            tag.prepare(tagger, nothing)  # pyright: ignore[reportArgumentType]
+            tag.prepare(tagger, nothing)
 
 
 def test_a_run_is_tested_on_other_sentences(run: Path, tmp_path: Path):

@@ -8,15 +8,13 @@ characters, recurrent layers in both directions, and over the scores of the labe
   always well formed, as its constraints forbid all others;
 - `softmax` is the same network, with every label by itself.
 
-Words are given as they are in the data; no vectors from elsewhere. Further columns, such as parts of speech, are read
-with `--features`. Judged as by conlleval, the scorer of the shared tasks: F1 of whole spans with their kinds. Where the
-labels are of no spans, as parts of speech, every word is one, and F1 is the share of the words that are right.
+No vectors from elsewhere; further columns are read with `--features`. Judged as by conlleval: F1 of whole spans with
+their kinds. Where the labels are of no spans, as parts of speech, every word is one.
 
     regard train tag                                                names in made-up sentences: a minute on one core
     regard train tag --data FOLDER                                  train.txt and test.txt, or *train.conllu
-    regard experiment tag --data DIR
 
-To reach: F1 94 on the chunks of CoNLL 2000, and 81.5 on the names of CoNLL 2002 in Spanish, three minutes on one core.
+To reach: F1 94 on the chunks of CoNLL 2000, and 81.5 on the names of CoNLL 2002 in Spanish.
 """
 
 from collections.abc import Mapping, Sequence
@@ -268,7 +266,7 @@ def _listed(words: list[str], found: set[Span]) -> str:
 READS, inputs = "lines of text", lines.inputs
 
 
-def prepare(model: Model, given: str | Sequence[str]) -> list[str]:
+def prepare(model: Any, given: str | Sequence[str]) -> list[str]:
     """The words of a text, or words as they are. Raises ValueError where there are none."""
     words = cased_tokens(clean(given)) if isinstance(given, str) else [clean(word) for word in given]
     if not words or not all(words):
