@@ -3,8 +3,8 @@
 CRAFT (Cohen et al. 2017; 97 full articles of biomedicine, 60 of them to learn from and 30 to test) and GUM (Zeldes
 2017; English of many kinds, whose trees are a parser's from true parts of speech).
 
-    regard experiment bracket --data DIR                              every row: 90 minutes on one core
-    regard experiment bracket --data DIR --of craft --model chart     one row of the table
+    regard experiment bracket --data DIR                              every row
+    regard experiment bracket --data DIR --of craft --model chart     one row of the table: seven minutes on one core
     regard experiment bracket                                         the table, as far as it is finished
 
 DIR holds the folders craft_constituency and gum_constituency. The configuration of a row is `bracket/DATA-MODEL.yaml`

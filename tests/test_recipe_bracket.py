@@ -38,7 +38,12 @@ def made(**settings) -> tuple[bracket.Model, dict[str, Tensor]]:
 @pytest.fixture(scope="module")
 def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("bracket") / "chart"
-    train(bracket, replace(SMALL, decoder="chart", hidden=24, words=24, scoring=16), run, QUIET)
+    train(
+        bracket,
+        replace(SMALL, decoder="chart", hidden=24, words=24, scoring=16, epochs=4, learning_rate=0.02, dropout=0.1),
+        run,
+        QUIET,
+    )
     return run
 
 

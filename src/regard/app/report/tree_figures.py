@@ -32,7 +32,7 @@ def nested(words: Sequence[str], spans: Sequence[Span], gold: Sequence[Span] | N
         level = 1 + max(levels[first : last + 1])
         levels[first : last + 1] = [level] * (last - first + 1)
         places.append((first, last, label, level))
-    axes = _axes(lefts[-1], -0.3, 1 + HIGH * (1 + max(levels, default=0)))
+    axes = _axes(lefts[-1], -0.3, 1 + HIGH * max(levels, default=0))
     for left, word in zip(lefts[:-1], words, strict=True):
         axes.text(left, 0, word, **FONT)
     true = Counter(spans if gold is None else gold)

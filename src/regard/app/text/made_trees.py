@@ -50,6 +50,7 @@ def pictured(tree: Spans | None, batch: Mapping[str, Tensor], n: int, known: Kno
     found, true = ([(first, last, labels[label]) for first, last, label in each] for each in (tree or [], gold))
     count = counted(found, true)
     verdict = f"{count['right']} of {count['found']} brackets are right, of {count['gold']} in the data."
+    verdict = verdict if true else f"{count['found']} brackets."
     figure = nested(words, found, true if true else None)
     return Picture(" ".join(words), verdict if tree is not None else "The brackets are malformed.", png(figure), looked)
 
@@ -79,7 +80,7 @@ def lines_of(sentences: Sequence[Bracketing], trees: Sequence[Spans | None], tag
     return [
         written(
             given.words,
-            [known.tags[tag] for tag in each[: len(given.words)]],
+            [str(known.tags[tag]) for tag in each[: len(given.words)]],
             [(first, last, known.labels[label]) for first, last, label in spans or []],
         )
         for given, spans, each in zip(sentences, trees, tags.tolist(), strict=True)

@@ -13,7 +13,7 @@ def phrases(count: int, seed: int) -> list[Bracketing]:
     """So many sentences, the same for the same seed.
 
     >>> " ".join(phrases(1, seed=3)[0].words)
-    'this woman met a quick man with a beard often .'
+    'a girl asked a brown guest .'
     """
     chance = random.Random(seed)
     return list(read_brackets(_sentence(chance) for _ in range(count)))
