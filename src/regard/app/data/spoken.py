@@ -206,7 +206,7 @@ def _parts(named: Sequence[str]) -> list[list[int]]:
         parts[0] = [n for n in range(len(named)) if n not in {*parts[1], *parts[2]}]
     for place, seed in ((2, 0), (1, 1)):
         if not parts[place] and parts[0]:
-            kept, held = hold_out(torch.zeros(len(parts[0])), seed)
+            kept, held = hold_out(torch.zeros(len(parts[0]), dtype=torch.long), seed)
             parts[place], parts[0] = [parts[0][n] for n in held.tolist()], [parts[0][n] for n in kept.tolist()]
     return parts
 
