@@ -83,7 +83,7 @@ def spoken_to_test(
     return utterances(Path(data), [row | {"split": "test"} for row in judged], words, known or Known())
 
 
-def strings(takes: tuple[Takes, Takes, Takes], symbols: Sequence[str], longest: int, each: int, source: str) -> Splits:
+def strings(takes: Sequence[Takes], symbols: Sequence[str], longest: int, each: int, source: str) -> Splits:
     """Strings of takes: those to choose by and to judge by have as many symbols as the longest, up to twice as many."""
     train, *others = takes
     valid, test = (Strings(some, HELD, longest, 2 * longest, seed) for seed, some in enumerate(others))
