@@ -155,6 +155,7 @@ def test_tones_are_learned_in_seconds_and_longer_strings_are_heard(run: Path):
     assert scoring.errors(silent, batch["target"])["error"].mean() > 0.9  # it is by what is heard
 
 
+@pytest.mark.unchecked
 def test_files_are_written_down_and_bad_ones_named(run: Path, sounds: Path, tmp_path: Path, capsys):
     good = sounds / "3.wav"
     (tmp_path / "empty.wav").write_bytes(wav(torch.zeros(0), 8000))
@@ -164,6 +165,7 @@ def test_files_are_written_down_and_bad_ones_named(run: Path, sounds: Path, tmp_
     names = ["empty.wav", "noise.wav", "long.wav", "missing.wav"]
     assert cli.main(["predict", str(run), str(good), *(str(tmp_path / name) for name in (*names, "loud.wav"))]) == 1
     out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2, err
     first, second = out.splitlines()
     assert first and set(first) <= set("abcdefgh") and "clipped" in second
     for name, sentence in zip(names, ("0 samples", "no", "at most 300 seconds, but has 1,800", "No such"), strict=True):
@@ -189,7 +191,7 @@ def test_a_folder_of_ones_own(run: Path, sounds: Path, tmp_path: Path, capsys):
     train(speech, config, tmp_path / "own", QUIET)
     assert cli.main(["evaluate", str(run), "--data", str(sounds)]) == 0
     assert "symbol_error" in capsys.readouterr().out
-    assert cli.main(["predict", str(tmp_path / "own"), str(sounds / "1.wav")]) == 0
+    assert set(rg.load(tmp_path / "own").predict([sounds / "1.wav"])[0].answer) <= set(splits.classes)
 
 
 @pytest.mark.parametrize(
@@ -220,9 +222,9 @@ def test_words_are_symbols_if_asked_for(sounds: Path, tmp_path: Path):
         spoken.spoken(str(tmp_path), 3, 10, words=True, known=spoken.Known(("two",)))
 
 
-def test_a_page_shows_where_it_looked_and_plays(run: Path, tmp_path: Path, capsys):
-    assert cli.main(["look", str(run), "--out", str(tmp_path)]) == 0
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+def test_a_page_shows_where_it_looked_and_plays(run: Path):
+    assert cli.main(["look", str(run)]) == 0
+    page = (run / "report.html").read_text(encoding="utf-8")
     assert page.count("<audio controls") >= 12 and "media-src data:" in page and "data:audio/wav;base64,UklGR" in page
     assert "Heard as" in page
 

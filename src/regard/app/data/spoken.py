@@ -83,7 +83,7 @@ def spoken_to_test(
     return utterances(Path(data), [row | {"split": "test"} for row in judged], words, known or Known())
 
 
-def strings(takes: tuple[Takes, Takes, Takes], symbols: Sequence[str], longest: int, each: int, source: str) -> Splits:
+def strings(takes: Sequence[Takes], symbols: Sequence[str], longest: int, each: int, source: str) -> Splits:
     """Strings of takes: those to choose by and to judge by have as many symbols as the longest, up to twice as many."""
     train, *others = takes
     valid, test = (Strings(some, HELD, longest, 2 * longest, seed) for seed, some in enumerate(others))
@@ -206,7 +206,7 @@ def _parts(named: Sequence[str]) -> list[list[int]]:
         parts[0] = [n for n in range(len(named)) if n not in {*parts[1], *parts[2]}]
     for place, seed in ((2, 0), (1, 1)):
         if not parts[place] and parts[0]:
-            kept, held = hold_out(torch.zeros(len(parts[0])), seed)
+            kept, held = hold_out(torch.zeros(len(parts[0]), dtype=torch.long), seed)
             parts[place], parts[0] = [parts[0][n] for n in held.tolist()], [parts[0][n] for n in kept.tolist()]
     return parts
 

@@ -80,7 +80,7 @@ class Strings:
         symbols from `FIRST` on and 0 behind them, and `ends` (B, L), the sample at which each of them is over."""
         made = [self._string(n, generator) for n in indices.tolist()]
         sounds, targets, ends = zip(*made, strict=True)
-        samples, sound = torch.tensor([len(sound) for sound in sounds]), pad_sequence(sounds, batch_first=True)
+        samples, sound = torch.tensor([len(sound) for sound in sounds]), pad_sequence(list(sounds), batch_first=True)
         return {"sound": sound, "samples": samples, "target": padded(targets), "ends": padded(ends)}
 
     def _string(self, index: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
