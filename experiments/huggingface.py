@@ -144,28 +144,24 @@ def judged(model: Any, test: Questions) -> dict[str, float]:
 
 
 def rows_of(options: Any) -> Iterator[list[dict[str, Any]]]:
-    """All rows, again after each that has been trained."""
+    """All rows, again after each seed that has been trained."""
     rows = {row["model"]: row for row in kept(FILE)}
     train, test, tokenizer = questions(options.data)
     for name, how in OVERS.items():
         rg.huggingface.register(name, **how)
-    for model in MODELS:
-        if model in rows or options.model not in (None, model):
+    for model, seed in ((model, seed) for model in MODELS for seed in range(SEEDS)):
+        row = rows.setdefault(model, {"data": "trec", "model": model, "seeds": [], "metrics": {}, "seconds": []})
+        if seed in row["seeds"] or options.model not in (None, model):
             continue
-        metrics: dict[str, list[float]] = {}
-        seconds = []
-        for seed in range(SEEDS):
-            start = time.process_time()
-            made = trained(train, tokenizer.get_vocab_size(), model, seed, EPOCHS)
-            seconds.append(round(time.process_time() - start, 1))
-            for name, value in judged(made, test).items():
-                metrics.setdefault(name, []).append(round(value, 4))
-            print(f"{model}-seed{seed}: {metrics} in {seconds[-1]:.0f} s", flush=True)
-        rows[model] = {
-            "data": "trec", "model": model, "seeds": list(range(SEEDS)), "metrics": metrics, "seconds": seconds,
-            "command": f"regard experiment huggingface --data DIR --model {model}",
-        }  # fmt: skip
-        yield [rows[each] for each in MODELS if each in rows]
+        start = time.process_time()
+        made = trained(train, tokenizer.get_vocab_size(), model, seed, EPOCHS)
+        row["seconds"].append(round(time.process_time() - start, 1))
+        row["seeds"].append(seed)
+        for name, value in judged(made, test).items():
+            row["metrics"].setdefault(name, []).append(round(value, 4))
+        row["command"] = f"regard experiment huggingface --data DIR --model {model}"
+        print(f"{model}-seed{seed}: {row['metrics']} in {row['seconds'][-1]:.0f} s", flush=True)
+        yield [rows[each] for each in MODELS if rows.get(each, {}).get("seeds")]
 
 
 def show(rows: list[dict[str, Any]]) -> None:
