@@ -90,8 +90,8 @@ def small_bert(words: int, kinds: int, attention: str) -> Any:
 
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
     rates = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.0}
-    config = BertConfig(vocab_size=words, num_labels=kinds, attn_implementation=attention, **sizes, **rates)
-    return BertForSequenceClassification(config)
+    given: dict[str, Any] = {"num_labels": kinds, "attn_implementation": attention}
+    return BertForSequenceClassification(BertConfig(vocab_size=words, **sizes, **rates, **given))
 
 
 def drawn(model: Any, batch: dict[str, Tensor]) -> Tensor:
