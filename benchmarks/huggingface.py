@@ -60,7 +60,8 @@ def bert(attention: str) -> Any:
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
     still = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
     torch.manual_seed(0)
-    return BertForMaskedLM(BertConfig(vocab_size=WORDS, attn_implementation=attention, **sizes, **still))
+    given: dict[str, Any] = {"attn_implementation": attention}
+    return BertForMaskedLM(BertConfig(vocab_size=WORDS, **sizes, **still, **given))
 
 
 def llama(attention: str) -> Any:
@@ -68,9 +69,9 @@ def llama(attention: str) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
-    rest = {"num_key_value_heads": 2, "pad_token_id": 0, "eos_token_id": None}
+    rest: dict[str, Any] = {"num_key_value_heads": 2, "pad_token_id": 0, "eos_token_id": None}
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=WORDS, attn_implementation=attention, **sizes, **rest))
+    return LlamaForCausalLM(LlamaConfig(vocab_size=WORDS, **sizes, **rest | {"attn_implementation": attention}))
 
 
 def given(size: tuple[int, int]) -> dict[str, Tensor]:

@@ -33,15 +33,22 @@ BETTER = {"deletion": -1, "insertion": 1, "comprehensiveness": 1, "sufficiency":
 """Whether more of a metric is better, or less."""
 
 
-def rows(data: str, examples: int) -> Iterator[dict[str, Any]]:
-    """A row for each metric of each model."""
+def rows(data: str, examples: int) -> Iterator[list[dict[str, Any]]]:
+    """A row for each metric of each model that is not kept already; all of them, again after each model."""
+    found = {row["data"]: [each for each in kept(FILE) if each["data"] == row["data"]] for row in kept(FILE)}
     for model in MODELS:
-        weights = HERE.parent / "weights" / f"ram-{model}.safetensors"
-        found = measured(weights, None, data, examples)
-        trust = trusted(weights, data, examples)
-        for metric, orders in found.items():
-            tau = {"tau": trust[metric]} if metric in trust else {}
-            yield results.rounded({"data": model, "metric": metric, "images": examples, **orders, **tau})
+        if model not in found:
+            found[model] = list(rows_of(model, data, examples))
+            yield [row for name in MODELS for row in found.get(name, [])]
+
+
+def rows_of(model: str, data: str, examples: int) -> Iterator[dict[str, Any]]:
+    """The rows of a model."""
+    weights = HERE.parent / "weights" / f"ram-{model}.safetensors"
+    trust = trusted(weights, data, examples)
+    for metric, orders in measured(weights, None, data, examples).items():
+        tau = {"tau": trust[metric]} if metric in trust else {}
+        yield results.rounded({"data": model, "metric": metric, "images": examples, **orders, **tau})
 
 
 @torch.no_grad()
@@ -80,11 +87,10 @@ ORDERS = "given", "random", "oracle", "tau"
 def main() -> None:
     """The command line."""
     flags = parser("faithfulness", "Whether it mattered where it looked.", "embedded, or a folder of MNIST's files")
-    flags.add_argument("--examples", type=int, default=100, help="test images of each model")
+    flags.add_argument("--examples", type=int, default=32, help="test images of each model")
     options = flags.parse_args()
     torch.set_num_threads(1)
-    if options.data:
-        found = list(rows(str(options.data), options.examples))
+    for found in rows(str(options.data), options.examples) if options.data else ():
         results.save_json({"name": "faithfulness", "machine": results.machine(), "rows": found}, FILE)
     printed = {"name": "faithfulness", "rows": kept(FILE)}
     results.give(printed, options, lambda: show(printed["rows"]))
