@@ -57,7 +57,8 @@ def bert(attention: str) -> Any:
     """Two layers of four heads, 128 wide."""
     from transformers import BertConfig, BertForMaskedLM
 
-    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
+    sizes: dict[str, Any] = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes["intermediate_size"] = 512
     still = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
     torch.manual_seed(0)
     given: dict[str, Any] = {"attn_implementation": attention}
@@ -68,10 +69,12 @@ def llama(attention: str) -> Any:
     """Two layers of four heads over two of keys, 128 wide."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
+    sizes: dict[str, Any] = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes["intermediate_size"] = 512
     rest: dict[str, Any] = {"num_key_value_heads": 2, "pad_token_id": 0, "eos_token_id": None}
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=WORDS, **sizes, **rest | {"attn_implementation": attention}))
+    rest["attn_implementation"] = attention
+    return LlamaForCausalLM(LlamaConfig(vocab_size=WORDS, **sizes, **rest))
 
 
 def given(size: tuple[int, int]) -> dict[str, Tensor]:

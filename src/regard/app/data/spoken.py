@@ -69,7 +69,8 @@ def spoken(
         others = "".join(known.symbols[:20])
         raise ValueError(f"{source} have the symbols {''.join(symbols)}, but the model learned {others}")
     if known and known.rate:
-        takes = tuple(some.at(known.rate) for some in takes)
+        first, second, third = (some.at(known.rate) for some in takes)
+        takes = first, second, third
     return strings(takes, symbols, longest, each, source)
 
 

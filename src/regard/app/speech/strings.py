@@ -81,7 +81,7 @@ class Strings:
         made = [self._string(n, generator) for n in indices.tolist()]
         sounds, targets, ends = zip(*made, strict=True)
         samples, sound = torch.tensor([len(sound) for sound in sounds]), pad_sequence(list(sounds), batch_first=True)
-        return {"sound": sound, "samples": samples, "target": padded(targets), "ends": padded(ends)}
+        return {"sound": sound, "samples": samples, "target": padded(list(targets)), "ends": padded(list(ends))}
 
     def _string(self, index: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
         if self.seed is not None:
