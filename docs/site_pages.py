@@ -146,21 +146,24 @@ READ_COSTS = {
 
 
 def picture(row: Any, names: dict[str, Any]) -> str:
-    """Where the example looked, as SVG."""
+    """Where the example looked, as SVG: the glimpse itself, the filters of a window, or the weights."""
     from matplotlib.figure import Figure
 
+    import regard
+
     out = names["out"]
-    figure = Figure(figsize=(5.4, 2.1), layout="constrained")
-    axes = figure.subplots()
-    if row.name == "glimpse":
-        axes.imshow(names["sensor"].read(out.z)[0, 0, 0].numpy(), cmap="gray")
-        axes.set_title(f"the glimpse at {[round(each, 2) for each in out.z[0].tolist()]}", fontsize=9)
-        axes.axis("off")
+    if row.name in ("glimpse", "window"):
+        figure = Figure(figsize=(5.4, 2.1), layout="constrained")
+        axes = figure.subplots()
+        if row.name == "glimpse":
+            axes.imshow(names["sensor"].read(out.z)[0, 0, 0].numpy(), cmap="gray")
+            axes.set_title(f"the glimpse at {[round(each, 2) for each in out.z[0].tolist()]}", fontsize=9)
+            axes.axis("off")
+        else:
+            axes.imshow(out.positions.filters[0][0].numpy(), cmap="Blues", vmin=0, aspect="auto")
+            axes.set(xlabel="pixels", ylabel="filters")
     else:
-        weights = out.weights if row.name != "window" else out.positions.filters[0]
-        shown = weights.detach().float().reshape(-1, weights.shape[-1])
-        axes.imshow(shown.numpy(), cmap="Blues", vmin=0, aspect="auto")
-        axes.set(xlabel="places", ylabel="filters" if row.name == "window" else "queries")
+        figure = regard.plot(out)
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()[file.getvalue().index("<svg") :]

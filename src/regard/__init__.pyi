@@ -80,6 +80,7 @@ from .over.structured import segments as segments
 from .over.structured import tree as tree
 from .over.subsets import subset as subset
 from .over.subsets import without_replacement as without_replacement
+from .plots import plot as plot
 from .positions import CTC as CTC
 from .positions import RNNT as RNNT
 from .positions import Alignment as Alignment

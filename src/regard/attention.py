@@ -20,6 +20,7 @@ from regard.kernels.registry import find_road
 from regard.masks import of_draws
 from regard.memory import Memory, check_call, check_shapes, memory_of, queries_of
 from regard.over.mappings import Over, softmax
+from regard.plots import png
 from regard.positions import OneHot, Positions
 from regard.positions.base import exported
 from regard.protocol import State, Step, at, carries, carry
@@ -42,7 +43,7 @@ class Asked(NamedTuple):
 
 
 @exported
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Attended:
     """What an attention read, and where it looked."""
 
@@ -95,9 +96,28 @@ class Attended:
             [summary_of(_positions(*rows, score, over, training), top) for rows in queries_of(query, memory, size)]
         )
 
+    def __repr__(self) -> str:
+        """Its shapes, in a line.
+
+        >>> attend(torch.ones(2, 4), torch.ones(3, 4), torch.ones(3, 5))
+        Attended(context=(2, 5), over=softmax)
+        """
+        shapes = {name: getattr(self, name) for name in ("context", "z", "log_prob", "dense")}
+        said = [f"{name}={tuple(each.shape)}" for name, each in shapes.items() if isinstance(each, Tensor)]
+        over = type(self.formed).__name__ if self.formed is not None else _named(self.asked and self.asked.over)
+        return f"Attended({', '.join([*said, f'over={over}'])})"
+
+    def _repr_png_(self) -> bytes | None:
+        """In a notebook, the picture of `regard.plot`."""
+        return png(self)
+
     def detach(self) -> "Attended":
         """The same without the graph, and without the query and keys of which weights not yet formed would be made."""
         return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, replace(self, asked=None))
+
+
+def _named(over: Any) -> str:
+    return getattr(over, "__name__", type(over).__name__)
 
 
 def attend(
