@@ -27,6 +27,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.forget = config.word_dropout
         self.word = nn.Embedding(2 + len(known.words), config.words, padding_idx=0)
+        nn.init.zeros_(self.word.weight)  # what a word looks like is learned sooner than what it is
         self.shape = nn.Embedding(2 + len(known.shapes), config.shapes, padding_idx=0)
         sizes = [config.words + config.shapes, *[2 * config.hidden] * (config.layers - 1)]
         self.layers = nn.ModuleList(Recurrent(size, config.hidden) for size in sizes)
