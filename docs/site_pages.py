@@ -39,6 +39,7 @@ EQUATIONS = {
     "ctc": r"p(z) \propto \exp \sum_t s_{t, z_t} \; \text{over labellings } z \text{ that say the targets}",
     "tree": r"p(z) \propto \exp \sum_{\text{words } m} s_{m, z_m} \; \text{over trees } z",
     "constituency": r"p(z) \propto \exp \sum_{\text{spans } (i, j)} s_{i j} \; \text{over binary trees } z",
+    "forced_alignment": r"p(z) \propto \exp \sum_t s_{t, z_t} \; \text{over } z \text{ from the first place to the last, by none or one a frame}",
     "rnnt": r"p(z) \propto \exp \Big( \sum_u s_{z_u, u, y_u} + \sum_t s_{t, u_t, \varnothing} \Big)",
     "subset": r"p(S) \propto \exp \sum_{k \in S} s_k, \quad |S| = k",
     "without_replacement": r"p(z_1, \ldots, z_k) = \prod_i \frac{e^{s_{z_i}}}{\sum_{j \notin \{z_1, \ldots, z_{i-1}\}} e^{s_j}}",

@@ -9,7 +9,7 @@ import torch
 
 import regard as rg
 
-STRUCTURES = "segments", "chain", "semi_markov", "tree", "constituency", "ctc"
+STRUCTURES = "segments", "chain", "semi_markov", "tree", "constituency", "ctc", "forced_alignment"
 """Whose masks are of words and labels."""
 
 

@@ -58,6 +58,7 @@ from .over.addressing import offsets as offsets
 from .over.addressing import sharpen as sharpen
 from .over.addressing import shift as shift
 from .over.alignment import ctc as ctc
+from .over.alignment import forced_alignment as forced_alignment
 from .over.alignment import rnnt as rnnt
 from .over.budgets import budget as budget
 from .over.chains import bio as bio
@@ -89,6 +90,7 @@ from .positions import Chain as Chain
 from .positions import Chunkwise as Chunkwise
 from .positions import Constituency as Constituency
 from .positions import Coordinate as Coordinate
+from .positions import ForcedAlignment as ForcedAlignment
 from .positions import GaussianGrid as GaussianGrid
 from .positions import Independent as Independent
 from .positions import OneHot as OneHot

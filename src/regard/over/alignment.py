@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
-from regard.over.structured import check_bool, labelled
-from regard.positions import CTC, RNNT
+from regard.over.structured import check_bool, labelled, of_positions
+from regard.positions import CTC, RNNT, ForcedAlignment
 from regard.positions.algorithms.ctc import closed
 from regard.positions.structure import may_be_read
 
@@ -98,6 +98,33 @@ class rnnt(nn.Module):
 
     def extra_repr(self) -> str:
         return f"targets={tuple(self.targets.shape)}, blank={self.blank}"
+
+
+def forced_alignment(scores: Float[Tensor, "*B T K"], mask: Bool[Tensor, "..."] | None = None) -> ForcedAlignment:
+    """A place for every frame, in the order of the places and at least one frame in each: the alignment of a recording
+    with what is known to be said in it, or of speech with its text (Kim et al. 2020, "Glow-TTS", section 3.2, whose
+    monotonic alignment search is `mode`; Rabiner 1989, section VI, left-to-right models).
+
+    The frames stand in the place of the queries: p(z) is proportional to exp(sum_t scores_{t, z_t}) over all paths z
+    from the first place to the last, by none or one from frame to frame. `log_z` is the log-likelihood where the scores
+    are log-probabilities of frames, and `mean` aligns softly. The mask is that of the frames, (*B, T), or of the places
+    of each, (*B, T, K) or (T, K), such as `padding(lengths, K)`: what is absent is left out. Time O(T K).
+
+    With fewer frames than places there is no path: `log_z` is -inf and gradients are zero.
+
+    Raises TypeError and ValueError for masks as `chain` does.
+
+    >>> positions = forced_alignment(torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.5, 0.0], [0.0, 1.0]]))
+    >>> positions.mode
+    tensor([0, 0, 0, 1])
+    """
+    places = scores.shape[-1]
+    there = torch.ones((*scores.shape[:-2], places), dtype=torch.bool, device=scores.device)
+    if mask is not None and not of_positions(mask, scores, "frames", "places"):
+        there = mask.expand(scores.shape).any(-2)
+    scores, present = labelled(scores, mask)
+    turns = torch.arange(places, device=scores.device).where(there, -1)
+    return ForcedAlignment(scores, closed(turns, there), present, places)
 
 
 def integers(targets: Tensor | Sequence[int]) -> Tensor:

@@ -7,7 +7,7 @@ from regard.positions.chain import Chain, Segments
 from regard.positions.chunkwise import Chunkwise
 from regard.positions.constituency import Constituency
 from regard.positions.coordinate import Coordinate
-from regard.positions.ctc import CTC
+from regard.positions.ctc import CTC, ForcedAlignment
 from regard.positions.gaussian_grid import GaussianGrid
 from regard.positions.independent import Independent
 from regard.positions.onehot import OneHot
@@ -27,6 +27,7 @@ __all__ = [
     "Chunkwise",
     "Constituency",
     "Coordinate",
+    "ForcedAlignment",
     "GaussianGrid",
     "Independent",
     "OneHot",

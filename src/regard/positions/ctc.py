@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from regard.positions.algorithms import ctc
-from regard.positions.base import Positions, exported, take, wide
+from regard.positions.base import INFINITY, Positions, exported, take, wide
 from regard.positions.chain import spanning
 from regard.positions.structure import Structure
 
@@ -98,3 +98,35 @@ class CTC(Structure):
         size = max(self.states.shape[-1], other.states.shape[-1])
         one, two = (F.pad(each.states, (0, size - each.states.shape[-1]), value=-1) for each in (self, other))
         return (one != two).any(-1)
+
+
+@exported
+@dataclass(eq=False, repr=False)
+class ForcedAlignment(CTC):
+    """Paths z of T frames through K places in their order, at least one frame in each: from the first place, by none or
+    one from frame to frame, to the last. Of these p(z) is proportional to exp(sum_t scores_{t, z_t}).
+
+    They are paths of connectionist temporal classification whose blank, the place K behind all others, is impossible.
+    An event is a place for each frame, -1 where it is absent. `targets` (*B, K) are the places that are present, in
+    turn, with -1 after the last; `blank` is K. Shapes and costs are those of `CTC`, with K in the place of L and S.
+
+    >>> scores, places = torch.zeros(3, 2), torch.arange(2)
+    >>> positions = ForcedAlignment(scores, places, torch.ones(3, dtype=torch.bool), blank=2)
+    >>> positions.mean, positions.log_z.exp()
+    (tensor([[1.0000, 0.0000],
+            [0.5000, 0.5000],
+            [0.0000, 1.0000]]), tensor(2.0000))
+    """
+
+    @property
+    def marginals(self) -> Float[Tensor, "*B P"]:
+        return ctc.marginals(*self._parts)[..., :-1].flatten(-2)
+
+    @property
+    def mean(self) -> Float[Tensor, "*B T K"]:
+        """The probability of each place at each frame."""
+        return ctc.marginals(*self._parts)[..., :-1].to(self.scores.dtype)
+
+    @property
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return F.pad(wide(self.scores), (0, 1), value=-INFINITY), self.states, self.present
