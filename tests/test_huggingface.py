@@ -182,7 +182,8 @@ def register_plainly(over: Any) -> None:
 
 NO_QUERY = {"local-p", "addressing", "addressing, not circular", "monotonic(3)"}
 """Those that know more than scores, for which the function above would need the query."""
-NOT_CAUSAL = {"chain", "semi_markov", "ctc"} | {name for name in OVERS if name.startswith("tree")}
+SPANNING = "chain", "semi_markov", "ctc", "tree", "constituency"
+NOT_CAUSAL = {name for name in OVERS if name.startswith(SPANNING)}
 WITH_A_STATE = {"local-m"} | {name for name in OVERS if name.startswith(("monotonic", "addressing"))}
 SMALL = {"hidden_size": 4 * D, "num_hidden_layers": 1}
 FOUR = torch.tensor([[5, 6, 7, 8], [1, 2, 3, 4]])

@@ -7,7 +7,7 @@ def own_recipes() -> dict[str, Path]:
     """regard's own recipes {name: file}, none of which is imported.
 
     >>> list(own_recipes())[:4]
-    ['answer', 'caption', 'classify', 'draw']
+    ['answer', 'bracket', 'caption', 'classify']
     """
     files = sorted(file for folder in __path__ for file in Path(folder).glob("[a-z]*.py"))
     return {file.stem: file for file in files if file.stem != "base"}

@@ -63,8 +63,8 @@ def shares(sums: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Insertions, deletions and substitutions as shares of the symbols that are said, their sum `symbol_error`, and the
     means of what else there is, from the sum and the number of each.
 
-    >>> sums = {"insertions": (1, 2), "deletions": (0, 2), "substitutions": (2, 2), "symbols": (10, 2), "error": (1, 2)}
-    >>> shares(sums)
+    >>> sums = {"insertions": (1.0, 2.0), "deletions": (0.0, 2.0), "substitutions": (2.0, 2.0), "symbols": (10.0, 2.0)}
+    >>> shares(sums | {"error": (1.0, 2.0)})
     {'symbol_error': 0.3, 'insertions': 0.1, 'deletions': 0.0, 'substitutions': 0.2, 'error': 0.5}
     """
     wrong = {name: sums[name][0] / max(1, sums["symbols"][0]) for name in Edits._fields}

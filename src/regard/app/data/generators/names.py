@@ -25,8 +25,9 @@ def names(count: int, seed: int) -> list[tuple[list[str], list[str]]]:
     """So many sentences, as words and as labels, the same for the same seed.
 
     >>> names(2, seed=4)[0]
-    (['in', 'Oslo', ',', 'Florence', 'Vega', 'sold', '92', 'shares', 'of', 'Norden', 'Bank', '.'], ['O', 'B-LOC', 'O', 'B-PER', 'I-PER', 'O', 'O', 'O', 'O', 'B-ORG', 'I-ORG', 'O'])
-    """  # noqa: E501
+    (['York', 'opened', 'an', 'office', 'in', 'Lima', 'in', '1939', '.'],
+     ['B-ORG', 'O', 'O', 'O', 'O', 'B-LOC', 'O', 'O', 'O'])
+    """
     chance = random.Random(seed)
     return [_sentence(chance) for _ in range(count)]
 
