@@ -218,9 +218,10 @@ def page(row: Any) -> str:
 def gallery_index() -> str:
     """The list of all mechanisms."""
     lines = ["# Gallery", "", "Every mechanism is a score, a distribution and a read.", ""]
-    lines += ["| mechanism | score | over | read | what it is |", "| --- | --- | --- | --- | --- |"]
+    lines += ["| mechanism | what it is | score, over, read |", "| --- | --- | --- |"]
     for row in rows():
-        lines.append(f"| [{row.name}]({row.name}.md) | {row.score} | {row.over} | {row.read} | {row.what} |")
+        parts_of = ", ".join(part if isinstance(part, str) else part.name for part in (row.score, row.over, row.read))
+        lines.append(f"| [{row.name}]({row.name}.md) | {row.what} | {parts_of} |")
     pages = "\n".join(row.name for row in rows())
     return "\n".join([*lines, "", f"```{{toctree}}\n:hidden:\n\n{pages}\n```", ""])
 
