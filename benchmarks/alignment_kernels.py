@@ -5,12 +5,12 @@ the best path, which PyTorch has neither of. With each goes how far both sides a
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from harness import Row, compare, main
+from harness import Accurate, Row, compare, main
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -21,14 +21,6 @@ SIZE = 16, 200, 32, 40
 SCALES = {"uniform": 0.0, "normal": 1.0, "peaked": 8.0}
 EXPONENTIALS = "torch.softmax of the scores with its gradient: each score is read once, and exponentiated"
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Accurate(Row):
-    """A comparison, with the largest errors against float64: of the values, relative to them, and of the gradients."""
-
-    ours_error: tuple[float, float] | None
-    peer_error: tuple[float, float] | None
 
 
 def measure(rounds: int) -> Iterable[Row]:

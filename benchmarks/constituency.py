@@ -7,11 +7,11 @@ from float64: the errors of the values, relative to them, and of the gradients.
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 
 import torch
-from harness import Row, compare, main
+from harness import Accurate, Row, compare, main
 from torch import Tensor
 from torch.testing import assert_close
 from torch_struct import TreeCRF
@@ -26,14 +26,6 @@ EXPONENTIALS = "torch.softmax of the scores with its gradient: each score is rea
 Answer = Callable[[Tensor], Tensor]
 
 warnings.filterwarnings("ignore", ".*arg_constraints")  # of torch-struct
-
-
-@dataclass(frozen=True)
-class Accurate(Row):
-    """A comparison, with the largest errors against float64: of the values, relative to them, and of the gradients."""
-
-    ours_error: tuple[float, float] | None
-    peer_error: tuple[float, float] | None
 
 
 def measure(rounds: int) -> Iterable[Row]:

@@ -45,6 +45,14 @@ class Row:
     """How many images, queries or words one call deals with."""
 
 
+@dataclass(frozen=True)
+class Accurate(Row):
+    """A comparison, with the largest errors against float64: of the values, relative to them, and of the gradients."""
+
+    ours_error: tuple[float, float] | None
+    peer_error: tuple[float, float] | None
+
+
 def training(model: nn.Module, loss: Callable[[], torch.Tensor], by: Any, norm: float, **how: Any) -> Call:
     """A step of training: the optimiser `by`, with gradients that are clipped to a norm."""
     parameters = [each for each in model.parameters() if each.requires_grad]
