@@ -36,16 +36,15 @@ bench: .venv/.demo
 docs: .venv/.docs
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --quiet docs build/docs
 
-setup: .venv/.setup
+setup: .venv/.test
 
 .venv/.demo: EXTRAS =
-.venv/.test: EXTRAS = [dev,export,hub,huggingface,logging,oracles,slides,speech,text]
+.venv/.test: EXTRAS = [dev,docs,export,hub,huggingface,logging,oracles,slides,speech,text]
 .venv/.triton: EXTRAS = [dev,export,hub,huggingface,logging,oracles,slides,speech,text,triton]
 .venv/.docs: EXTRAS = [docs]
-.venv/.setup: EXTRAS = [dev,docs,export,hub,huggingface,logging,oracles,slides,speech,text]
 
 # The build tools are installed first, at their pinned versions too; where nothing is missing, pip asks no network.
-.venv/.demo .venv/.test .venv/.triton .venv/.docs .venv/.setup: pyproject.toml constraints.txt | $(BIN)/python
+.venv/.demo .venv/.test .venv/.triton .venv/.docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet -c constraints.txt hatchling editables
 	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation --editable '.$(EXTRAS)'
 	touch $@
