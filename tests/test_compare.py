@@ -14,7 +14,7 @@ import torch
 
 from regard.app import cli, flags
 from regard.app.compare import costs, summary
-from regard.app.compare.comparison import Plan, answer, claim, kinds
+from regard.app.compare.comparison import Plan, answer, claim, fields, kinds
 from regard.app.training import workers
 from regard.app.training.errors import Failure
 from regard.recipes import glimpse, translate
@@ -170,7 +170,7 @@ def test_the_page_explains_what_was_compared_and_nothing_else(toy: Path):
 
 def test_one_comparison_is_not_mistaken_for_another(toy: Path, capsys):
     recipe = flags.find_recipe("./toy.py")
-    claim(Plan(recipe, recipe.Config(epochs=1), 1, toy / "mine"))
+    claim(Plan(recipe, "attention", recipe.Config(epochs=1), 1, toy / "mine"))
     (toy / "mine" / "soft-seed0" / "last.ckpt").touch()
     assert cli.main(["compare", "./toy.py", "--epochs", "1", "--batch", "4", "--name", "mine"]) == 1
     assert "exists already, and with another configuration (batch is 8 there and 4 here)" in capsys.readouterr().err
@@ -253,13 +253,35 @@ def test_a_recipe_without_kinds_of_attention_cannot_be_compared():
     import tiny_recipe
 
     with pytest.raises(Failure, match="the recipe tiny_recipe has no kinds of attention to compare"):
-        kinds(open_recipe(tiny_recipe))
+        kinds(open_recipe(tiny_recipe), "attention")
 
 
 @pytest.mark.parametrize("words", [["--seeds", "0"], ["--attention", "soft"], ["--seed", "1"]])
 def test_a_wrong_comparison_is_refused(words: list[str], toy: Path, capsys):
     assert cli.main(["compare", "./toy.py", *words]) == 2
     assert re.match(r"regard: (--seeds expected at least 1, but got 0|unknown flag '--\w+')", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--reader uniform", "--reader is what is compared: its kinds are chosen by --readers"),
+        ("--attention hard --attentions soft,hard", "--attention is what is compared: its kinds are chosen by --atten"),
+        ("--readers sum,uniform --attentions soft,hard", "one thing is compared at a time, but got --readers and --at"),
+        ("--attentions soft,harder", "unknown attention 'harder'"),
+    ],
+)
+def test_one_of_two_fields_is_compared(words: str, said: str, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["compare", "read", *words.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [("glimpse", ["attention"]), ("read", ["reader", "attention"]), ("recall", ["address"]), ("tag", ["over"])],
+)
+def test_what_can_be_compared(recipe: str, expected: list[str]):
+    assert [*fields(flags.find_recipe(recipe))] == expected
 
 
 def test_images_a_second_are_told_apart():

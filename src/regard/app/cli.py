@@ -200,13 +200,21 @@ def compare(words: list[str]) -> None:
         raise Wrong(f"--seeds expected at least 1, but got {options.seeds}")
     config = flags.build(recipe.Config, options)
     flags.check_name(options.name)
-    folder = options.name or flags.name_of_comparison(config, recipe.Config(**shorter), options.quick)
     from regard.app.compare import comparison, summary
     from regard.app.training.run import write
 
-    field = comparison.compared(recipe)
-    only = _chosen(getattr(options, f"{field}s"), comparison.kinds(recipe), field)
-    plan = comparison.Plan(recipe, config, options.seeds, RUNS / "compare" / recipe.name / folder, only)
+    field, *others = comparison.fields(recipe)
+    asked = [name for name in (field, *others) if getattr(options, f"{name}s")]
+    if len(asked) > 1:
+        raise Wrong(f"one thing is compared at a time, but got {' and '.join(f'--{name}s' for name in asked)}")
+    folder = flags.name_of_comparison(config, recipe.Config(**shorter), options.quick)
+    if asked and asked[0] in others:
+        field, folder = asked[0], f"{asked[0]}s-{folder}"
+    if getattr(config, field) != getattr(recipe.Config(), field):
+        raise Wrong(f"--{field} is what is compared: its kinds are chosen by --{field}s")
+    only = _chosen(getattr(options, f"{field}s"), comparison.kinds(recipe, field), field)
+    folder = RUNS / "compare" / recipe.name / (options.name or folder)
+    plan = comparison.Plan(recipe, field, config, options.seeds, folder, only)
     results = comparison.compare(plan, " ".join(["regard compare", *words]))
     as_json = json.dumps(results, indent=2)
     if options.out:
@@ -228,13 +236,15 @@ def _chosen(text: str, kinds: Sequence[str], name: str) -> tuple[str, ...]:
 
 
 def _compare_parser(recipe: Any, shorter: Mapping[str, Any]) -> argparse.ArgumentParser:
-    from regard.app.compare.comparison import compared
+    from regard.app.compare.comparison import fields, kinds
 
-    field = compared(recipe)
-    parser = flags.typed_parser("compare", recipe, recipe.Config, skip=(field, "seed"))
+    usual, *others = fields(recipe)
+    parser = flags.typed_parser("compare", recipe, recipe.Config, skip=("seed",) if others else (usual, "seed"))
     parser.add_argument("--seeds", type=int, default=1, help="How many of each are trained; three show the spread.")
-    some = f"Some of them, such as {','.join([*recipe.KINDS][:2])}."
-    parser.add_argument(f"--{field}s", type=str, default="", metavar="KINDS", help=some)
+    for field in (usual, *others):
+        what = "Some of them" if field == usual else f"Compare these in place of each {usual}"
+        some = f"{what}, such as {','.join(kinds(recipe, field)[:2])}."
+        parser.add_argument(f"--{field}s", type=str, default="", metavar="KINDS", help=some)
     parser.add_argument("--quick", action="store_true", help="In a minute: large errors, but all else holds.")
     parser.add_argument("--name", type=str, default="", help="Of the comparison; by default what is not as usual.")
     parser.add_argument("--json", action="store_true", help="Print the results as JSON.")

@@ -148,7 +148,7 @@ class Recipe(Protocol):
     """The fields of Config that a run is named by: ("attention",) makes runs/NAME/soft-seed0."""
     KINDS: Mapping[str, str] = {}
     """A sentence on each kind of attention, for the report of a comparison, which needs a field `attention` in Config
-    whose type is a Literal of the kinds, or such a field of these kinds in NAMED_BY."""
+    whose type is a Literal of the kinds, or fields of kinds that are explained here in NAMED_BY."""
     QUICK: Mapping[str, Any] = {}
     """What `regard compare --quick` makes of Config."""
     COLUMNS: Sequence[Measure] = (ERROR, *COSTS)

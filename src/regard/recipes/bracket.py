@@ -54,6 +54,14 @@ COLUMNS = (
     *COSTS,
 )
 
+KINDS = {
+    "additive": "Writes a tree step by step, and reads the mean of all words at each: soft attention.",
+    "monotonic": "Goes through the words once from left to right, and reads the one where it stands.",
+    "hard": "Reads one word at each step, drawn in training.",
+    "none": "Writes from the last state of the encoder alone.",
+    "chart": "Scores every span, and takes the best of all trees: nothing is written.",
+}
+
 
 @dataclass
 class Config:

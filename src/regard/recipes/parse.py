@@ -50,6 +50,12 @@ COLUMNS = (
     *COSTS,
 )
 
+KINDS = {
+    "projective": "A head for each word, of all trees whose arcs do not cross.",
+    "nonprojective": "A head for each word, of all trees.",
+    "softmax": "A head for each word by itself: not always a tree.",
+}
+
 
 @dataclass
 class Config:

@@ -19,6 +19,7 @@ reader learns all others: which of the names before it, or behind it, is the sam
     regard train read                                       stories of a village: a minute on one core
     regard train read --data DIR --reader attentive         train, valid and test.jsonl, or a file of your own
     regard compare read
+    regard compare read --reader attentive --attentions soft,hard
 
 To reach on names left out of English novels, in an hour on one core: sum 60 %, attentive 50 %, impatient no less, and
 uniform less than that; the most frequent name is right in 32.6 %.
@@ -58,6 +59,8 @@ KINDS = {
     "attentive": "Looks at words once, and answers from what it read.",
     "impatient": "Looks at words once for each word of the question, knowing what it has read before.",
     "uniform": "All words count the same: no attention.",
+    "soft": "A look reads the mean of the words under its weights.",
+    "hard": "A look reads one word: several are drawn in training and compared with each other.",
 }
 
 

@@ -51,6 +51,11 @@ COLUMNS = (
     *COSTS,
 )
 
+KINDS = {
+    "chain": "Labels all words of a sentence at once: a chain of labels, in which none follows that may not.",
+    "softmax": "Labels each word by itself.",
+}
+
 
 @dataclass
 class Config:

@@ -1,9 +1,9 @@
 """`regard compare`: every kind of attention of a recipe trained on the same data, then measured in the same way.
 
-A recipe can be compared if its Config has a field `attention` whose type is a Literal of the kinds, or another that its
-runs are named by, such as `model`, with kinds that KINDS explains; it says in KINDS what each is, in COLUMNS what is in
-the table, and in QUICK what `--quick` makes of its Config. All runs of a comparison share a folder,
-`runs/compare/RECIPE/NAME`; a run that is finished there is not trained again.
+A recipe can be compared if its Config has a field `attention` whose type is a Literal of the kinds, or others that its
+runs are named by, such as `model`, with kinds that KINDS explains: one of them is compared at a time. It says in KINDS
+what each kind is, in COLUMNS what is in the table, and in QUICK what `--quick` makes of its Config. All runs of a
+comparison share a folder, `runs/compare/RECIPE/NAME`; a run that is finished there is not trained again.
 Everything is done on the CPU.
 """
 
@@ -35,27 +35,28 @@ from regard.app.training.run import open_run
 from regard.recipes.base import Metric, Recipe
 
 
-def compared(recipe: Recipe) -> str:
-    """The field of a recipe's Config whose kinds are compared: one of those that its runs are named by and whose kinds
-    it explains, or else `attention`."""
+def fields(recipe: Recipe) -> tuple[str, ...]:
+    """The fields of a recipe's Config whose kinds can be compared, the usual one first: those that its runs are named
+    by and whose kinds it explains, or else `attention`."""
     types = get_type_hints(recipe.Config)
-    explained = (name for name in recipe.NAMED_BY if recipe.KINDS and {*get_args(types[name])} == {*recipe.KINDS})
-    return next(explained, "attention")
+    explained = (name for name in recipe.NAMED_BY if recipe.KINDS and {*get_args(types[name])} & {*recipe.KINDS})
+    return tuple(explained) or ("attention",)
 
 
-def kinds(recipe: Recipe) -> tuple[str, ...]:
-    """The kinds of attention that a recipe has. Raises Failure if there are none to compare."""
-    kind = get_type_hints(recipe.Config).get(compared(recipe))
+def kinds(recipe: Recipe, field: str) -> tuple[str, ...]:
+    """The kinds that a field of a recipe's Config may be. Raises Failure if there are none to compare."""
+    kind = get_type_hints(recipe.Config).get(field)
     if get_origin(kind) is not Literal:
-        raise Failure(f"the recipe {recipe.name} has no kinds of attention to compare.")
+        raise Failure(f"the recipe {recipe.name} has no kinds of {field} to compare.")
     return get_args(kind)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared: a recipe with one configuration but for attention and seed, in a folder."""
+    """What is compared: a recipe with one configuration but for one field and the seed, in a folder."""
 
     recipe: Recipe
+    field: str
     config: Any
     seeds: int
     folder: Path
@@ -64,8 +65,8 @@ class Plan:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of attention, in the order of the table."""
-        return self.only or kinds(self.recipe)
+        """The kinds, in the order of the table."""
+        return self.only or kinds(self.recipe, self.field)
 
     def run(self, kind: str, seed: int = 0) -> Path:
         """The folder of one run."""
@@ -73,7 +74,7 @@ class Plan:
 
     def config_of(self, kind: str, seed: int = 0) -> Any:
         """The configuration of one run."""
-        return replace(self.config, **{compared(self.recipe): kind, "seed": seed})
+        return replace(self.config, **{self.field: kind, "seed": seed})
 
 
 def compare(plan: Plan, command: str = "regard compare") -> dict[str, Any]:
@@ -90,7 +91,7 @@ def compare(plan: Plan, command: str = "regard compare") -> dict[str, Any]:
     results = {
         "recipe": recipe.name,
         "data": splits.describe,
-        "config": {name: value for name, value in asdict(config).items() if name not in (compared(recipe), "seed")},
+        "config": {name: value for name, value in asdict(config).items() if name not in (plan.field, "seed")},
         "seeds": plan.seeds,
         "error_spread": "standard deviation over the seeds" if plan.seeds > 1 else "binomial standard error",
         "example": recipe.noun(splits),
