@@ -27,8 +27,7 @@ def explained(model: Any, batch: Mapping[str, Tensor]) -> Explained:
     """Of a memory network, the answer by the facts that are kept, the others not being there; how much all hops read of
     each; and the facts that support the answer."""
     question, memory = model.question(batch["question"]).unsqueeze(-2), model.remember(batch["facts"])
-    known, looks = model.hop(question, memory)
-    weights = torch.cat([look.weights for look in looks], -2)  # (B, hops, N)
+    weights = torch.cat([look.weights for look in model.hop(question, memory)[1]], -2)  # (B, hops, N)
     there = memory.mask.squeeze(-2)
 
     def told(kept: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""Pictures of one's own described: predictions of the recipe caption, its pictures of where words looked, and whether it
-mattered."""
+"""Pictures of one's own described: predictions of the recipe caption, its pictures of where words looked, and whether
+it mattered."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
