@@ -102,11 +102,17 @@ def explained(model: Any, batch: dict[str, Tensor]) -> Explained | None:
         answer,
         told.looked.weights[rows, t],
         torch.ones_like(read).bool(),
-        None if boxes is None else overlap(boxes_of(model.places.grid, batch["picture"].shape[-2:]), boxes[n, t, None]),
+        None if boxes is None else _named(model, batch, boxes[n, t]),
         (lambda: rg.faithfulness.certificate(logits, state.memory.values, read > 0)) if hard else None,
         lambda: rg.faithfulness.permutation(reading, read),
         gradual=True,
     )
+
+
+def _named(model: Any, batch: dict[str, Tensor], boxes: Tensor) -> Tensor:
+    """Which places of the grid have a part of boxes (N, 4) of the batch's pictures, (N, K)."""
+    places = boxes_of(model.places.grid, batch["picture"].shape[-2:]).to(boxes)
+    return overlap(places.expand(len(boxes), -1, -1), boxes.unsqueeze(1).expand(-1, len(places), -1))
 
 
 def _boxes(batch: dict[str, Tensor], captions: Tensor) -> Tensor:
