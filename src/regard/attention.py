@@ -144,7 +144,7 @@ def attend(
             what lies there, (*S, *B, N, V). Where draws stand in front of the query, they do of z; it is never -1.
             If it has a `block`, such as `Patches`, a mean reads so many places at a time.
 
-    Other Args:
+    Keyword Args:
         score: how well a key fits the query, a part of `regard.scores`.
         over: the distribution that scores make, a part of `regard.over.mappings`.
         read: mean, sample or mode, a part of `regard.reads`.
