@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import register_kl
 
 from regard.kernels.registry import is_transformed
-from regard.positions.base import INFINITY, Positions, wide
+from regard.positions.base import INFINITY, Positions, take, wide
 from regard.positions.several import check_enumerable
 
 S = TypeVar("S", bound="Structure")
@@ -59,6 +59,10 @@ class Structure(Positions):
     def features(self, z: Integer[Tensor, "*SB N"]) -> Float[Tensor, "*SB P"]:
         """How often each part is in the event z."""
 
+    def _score(self, z: Integer[Tensor, "*SB N"]) -> Float[Tensor, "*SB"]:
+        """The sum of the scores of the parts of the event z."""
+        return _dot(self.features(z), self.potentials)
+
     def indicator(self, z: Integer[Tensor, "*SB N"]) -> Float[Tensor, "*SB N S"]:
         """The labels, or heads, as a 0/1 tensor, a row of zeros where a position is absent."""
         choices = torch.arange(self.choices, device=z.device)
@@ -101,8 +105,7 @@ class Structure(Positions):
         possible = log_z > -INFINITY
         nothing, event = (each.flatten(-len(self.event_shape)).all(-1) for each in (z == -1, value != NO_EVENT))
         valid = self._is_structure(z).where(possible, nothing) & event
-        score = _dot(exact.features(z), exact.potentials)
-        log_prob = (score - log_z.masked_fill(~possible, 0)).masked_fill(~valid, -INFINITY)
+        log_prob = (exact._score(z) - log_z.masked_fill(~possible, 0)).masked_fill(~valid, -INFINITY)
         return log_prob.to(wide(self.scores).dtype)
 
     def entropy(self) -> Float[Tensor, "*B"]:
@@ -169,15 +172,26 @@ def _dot(features: Tensor, potentials: Tensor) -> Tensor:
     return (features * potentials.masked_fill((features == 0) & (potentials == -INFINITY), 0)).sum(-1)
 
 
+def chosen(scores: Tensor, z: Tensor) -> Tensor:
+    """The scores (*B, ..., S) at the indices (*SB, ..., N), zero where these are below zero."""
+    return take(scores, z.clamp(0, max(scores.shape[-1] - 1, 0)), -1).masked_fill(z < 0, 0)
+
+
 def doubled(structure: S) -> S:
     """The same distribution in float64."""
     tensors = {each.name: getattr(structure, each.name) for each in fields(structure)}  # pyright: ignore
     exact = {
-        name: each.double()
+        name: _double(each)
         for name, each in tensors.items()
         if isinstance(each, Tensor) and each.dtype.is_floating_point
     }
     return replace(structure, **exact)  # pyright: ignore
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """In float64; what stands there once for many rows still does."""
+    once = tensor[tuple(slice(1 if stride == 0 else None) for stride in tensor.stride())]
+    return once.double().expand(tensor.shape)
 
 
 def may_be_read(tensor: Tensor) -> bool:
