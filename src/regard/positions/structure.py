@@ -114,7 +114,7 @@ class Structure(Positions):
 
     def cross_entropy(self, other: "Structure") -> Float[Tensor, "*B"]:
         """The mean of -log q(z), q another distribution of the kind, in nats."""
-        return _cross_entropy(doubled(self), doubled(other)).to(wide(self.scores).dtype)
+        return _cross_entropies(*_alike(self, other))[0].to(wide(self.scores).dtype)
 
     def enumerate_support(self, expand: bool = True) -> Int[Tensor, "E *B N"]:
         """Every choice of a label for each position that is present, in lexical order, and last -1 throughout. Where
@@ -158,13 +158,23 @@ class Structure(Positions):
         return z
 
 
-def _cross_entropy(p: Structure, q: Structure) -> Tensor:
-    p, q = p._with_parts_of(q), q._with_parts_of(p)
-    log_z = q.log_z
-    none, impossible = (log_z if p is q else p.log_z) == -INFINITY, log_z == -INFINITY
-    crossed = log_z.masked_fill(impossible, 0) - _dot(p.marginals, q.potentials)
-    apart = (none != impossible) | (p is not q and p._is_apart(q))
-    return crossed.masked_fill(apart, INFINITY).masked_fill(none & impossible, 0)
+def _alike(p: S, q: S) -> tuple[S, S]:
+    """Both in float64, made of the same parts."""
+    exact = doubled(p)
+    other = exact if q is p else doubled(q)
+    return exact._with_parts_of(other), other._with_parts_of(exact)
+
+
+def _cross_entropies(p: Structure, *others: Structure) -> list[Tensor]:
+    """The means of -log q(z) of the others q under p, which may be one of them."""
+    log_z, marginals, found = p.log_z, p.marginals, []
+    for q in others:
+        sums = log_z if q is p else q.log_z
+        none, impossible = log_z == -INFINITY, sums == -INFINITY
+        crossed = sums.masked_fill(impossible, 0) - _dot(marginals, q.potentials)
+        apart = (none != impossible) | (q is not p and p._is_apart(q))
+        found.append(crossed.masked_fill(apart, INFINITY).masked_fill(none & impossible, 0))
+    return found
 
 
 def _dot(features: Tensor, potentials: Tensor) -> Tensor:
@@ -203,6 +213,6 @@ def may_be_read(tensor: Tensor) -> bool:
 def _kl_structure_structure(p: Structure, q: Structure) -> Tensor:
     if type(p) is not type(q):
         raise TypeError(f"kl expected another {type(p).__name__}, but got {type(q).__name__}.")
-    exact, other = doubled(p), doubled(q)
-    divergence = _cross_entropy(exact, other) - _cross_entropy(exact, exact)
-    return divergence.to(wide(p.scores).dtype)
+    exact, other = _alike(p, q)
+    crossed, entropy = _cross_entropies(exact, other, exact)
+    return (crossed - entropy).to(wide(p.scores).dtype)
