@@ -23,8 +23,8 @@ class Tree(Structure):
     descend from that head, and no arc passes over a root.
 
     Shapes: scores (*B, K, K), the diagonal that of the roots, present (*B, K); batch_shape (*B), event_shape (K,).
-    `log_z`, `mean`, `entropy`, `kl` and `mode` take time O(K^3), the k best O(k K^4), a draw O(K^2) after O(K^3) if
-    projective, else O(K^4).
+    `log_z`, `mean`, `entropy`, `kl` and `mode` take time O(K^3), the k best O(k K^4), a draw O(K^2) after O(K^3), but
+    O(K^4) where a tree is not projective and walks to its root are long.
 
     >>> positions = Tree(torch.zeros(3, 3), torch.ones(3, dtype=torch.bool))
     >>> positions.log_z.exp(), positions.log_prob(torch.tensor([1, 1, 1])).exp()
