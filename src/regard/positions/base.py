@@ -133,7 +133,7 @@ def take(tensor: Tensor, index: Tensor, dim: int) -> Tensor:
     As `torch.take_along_dim`, which would freeze the sizes of an exported program.
     """
     tensor = tensor[(None,) * (index.dim() - tensor.dim())]
-    shape = torch.broadcast_shapes(_resized(tensor.shape, dim, 1), _resized(index.shape, dim, 1))
+    shape = [have if other == 1 else other for have, other in zip(tensor.shape, index.shape, strict=True)]
     index = index.expand(_resized(shape, dim, index.shape[dim]))
     return tensor.expand(_resized(shape, dim, tensor.shape[dim])).gather(dim, index)
 
