@@ -124,7 +124,7 @@ def test_what_an_answer_costs_is_counted(decoder: str):
 def test_a_chart_learns_the_grammar(chart: Path):
     opened = open_run(chart)
     batch = opened.splits.test.batch(torch.arange(100))
-    sums = {name: (float(each.sum()), len(each)) for name, each in bracket.evaluate(opened.model, batch).items()}
+    sums = {name: (float(each.sum()), float(len(each))) for name, each in bracket.evaluate(opened.model, batch).items()}
     found = bracket.conclude(sums)
     assert found["f1"] > 80 and found["malformed"] == 0 and found["f1_evalb"] > 80
     assert max(bracket.badness(bracket.evaluate(opened.model, batch))) <= 1
