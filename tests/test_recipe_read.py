@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -26,7 +27,8 @@ from regard.recipes import read
 from regard.recipes.base import open_recipe
 from regard.recipes.read import Config
 
-READERS = [(name, how) for name in read.KINDS for how in ("soft", "hard") if (name, how) != ("uniform", "hard")]
+READERS = get_args(get_type_hints(Config)["reader"])
+LOOKS = [(name, how) for name in READERS for how in ("soft", "hard") if (name, how) != ("uniform", "hard")]
 SMALL = Config(hidden=8, size=10, epochs=1, soft=0.0)
 QUIET = Fit(accelerator="cpu", threads=1, progress="none")
 
@@ -63,7 +65,7 @@ def run(village_file: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("reader", "attention"), READERS)
+@pytest.mark.parametrize(("reader", "attention"), LOOKS)
 def test_every_weight_learns(made, reader: str, attention: str):
     model, batch = made(reader=reader, attention=attention)
     total, _ = read.loss(model, batch)
@@ -75,7 +77,7 @@ def test_every_weight_learns(made, reader: str, attention: str):
     assert (values["words_read"] >= 1).all() and (values["words_read"] <= batch["story"]).all()
 
 
-@pytest.mark.parametrize(("reader", "attention"), READERS)
+@pytest.mark.parametrize(("reader", "attention"), LOOKS)
 def test_padding_changes_nothing(made, reader: str, attention: str):
     model, batch = made(reader=reader, attention=attention)
     model.eval()
@@ -89,7 +91,7 @@ def test_padding_changes_nothing(made, reader: str, attention: str):
     assert_close(model(one).chances[0], model(batch).chances[3])
 
 
-@pytest.mark.parametrize("reader", read.KINDS)
+@pytest.mark.parametrize("reader", READERS)
 def test_other_markers_are_other_names_for_the_same(made, reader: str):
     """Where the markers' vectors are permuted as they are, so are the chances."""
     model, batch = made(reader=reader)
@@ -102,7 +104,7 @@ def test_other_markers_are_other_names_for_the_same(made, reader: str):
 
 
 def test_the_answer_is_one_of_the_names_of_the_story(made):
-    for reader in read.KINDS:
+    for reader in READERS:
         model, batch = made(reader=reader)
         chances = model.eval()(batch).chances
         told = torch.zeros_like(chances).scatter(1, batch["names"].clamp(min=0), 1.0)
@@ -192,7 +194,7 @@ def test_names_that_stand_once_are_not_asked_for(made):
     assert among_names(model.attention.score, alone) == 0 < among_names(model.attention.score, story)
 
 
-@pytest.mark.parametrize("reader", read.KINDS)
+@pytest.mark.parametrize("reader", READERS)
 def test_what_an_answer_costs_is_counted(made, reader: str):
     model, batch = made(reader=reader)
     step = costs.inference(open_recipe("read"), model, batch)
