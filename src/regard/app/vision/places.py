@@ -48,7 +48,7 @@ class Learned(nn.Module):
         wider = [
             *(max(32, size >> n) for n in range(halvings - 1, 0, -1)),
             size,
-        ]  # what each halving of the sides gives
+        ]  # after each halving
         layers = []
         for n, each in enumerate(wider):
             layers.append(Residual(channels, each, stride=2))
