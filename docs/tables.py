@@ -364,6 +364,19 @@ def faithfulness(results: Mapping[str, Any]) -> str:
     return markdown(["glimpses", "metric", *columns], lines)
 
 
+def speed(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Every benchmark in one line: the median ratio over its cases and peers, the least and the most, and its page."""
+    tables = (bench, alignment_kernels)
+    pages = {file.rpartition("/")[2]: page for page, file, made in TABLES.values() if made in tables}
+    lines = []
+    for name, found in results.items():
+        ratios = [row["ratio"] for row in found["rows"] if "ratio" in row]
+        page = pages.get(f"{name}.json", "").removeprefix("docs/")
+        numbers = map(printed, (statistics.median(ratios), min(ratios), max(ratios)))
+        lines.append([f"`{name}`", str(len(ratios)), *numbers, f"[{page}]({page})" if page else ""])
+    return markdown(["regard bench", "cases", "median", "least", "most", "page"], lines)
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     "compare": ("README.md", "compare.json", compare),
     "ram": ("docs/hard.md", "ram.json", ram),
@@ -442,6 +455,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     ),
     "bridge": ("docs/transformers.md", "benchmarks/huggingface.json", bench),
     "faithfulness": ("docs/faithfulness.md", "experiments/faithfulness.json", faithfulness),
+    "speed": ("docs/speed.md", "benchmarks/*.json", speed),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),
     "variance": ("docs/hard.md", "variance.json", variance),
@@ -472,7 +486,10 @@ def with_table(text: str, name: str, new: str) -> str:
 
 
 def found(file: str) -> Any:
-    """What a file of results says; a folder is told where two have a file of that name."""
+    """What a file of results says, or all files of a folder by their names; a folder is told where two have a file of
+    that name."""
+    if "*" in file:
+        return {each.stem: json.loads(each.read_text()) for each in sorted(ROOT.glob(file.replace("/", "/results/")))}
     if "/" in file:
         return json.loads((ROOT / file.replace("/", "/results/")).read_text())
     return next(json.loads((folder / file).read_text()) for folder in RESULTS if (folder / file).exists())

@@ -6,7 +6,7 @@
 Of each model `regard.faithfulness` says what its answers lose when the pixels it read are hidden, or shown alone,
 beside a random order and that of an oracle, which has the pixels of the digit first; the pointing game; and the
 certificate that what was not read had no effect. `tau` is the rank correlation of a metric with the truth: of orders
-that mix the oracle's with a random one, by `GRADES`, the metric should have the better one first.
+that mix the oracle's with a random one the metric should have the better one first.
 """
 
 from collections.abc import Iterator
@@ -16,21 +16,14 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-import regard as rg
 from regard.app import results
 from regard.app.experiments import kept, parser
-from regard.app.explaining import Explained, measured
-from regard.app.training.run import open_run
+from regard.app.explaining import measured
 
 HERE = Path(__file__).parent
 FILE = HERE / "results" / "faithfulness.json"
 MODELS = ("60-translated-8", "60-cluttered-8", "100-cluttered-8")
-GRADES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""The weight of the truth in an order, beside that of chance."""
-BETTER = {"deletion": -1, "insertion": 1, "comprehensiveness": 1, "sufficiency": -1}
-"""Whether more of a metric is better, or less."""
 
 
 def rows(data: str, examples: int) -> Iterator[list[dict[str, Any]]]:
@@ -45,32 +38,8 @@ def rows(data: str, examples: int) -> Iterator[list[dict[str, Any]]]:
 def rows_of(model: str, data: str, examples: int) -> Iterator[dict[str, Any]]:
     """The rows of a model."""
     weights = HERE.parent / "weights" / f"ram-{model}.safetensors"
-    trust = trusted(weights, data, examples)
     for metric, orders in measured(weights, None, data, examples).items():
-        tau = {"tau": trust[metric]} if metric in trust else {}
-        yield results.rounded({"data": model, "metric": metric, "images": examples, **orders, **tau})
-
-
-@torch.no_grad()
-def trusted(weights: Path, data: str, examples: int) -> dict[str, float]:
-    """The rank correlation of each metric with the truth, as a mean over images."""
-    torch.manual_seed(0)
-    opened: Any = open_run(weights, data)
-    opened.model.eval()
-    batch = opened.splits.test.batch(torch.arange(examples), None)
-    found: Explained = opened.recipe.explained(opened.model, batch)
-    truth: Any = found.truth
-    chance = torch.rand_like(found.importance)
-    orders = [torch.where(torch.rand_like(chance) < grade, truth + chance, 2 * chance) for grade in GRADES]
-    grades = torch.tensor(GRADES).expand(examples, -1)
-    return {name: float(tau(name, found, orders, grades).mean()) for name in BETTER}
-
-
-def tau(name: str, found: Explained, orders: list[Tensor], grades: Tensor) -> Tensor:
-    """The rank correlation of a metric with the grades of some orders, of each image (B,)."""
-    metric = rg.faithfulness.METRICS[name]
-    values = torch.stack([metric(found.answer, each, found.present) for each in orders], -1)  # (B, grades)
-    return rg.faithfulness.rank_correlation(BETTER[name] * values, grades)
+        yield results.rounded({"data": model, "metric": metric, "images": examples, **orders})
 
 
 def show(found: list[dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@ import resource
 import runpy
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -182,3 +183,15 @@ def test_who_imports_whom_is_printed():
     assert '  "c" -> "b"' in IMPORTS["dot"](below | above)
     in_a_circle = IMPORTS["layers"]({"a": {"b"}, "b": {"a"}, "c": set()})
     assert list(in_a_circle) == [["c"], ["a", "b"]]
+
+
+def test_a_wheel_has_every_file_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The data that it opens, too."""
+    monkeypatch.chdir(ROOT)
+    build = pytest.importorskip("hatchling.build", reason="needs the build tool, which `make setup` installs")
+    with zipfile.ZipFile(tmp_path / build.build_wheel(str(tmp_path))) as wheel:
+        held = {name.removeprefix("regard/") for name in wheel.namelist() if name.startswith("regard/")}
+    listed = subprocess.run(["git", "ls-files", "src/regard"], check=True, capture_output=True, text=True).stdout
+    tracked = {name.removeprefix("src/regard/") for name in listed.splitlines()}
+    assert {".py", ".pyi", ".typed", ".gz", ".j2", ".bib"} <= {Path(name).suffix for name in tracked}
+    assert tracked <= held and not {name for name in held if name.endswith(".pyc")}

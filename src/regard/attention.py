@@ -28,6 +28,8 @@ from regard.reads import hard, mean, weighed
 from regard.scores import compare, scaled_dot
 from regard.summary import Summary, joined, summary_of
 
+FIRST = State()
+"""What the first step is handed."""
 BLOCK = 1 << 20
 """Scores that a summary forms at a time."""
 
@@ -144,7 +146,7 @@ def attend(
             what lies there, (*S, *B, N, V). Where draws stand in front of the query, they do of z; it is never -1.
             If it has a `block`, such as `Patches`, a mean reads so many places at a time.
 
-    Other Args:
+    Keyword Args:
         score: how well a key fits the query, a part of `regard.scores`.
         over: the distribution that scores make, a part of `regard.over.mappings`.
         read: mean, sample or mode, a part of `regard.reads`.
@@ -242,16 +244,19 @@ def _attend(parts: _Parts, query: Tensor, memory: Memory, state: State | None, w
     score, over, read, training = parts
     check_call(query, memory, state)
     check_shapes(score, query, memory)
-    if carries(score) and query.shape[-2] > 1:
+    if query.shape[-2] > 1 and carries(score):
         return _one_by_one(parts, query, memory, state)
-    carried = state or State()
-    step = Step(query, memory.keys, memory.mask, None, training)
-    now, read = at(over, step._replace(carried=carried.over)), weighed if weights and read is mean else at(read, step)
+    carried = state or FIRST
+    given = query, memory.keys, memory.mask
+    now = over.at(Step(*given, carried.over, training)) if hasattr(over, "at") else over
+    if hasattr(read, "at"):
+        read = read.at(Step(*given, None, training))
+    elif weights and read is mean:
+        read = weighed
     lazy = not weights or read is weighed
     run = find_road((score, now, read), query, memory.keys, memory.values, memory.mask) if lazy else None
     if run is not None:
-        out = _attended(run(query, memory.keys, memory.values, memory.mask))
-        out.asked = Asked(query, memory, score, now, training)
+        out = _attended(run(query, memory.keys, memory.values, memory.mask), Asked(query, memory, score, now, training))
         if carries(over):
             if out.dense is not None:
                 out.formed = OneHot(weights=out.dense)
@@ -267,10 +272,10 @@ def _attend(parts: _Parts, query: Tensor, memory: Memory, state: State | None, w
     return out
 
 
-def _attended(found: tuple) -> Attended:
+def _attended(found: tuple, asked: Asked | None = None) -> Attended:
     """What a read gave: context, z and log_prob, and the weights if they were formed with it."""
     context, z, log_prob, *dense = found
-    return Attended(context, z, log_prob, dense=dense[0] if dense else None)
+    return Attended(context, z, log_prob, asked=asked, dense=dense[0] if dense else None)
 
 
 def _positions(query: Tensor, memory: Memory, score, over: Over, training: bool, carried: Any = None) -> Positions:

@@ -6,12 +6,10 @@ from typing import Any
 
 import regard
 
-ROLES = {
-    "score": (("regard.scores", "regard.coverage"), "dot"),
-    "over": (("regard.over",), "softmax"),
-    "read": (("regard.reads",), "mean"),
-}
-"""Where the parts of each kind are defined, and one of them."""
+ROLES = {"score": "dot", "over": "softmax", "read": "mean"}
+"""The kinds of part, and one of each."""
+HOMES = {"regard.scores": "score", "regard.coverage": "score", "regard.over": "over", "regard.reads": "read"}
+"""Where they are defined."""
 
 
 def unknown(what: str, word: str, words: Iterable[str]) -> str:
@@ -46,13 +44,13 @@ def check_part(role: str, part: Any) -> None:
         name = part.__name__
         raise TypeError(f"{role} expected a part, but got the class {name}, which is one when called: {name}(...).")
     if not callable(part) and not hasattr(part, "at"):
-        example = f"such as regard.{ROLES[role][1]}"
+        example = f"such as regard.{ROLES[role]}"
         raise TypeError(f"{role} expected a function or a module, {example}, but got {type(part).__name__}.")
-    other = _role(_home(part))
+    other = _role(part)
     if other not in (None, role):
         name = getattr(part, "__name__", type(part).__name__)
         raise TypeError(
-            f"{role} expected a part such as regard.{ROLES[role][1]}, but got {name}, which is a part for {other}."
+            f"{role} expected a part such as regard.{ROLES[role]}, but got {name}, which is a part for {other}."
         )
 
 
@@ -62,21 +60,17 @@ def check_width(name: str, tensor: Any, width: int, of: str) -> None:
         raise ValueError(f"{name} expected {width} as the last size, {of}, but got {tuple(tensor.shape)}.")
 
 
-def _role(home: str) -> str | None:
-    """The kind of part that is defined there."""
-    return next((role for role, (homes, _) in ROLES.items() if home.startswith(homes)), None)
+def _role(part: Any) -> str | None:
+    """The kind of part that it is, by the name of the module that defines it, or its class."""
+    home = getattr(part, "__module__", None) or ""
+    return HOMES.get(".".join(home.split(".", 2)[:2]))
 
 
 def _nearest(role: str, word: str) -> str:
     """The public part whose name is nearest to a word, or else one of its kind, as one would write it."""
-    parts = {name.lower(): name for name in regard.__all__ if _role(_home(getattr(regard, name))) == role}
+    parts = {name.lower(): name for name in regard.__all__ if _role(getattr(regard, name)) == role}
     close = get_close_matches(word.lower(), parts, n=1)
     if not close:
-        return f"a part such as regard.{ROLES[role][1]} is what it takes"
+        return f"a part such as regard.{ROLES[role]} is what it takes"
     name = parts[close[0]]
     return f"did you mean regard.{name}{'(...)' if isinstance(getattr(regard, name), type) else ''}?"
-
-
-def _home(part: Any) -> str:
-    """The name of the module that defines a part, or its class."""
-    return getattr(part, "__module__", None) or ""

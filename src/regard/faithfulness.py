@@ -218,16 +218,20 @@ def rank_correlation(
 ) -> Float[Tensor, " B"]:
     """Kendall's tau-b of two importances, from -1 to 1: of the pairs of places, those that both have in the same order
     less those that they have otherwise, over the mean number that either has in any (Kendall 1945); 0 where one has all
-    places alike. Time and memory O(B K^2).
+    places alike. Time O(B K log^2 K), memory O(B K).
 
     >>> rank_correlation(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 3.0, 2.0]]))
     tensor([0.3333])
     """
     there = torch.ones_like(first).bool() if present is None else present
-    pairs = there.unsqueeze(-1) & there.unsqueeze(-2)
-    one, two = (torch.sign(each.unsqueeze(-1) - each.unsqueeze(-2)) * pairs for each in (first, second))
-    norm = (one.square().sum((-1, -2)) * two.square().sum((-1, -2))).sqrt()
-    return (one * two).sum((-1, -2)) / norm.clamp(min=1)
+    one, two = (each.masked_fill(~there, math.inf) for each in (first, second))
+    one, two = (torch.searchsorted(each.sort(-1).values, each) for each in (one, two))  # (B, K), alike where tied
+    both = one * one.shape[-1] + two
+    count = there.sum(-1)
+    pairs, *ties = count * (count - 1) // 2, *(_alike(each, there) for each in (one, two, both))
+    apart = pairs - ties[0] - ties[1] + ties[2] - 2 * _inversions(two.gather(-1, both.argsort(-1)))
+    norm = ((pairs - ties[0]).double() * (pairs - ties[1])).sqrt()
+    return (apart / norm.clamp(min=1)).to(first.dtype)
 
 
 @torch.no_grad()
@@ -278,6 +282,26 @@ def _permuted(weights: Tensor, there: Tensor) -> Tensor:
     behind = torch.where(there, places, weights.shape[-1] + places)
     drawn = torch.rand_like(weights).masked_fill(~there, 2.0).argsort(-1)  # those that are there first, by chance
     return torch.empty_like(weights).scatter(-1, behind.argsort(-1), weights.gather(-1, drawn))
+
+
+def _alike(places: Tensor, there: Tensor) -> Tensor:
+    """How many pairs of those that are there are equal, (B,)."""
+    order = places.sort(-1).values
+    each = torch.searchsorted(order, places, right=True) - torch.searchsorted(order, places) - 1
+    return (each * there).sum(-1) // 2
+
+
+def _inversions(numbers: Tensor) -> Tensor:
+    """How many pairs of numbers (B, K) below K stand in the wrong order, (B,): the two differ first in one bit, which
+    the former has."""
+    found = torch.zeros_like(numbers[:, 0])
+    for bit in reversed(range(numbers.shape[-1].bit_length())):
+        alike, has = numbers >> (bit + 1), (numbers >> bit) & 1  # sorted by what is above the bit
+        before = has.cumsum(-1) - has
+        before = before - before.gather(-1, torch.searchsorted(alike, alike))  # of those that are alike above it
+        found += (before * (1 - has)).sum(-1)
+        numbers = numbers.gather(-1, (numbers >> bit).argsort(dim=-1, stable=True))
+    return found
 
 
 def _others(held: Tensor, inputs: Tensor, wild: bool) -> Tensor:

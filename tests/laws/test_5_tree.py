@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 import regard as rg
 from regard.kernels.tree import cpu as tree_numba
+from regard.kernels.tree.walks_cpu_loops import walks
 from regard.positions.algorithms.trees import log_partition, marginals
 
 SIZES = {"no batch": ((), 5), "batch": ((3,), 7), "two batches": ((2, 3), 4), "one word": ((2,), 1), "long": ((2,), 15)}
@@ -176,6 +177,20 @@ def test_the_plain_road_draws_trees_as_often_as_it_should(single_root: bool, pro
     positions = rg.Tree(scores("two batches", torch.float64)[0], present("two batches")[0], projective, single_root)
     with rg.plain_road():
         z = positions.sample((2000,))
+    assert (positions.log_prob(z) > -torch.inf).all()
+    assert (positions.indicator(z).mean(0) - positions.mean).abs().max() < 5 * 0.5 / 2000**0.5
+
+
+@pytest.mark.parametrize("circling", [0.0, 30.0])
+@single_root
+def test_draws_by_walks_and_word_after_word(single_root: bool, circling: float):
+    """Where two words prefer each other walks would be long, and none is made. Five standard deviations."""
+    given = scores("batch", torch.float64)[:1]
+    given[0, 0, 3] = given[0, 3, 0] = circling
+    arcs = given[0].numpy()
+    assert bool(len(walks(arcs, arcs.diagonal().copy(), -1))) == (circling == 0)
+    positions = rg.Tree(given, torch.ones(1, 7, dtype=torch.bool), False, single_root)
+    z = positions.sample((2000,))
     assert (positions.log_prob(z) > -torch.inf).all()
     assert (positions.indicator(z).mean(0) - positions.mean).abs().max() < 5 * 0.5 / 2000**0.5
 

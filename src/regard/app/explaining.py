@@ -1,6 +1,6 @@
 """Whether it mattered where a trained model looked: what a recipe says of that, and the figures of a run."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from regard.app.training.errors import Failure
 from regard.app.training.run import OpenedRun, open_run
 
 Figures = dict[str, dict[str, float]]
-"""{metric: {of which order: its mean}}."""
+"""{metric: {of which order: its mean}}; `tau` is how well the metric itself orders what is known."""
 
 MEANINGS = {
     "deletion": "area below the answer while what was looked at most is hidden first: small is good",
@@ -21,12 +21,20 @@ MEANINGS = {
     "comprehensiveness": "what the answer loses without what was looked at most: large is good",
     "sufficiency": "what the answer loses with what was looked at most alone: small is good",
     "pointing": "share of inputs of which the place looked at most is a true one",
+    "permutation": "how far the answer moves when the weights of attention are put into another order: 0 if no matter",
+    "agreement": "rank correlation with the size of integrated gradients, another opinion: at most 1",
     "unread": "the most that an answer changed when what was not read was changed: 0 certifies that it had no effect",
 }
 
+BETTER = {"deletion": -1, "insertion": 1, "comprehensiveness": 1, "sufficiency": -1}
+"""Whether more of a metric is better, or less."""
+GRADES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""The share of the places of an order that stand where the truth has them, the others by chance."""
+
 
 class Explained(NamedTuple):
-    """What a recipe says of a batch: an answer, by what can be hidden of it, and where the model looked."""
+    """What a recipe says of a batch: B answers, by what can be hidden of what each was told from, and where the model
+    looked. A model that writes words gives one answer a word."""
 
     answer: rg.faithfulness.Answer
     """Which of the K places are kept, bool (B, K), to the probability (B,) of what is said of all of them."""
@@ -38,9 +46,16 @@ class Explained(NamedTuple):
     """Which of them should be looked at, (B, K), where that is known."""
     unread: Callable[[], Tensor] | None = None
     """Of a hard read, the `regard.faithfulness.certificate` (B,) of what it did not read."""
+    permuted: Callable[[], Tensor] | None = None
+    """The `regard.faithfulness.permutation` (B,) of the weights of attention, where an answer is told from these."""
+    gradual: bool = False
+    """Whether the answer takes any shares of the places, float (B, K), and has a gradient: so it does where what is
+    hidden is multiplied by zero."""
 
 
-def explained(told: Callable[[Tensor], Tensor], importance: Tensor, present: Tensor, *more: Any) -> Explained:
+def explained(
+    told: Callable[[Tensor], Tensor], importance: Tensor, present: Tensor, *more: Any, **others: Any
+) -> Explained:
     """Of a model that tells the probabilities (B, C) of its answers from what is kept, (B, K): the answer is the one it
     gives when all is.
 
@@ -50,7 +65,7 @@ def explained(told: Callable[[Tensor], Tensor], importance: Tensor, present: Ten
     tensor([0.5000])
     """
     said = told(torch.ones_like(present)).argmax(-1, keepdim=True)
-    return Explained(lambda kept: told(kept).gather(-1, said).squeeze(-1), importance, present, *more)
+    return Explained(lambda kept: told(kept).gather(-1, said).squeeze(-1), importance, present, *more, **others)
 
 
 def measured(run: Path, recipe: Any, data: str, examples: int) -> Figures:
@@ -86,9 +101,11 @@ def _explained(opened: OpenedRun, examples: int) -> Iterator[Explained]:
             yield found
 
 
-def _figures(found: Explained) -> Iterable[tuple[str, str, Tensor]]:
+def _figures(found: Explained) -> Iterator[tuple[str, str, Tensor]]:
     """(metric, of which order, values) of a batch; what needs a truth only of inputs that have one."""
-    answer, importance, present, truth, unread = found
+    answer, importance, present, truth = found[:4]
+    if not len(importance):
+        return
     known = None if truth is None or not truth.any(-1).all() else truth
     for name, orders in rg.faithfulness.faithfulness(answer, importance, present, known).items():
         yield from ((name, order, values) for order, values in orders.items())
@@ -96,5 +113,26 @@ def _figures(found: Explained) -> Iterable[tuple[str, str, Tensor]]:
         yield "pointing", "given", rg.faithfulness.pointing(importance, truth, present)
         shares = (truth & present).sum(-1) / present.sum(-1)
         yield "pointing", "random", shares[truth.any(-1)]
-    if unread is not None:
-        yield "unread", "given", unread()
+    if found.permuted is not None:
+        yield "permutation", "given", found.permuted()
+    if found.gradual:
+        other = rg.faithfulness.integrated_gradients(answer, present.float()).abs()
+        orders = {"given": importance, "random": torch.rand_like(importance)}
+        orders |= {} if known is None else {"oracle": known.float()}
+        for order, each in orders.items():
+            yield "agreement", order, rg.faithfulness.rank_correlation(each, other, present)
+    if found.unread is not None:
+        yield "unread", "given", found.unread()
+    if known is not None:
+        yield from ((name, "tau", values) for name, values in _trust(answer, known, present))
+
+
+def _trust(answer: rg.faithfulness.Answer, truth: Tensor, present: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Whether each metric can be trusted here: its rank correlation with the truth over orders that have ever more of
+    the truth, (B,)."""
+    chance = torch.rand(truth.shape, device=truth.device)
+    orders = [torch.where(torch.rand_like(chance) < grade, truth + chance, 2 * chance) for grade in GRADES]
+    grades = torch.tensor(GRADES, device=truth.device).expand(len(truth), -1)
+    for name, metric in rg.faithfulness.METRICS.items():
+        values = torch.stack([metric(answer, each, present) for each in orders], -1)  # (B, grades)
+        yield name, rg.faithfulness.rank_correlation(BETTER[name] * values, grades)

@@ -13,6 +13,9 @@ from torch.nn import Parameter
 
 from regard.kernels.registry import is_transformed
 
+PLAIN = frozenset((Tensor, Parameter, NoneType))
+"""What a kernel computes with directly."""
+
 
 def differentiable(
     name: str,
@@ -39,7 +42,7 @@ def differentiable(
     count = len(signature(forward).parameters)
 
     def computed(*inputs: Tensor | None) -> tuple[Tensor, ...]:
-        out = (forward_op if _is_traced(inputs) else forward)(*map(_alone, inputs))
+        out = (forward_op if _is_traced(inputs) else forward)(*_alone(inputs))
         return out if isinstance(out, tuple) else (out,)
 
     class Fast(torch.autograd.Function):
@@ -58,8 +61,8 @@ def differentiable(
                 return (None,) * count
             if _is_plain(slopes):
                 return _plain_gradients(plain, saved[:count], slopes)
-            given = *(each.contiguous() for each in slopes), *saved
-            grads = (backward_op if _is_traced(given) else backward)(*map(_alone, given))
+            given = *[each.contiguous() for each in slopes], *saved
+            grads = (backward_op if _is_traced(given) else backward)(*_alone(given))
             return *grads, *(None,) * (count - len(grads))
 
     def fast(*inputs: Tensor | None) -> Any:
@@ -120,7 +123,7 @@ def _rows_together(op: Callable[..., Tensor], info: Any, dims: tuple[int | None,
 
 def _is_traced(given: tuple[Tensor | None, ...]) -> bool:
     """Whether this is compiled, or computed with tensors that only look like some."""
-    return torch.compiler.is_compiling() or any(type(each) not in (Tensor, Parameter, NoneType) for each in given)
+    return torch.compiler.is_compiling() or not PLAIN.issuperset(map(type, given))
 
 
 def _is_plain(slopes: tuple[Tensor, ...]) -> bool:
@@ -130,8 +133,8 @@ def _is_plain(slopes: tuple[Tensor, ...]) -> bool:
     )
 
 
-def _alone(tensor: Tensor | None) -> Tensor | None:
-    return tensor.detach() if tensor is not None and tensor.requires_grad else tensor
+def _alone(given: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    return [each.detach() if each is not None and each.requires_grad else each for each in given]
 
 
 def _plain_gradients(plain: Callable[..., Any], inputs: tuple, slopes: tuple) -> tuple[Tensor | None, ...]:

@@ -6,7 +6,7 @@ themselves, is the oracle of every one.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from threading import local
 from types import FunctionType
@@ -117,46 +117,51 @@ def known_roads() -> dict[tuple, Road]:
 def find_road(parts: tuple, *given: Any) -> Callable[..., Any] | None:
     """The `run` of the road that suits what is given, a tensor first, with the parts filled in; None for the plain
     road, which is always taken where anomalies are detected, for it can say where they are."""
-    road, reason = _choose(parts, given)
-    if not torch.compiler.is_compiling() and _here.choices is not None:
+    compiling = torch.compiler.is_compiling()
+    road, reason = _choose(parts, given, compiling)
+    if not compiling and _here.choices is not None:
         _here.choices.append(Choice(", ".join(map(_name, parts)), road and road.name, reason))
     return None if road is None else partial(road.run, *parts)
 
 
-def _choose(parts: tuple, given: tuple) -> tuple[Road | None, str | None]:
+def _choose(parts: tuple, given: tuple, compiling: bool) -> tuple[Road | None, str | None]:
     """The road that is taken, or why none is."""
-    reason = _set_aside()
+    reason = _set_aside(compiling)
     if reason is not None:
         return None, reason
     _load()
-    road = _ROADS.get((*map(_key, parts), given[0].device.type))
+    keys = [part if type(part) is FunctionType else _key(part) for part in parts]
+    road = _ROADS.get((*keys, given[0].device.type))
     if road is None:
         return None, "no fast road is known for it"
-    reason = _refusal(road, parts, given)
+    reason = _refusal(road, parts, given, compiling)
     return (road, None) if reason is None else (None, reason)
 
 
 @_constant
 def _load() -> None:
     """Makes all roads known, by name and not before one is asked for: kernels import the parts, which import this."""
-    import_module("regard.kernels.roads")
+    _loaded("regard.kernels.roads")
 
 
-def _set_aside() -> str | None:
+_loaded = cache(import_module)
+
+
+def _set_aside(compiling: bool) -> str | None:
     """Why no fast road is taken here by anything."""
     if _here.plain:
         return "plain_road() is on"
-    if torch.compiler.is_compiling():
+    if compiling:
         return None
-    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+    if torch._C._is_tracing():
         return "a traced program has PyTorch's own operations only"
     return "torch.autograd.set_detect_anomaly is on" if torch.is_anomaly_enabled() else None
 
 
-def _refusal(road: Road, parts: tuple, given: tuple) -> str | None:
+def _refusal(road: Road, parts: tuple, given: tuple, compiling: bool) -> str | None:
     if not road.transforms and is_transformed():
         return "torch.func and forward derivatives have no rule for it"
-    if not road.exports and torch.compiler.is_exporting():
+    if compiling and not road.exports and torch.compiler.is_exporting():
         return "an exported program has PyTorch's own operations only"
     return road.refuses(*parts, *given)
 

@@ -133,6 +133,8 @@ def take(tensor: Tensor, index: Tensor, dim: int) -> Tensor:
     As `torch.take_along_dim`, which would freeze the sizes of an exported program.
     """
     tensor = tensor[(None,) * (index.dim() - tensor.dim())]
+    if tensor.dim() == index.dim() and not torch.compiler.is_compiling():
+        return tensor.take_along_dim(index, dim)
     shape = torch.broadcast_shapes(_resized(tensor.shape, dim, 1), _resized(index.shape, dim, 1))
     index = index.expand(_resized(shape, dim, index.shape[dim]))
     return tensor.expand(_resized(shape, dim, tensor.shape[dim])).gather(dim, index)

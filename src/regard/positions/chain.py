@@ -9,7 +9,7 @@ from torch import Tensor
 
 from regard.positions.algorithms import linear_chain
 from regard.positions.base import Positions, exported, read_places, wide
-from regard.positions.structure import Structure
+from regard.positions.structure import Structure, chosen
 
 
 @exported
@@ -66,6 +66,14 @@ class Chain(Structure):
             return torch.cat((labels.flatten(-2), follow.flatten(-3)), -1)
         follow = labels[..., :-1, :].mT @ labels[..., 1:, :]  # (*S, *B, S, S)
         return torch.cat((labels.flatten(-2), follow.flatten(-2)), -1)
+
+    def _score(self, z: Tensor) -> Tensor:
+        nodes, transitions, _ = self._parts
+        before, after = z[..., :-1], z[..., 1:]
+        follow = (before * self.choices + after).where((before >= 0) & (after >= 0), -1)  # (*S, *B, T-1)
+        each = transitions.dim() > nodes.dim()
+        linked = chosen(transitions.flatten(-2), follow.unsqueeze(-1) if each else follow)
+        return chosen(nodes, z.unsqueeze(-1)).flatten(-2).sum(-1) + (linked.squeeze(-1) if each else linked).sum(-1)
 
     def k_best(self, k: int) -> Int[Tensor, "k *B T"]:
         return linear_chain.k_best(*self._parts, k)
@@ -144,6 +152,9 @@ class Segments(Structure):
 
     def features(self, z: Integer[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q P"]:
         return self.chain.features(z)
+
+    def _score(self, z: Tensor) -> Tensor:
+        return self.chain._score(z)
 
     def indicator(self, z: Integer[Tensor, "*SB Q K"]) -> Float[Tensor, "*SB Q K"]:
         """Which places have label 1, as a 0/1 tensor."""

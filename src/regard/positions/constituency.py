@@ -15,7 +15,7 @@ from regard.positions.algorithms.recurrence import NEVER
 from regard.positions.base import Positions, exported, take, weighted_mean, wide
 from regard.positions.chain import spanning
 from regard.positions.several import check_enumerable
-from regard.positions.structure import NO_EVENT, Structure, may_be_read
+from regard.positions.structure import NO_EVENT, Structure, chosen, may_be_read
 
 Span = tuple[int, int]
 
@@ -76,6 +76,9 @@ class Constituency(Structure):
         """The spans as a 0/1 tensor, (*SB, K, K), or with their labels (*SB, K, K, S)."""
         labels = self._labels(z).to(self.scores.dtype)
         return labels if self.labelled else labels.squeeze(-1)
+
+    def _score(self, z: Tensor) -> Tensor:
+        return chosen(wide(self.scores), z.unsqueeze(-1)).squeeze(-1).sum((-1, -2))
 
     def k_best(self, k: int) -> Int[Tensor, "k *B K K"]:
         return constituency.k_best(wide(self.scores), self.present, k)

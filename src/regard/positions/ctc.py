@@ -10,7 +10,7 @@ from torch import Tensor
 from regard.positions.algorithms import ctc
 from regard.positions.base import INFINITY, Positions, exported, take, wide
 from regard.positions.chain import spanning
-from regard.positions.structure import Structure
+from regard.positions.structure import Structure, chosen
 
 
 @exported
@@ -64,6 +64,9 @@ class CTC(Structure):
 
     def features(self, z: Integer[Tensor, "*SB T"]) -> Float[Tensor, "*SB P"]:
         return self.indicator(z).to(wide(self.scores).dtype).flatten(-2)
+
+    def _score(self, z: Tensor) -> Tensor:
+        return chosen(wide(self.scores), z.unsqueeze(-1)).squeeze(-1).sum(-1)
 
     def k_best(self, k: int) -> Int[Tensor, "k *B T"]:
         return ctc.k_best(*self._parts, k)

@@ -92,12 +92,18 @@ class RNNT(Structure):
         return take(found, closing(self.frames).argsort(-1).unsqueeze(-2), -1).to(self.scores.dtype)
 
     def features(self, z: Integer[Tensor, "*SB L"]) -> Float[Tensor, "*SB P"]:
-        z = self._where_present(z)
+        return self.chain.features(self._states_of(self._where_present(z)))
+
+    def _score(self, z: Tensor) -> Tensor:
+        chain = self.chain
+        return chain._score(chain._where_present(self._states_of(z)))
+
+    def _states_of(self, z: Tensor) -> Tensor:
+        """How many labels were said at each step, from the frame of each label."""
         places = take(closing(self.frames).argsort(-1), z.clamp(0, self.choices - 1), -1)
         said = places + torch.arange(z.shape[-1], device=self.device)  # the step at which each label is said
         steps = torch.arange(self.choices + z.shape[-1] + 1, device=self.device)
-        count = ((said.unsqueeze(-2) < steps.unsqueeze(-1)) & (z >= 0).unsqueeze(-2)).sum(-1)
-        return self.chain.features(count)
+        return ((said.unsqueeze(-2) < steps.unsqueeze(-1)) & (z >= 0).unsqueeze(-2)).sum(-1)
 
     def k_best(self, k: int) -> Int[Tensor, "k *B L"]:
         return self._frames_of(self.chain.k_best(k))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import register_kl
 
 from regard.kernels.registry import is_transformed
-from regard.positions.base import INFINITY, Positions, wide
+from regard.positions.base import INFINITY, Positions, take, wide
 from regard.positions.several import check_enumerable
 
 S = TypeVar("S", bound="Structure")
@@ -59,6 +59,10 @@ class Structure(Positions):
     def features(self, z: Integer[Tensor, "*SB N"]) -> Float[Tensor, "*SB P"]:
         """How often each part is in the event z."""
 
+    def _score(self, z: Integer[Tensor, "*SB N"]) -> Float[Tensor, "*SB"]:
+        """The sum of the scores of the parts of the event z."""
+        return _dot(self.features(z), self.potentials)
+
     def indicator(self, z: Integer[Tensor, "*SB N"]) -> Float[Tensor, "*SB N S"]:
         """The labels, or heads, as a 0/1 tensor, a row of zeros where a position is absent."""
         choices = torch.arange(self.choices, device=z.device)
@@ -101,8 +105,7 @@ class Structure(Positions):
         possible = log_z > -INFINITY
         nothing, event = (each.flatten(-len(self.event_shape)).all(-1) for each in (z == -1, value != NO_EVENT))
         valid = self._is_structure(z).where(possible, nothing) & event
-        score = _dot(exact.features(z), exact.potentials)
-        log_prob = (score - log_z.masked_fill(~possible, 0)).masked_fill(~valid, -INFINITY)
+        log_prob = (exact._score(z) - log_z.masked_fill(~possible, 0)).masked_fill(~valid, -INFINITY)
         return log_prob.to(wide(self.scores).dtype)
 
     def entropy(self) -> Float[Tensor, "*B"]:
@@ -111,7 +114,7 @@ class Structure(Positions):
 
     def cross_entropy(self, other: "Structure") -> Float[Tensor, "*B"]:
         """The mean of -log q(z), q another distribution of the kind, in nats."""
-        return _cross_entropy(doubled(self), doubled(other)).to(wide(self.scores).dtype)
+        return _cross_entropies(*_alike(self, other))[0].to(wide(self.scores).dtype)
 
     def enumerate_support(self, expand: bool = True) -> Int[Tensor, "E *B N"]:
         """Every choice of a label for each position that is present, in lexical order, and last -1 throughout. Where
@@ -155,13 +158,23 @@ class Structure(Positions):
         return z
 
 
-def _cross_entropy(p: Structure, q: Structure) -> Tensor:
-    p, q = p._with_parts_of(q), q._with_parts_of(p)
-    log_z = q.log_z
-    none, impossible = (log_z if p is q else p.log_z) == -INFINITY, log_z == -INFINITY
-    crossed = log_z.masked_fill(impossible, 0) - _dot(p.marginals, q.potentials)
-    apart = (none != impossible) | (p is not q and p._is_apart(q))
-    return crossed.masked_fill(apart, INFINITY).masked_fill(none & impossible, 0)
+def _alike(p: S, q: S) -> tuple[S, S]:
+    """Both in float64, made of the same parts."""
+    exact = doubled(p)
+    other = exact if q is p else doubled(q)
+    return exact._with_parts_of(other), other._with_parts_of(exact)
+
+
+def _cross_entropies(p: Structure, *others: Structure) -> list[Tensor]:
+    """The means of -log q(z) of the others q under p, which may be one of them."""
+    log_z, marginals, found = p.log_z, p.marginals, []
+    for q in others:
+        sums = log_z if q is p else q.log_z
+        none, impossible = log_z == -INFINITY, sums == -INFINITY
+        crossed = sums.masked_fill(impossible, 0) - _dot(marginals, q.potentials)
+        apart = (none != impossible) | (q is not p and p._is_apart(q))
+        found.append(crossed.masked_fill(apart, INFINITY).masked_fill(none & impossible, 0))
+    return found
 
 
 def _dot(features: Tensor, potentials: Tensor) -> Tensor:
@@ -169,15 +182,26 @@ def _dot(features: Tensor, potentials: Tensor) -> Tensor:
     return (features * potentials.masked_fill((features == 0) & (potentials == -INFINITY), 0)).sum(-1)
 
 
+def chosen(scores: Tensor, z: Tensor) -> Tensor:
+    """The scores (*B, ..., S) at the indices (*SB, ..., N), zero where these are below zero."""
+    return take(scores, z.clamp(0, max(scores.shape[-1] - 1, 0)), -1).masked_fill(z < 0, 0)
+
+
 def doubled(structure: S) -> S:
     """The same distribution in float64."""
     tensors = {each.name: getattr(structure, each.name) for each in fields(structure)}  # pyright: ignore
     exact = {
-        name: each.double()
+        name: _double(each)
         for name, each in tensors.items()
         if isinstance(each, Tensor) and each.dtype.is_floating_point
     }
     return replace(structure, **exact)  # pyright: ignore
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """In float64; what stands there once for many rows still does."""
+    once = tensor[tuple(slice(1 if stride == 0 else None) for stride in tensor.stride())]
+    return once.double().expand(tensor.shape)
 
 
 def may_be_read(tensor: Tensor) -> bool:
@@ -189,6 +213,6 @@ def may_be_read(tensor: Tensor) -> bool:
 def _kl_structure_structure(p: Structure, q: Structure) -> Tensor:
     if type(p) is not type(q):
         raise TypeError(f"kl expected another {type(p).__name__}, but got {type(q).__name__}.")
-    exact, other = doubled(p), doubled(q)
-    divergence = _cross_entropy(exact, other) - _cross_entropy(exact, exact)
-    return divergence.to(wide(p.scores).dtype)
+    exact, other = _alike(p, q)
+    crossed, entropy = _cross_entropies(exact, other, exact)
+    return (crossed - entropy).to(wide(p.scores).dtype)

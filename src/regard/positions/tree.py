@@ -9,7 +9,7 @@ from torch import Tensor
 from regard.positions.algorithms import trees
 from regard.positions.base import Positions, exported, take, wide
 from regard.positions.chain import spanning
-from regard.positions.structure import Structure
+from regard.positions.structure import Structure, chosen
 
 
 @exported
@@ -23,8 +23,8 @@ class Tree(Structure):
     descend from that head, and no arc passes over a root.
 
     Shapes: scores (*B, K, K), the diagonal that of the roots, present (*B, K); batch_shape (*B), event_shape (K,).
-    `log_z`, `mean`, `entropy`, `kl` and `mode` take time O(K^3), the k best O(k K^4), a draw O(K^2) after O(K^3) if
-    projective, else O(K^4).
+    `log_z`, `mean`, `entropy`, `kl` and `mode` take time O(K^3), the k best O(k K^4), a draw O(K^2) after O(K^3), but
+    O(K^4) where a tree is not projective and walks to its root are long.
 
     >>> positions = Tree(torch.zeros(3, 3), torch.ones(3, dtype=torch.bool))
     >>> positions.log_z.exp(), positions.log_prob(torch.tensor([1, 1, 1])).exp()
@@ -62,6 +62,9 @@ class Tree(Structure):
 
     def features(self, z: Integer[Tensor, "*SB K"]) -> Float[Tensor, "*SB P"]:
         return self.indicator(z).to(wide(self.scores).dtype).flatten(-2)
+
+    def _score(self, z: Tensor) -> Tensor:
+        return chosen(wide(self.scores), z.unsqueeze(-1)).squeeze(-1).sum(-1)
 
     def k_best(self, k: int) -> Int[Tensor, "k *B K"]:
         return trees.k_best(*self._parts, k)

@@ -33,6 +33,7 @@ from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Picture
 from regard.app.report.text_figures import choices, png
 from regard.app.text.reading import clean, raw_lines
+from regard.app.text.supporting import explained, supporting  # noqa: F401
 from regard.recipes.base import Metric, from_files
 
 METRIC = Metric("valid_error", "min", "share of the validation questions answered wrongly")
@@ -198,8 +199,12 @@ class Model(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> Output:
         memory, question = self.remember(batch["facts"]), self.question(batch["question"]).unsqueeze(-2)
-        known, looks = (self.together if self.config.over == "chain" else self.in_turn)(question, memory)
+        known, looks = self.hop(question, memory)
         return Output(self.answer(known.squeeze(-2)), looks)
+
+    def hop(self, question: Tensor, memory: rg.Memory) -> tuple[Tensor, list[rg.Attended]]:
+        """What is known after all hops, from a question (B, 1, hidden), and where they looked."""
+        return (self.together if self.config.over == "chain" else self.in_turn)(question, memory)
 
     def remember(self, facts: Tensor) -> rg.Memory:
         """The latest facts (B, N, W), each with how many came after it."""
@@ -223,7 +228,15 @@ class Model(nn.Module):
         2017, section 4.3)."""
         queries = torch.cat([hop(question) for hop in self.hops], -2)  # (B, hops, hidden)
         out = self.attention(queries, memory)
-        return queries[:, -1:] + out.context.sum(-2, keepdim=True), [out]
+        return self.follow(question, out.context), [out]
+
+    def follow(self, question: Tensor, contexts: Tensor) -> Tensor:
+        """What is known after hops that have read contexts (B, hops, hidden)."""
+        if self.config.over == "chain":
+            return self.hops[-1](question) + contexts.sum(-2, keepdim=True)
+        for hop, context in zip(self.hops, contexts.split(1, -2), strict=True):
+            question = hop(question) + context
+        return question
 
 
 def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -253,12 +266,6 @@ def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         "sequence": sequence.float(),
         "recall": found / count,
     }
-
-
-def supporting(batch: dict[str, Tensor], facts: int) -> Tensor:
-    """Which of the latest facts is each supporting one, (B, M, facts); none that is older, or absent."""
-    after = torch.arange(facts - 1, -1, -1, device=batch["supporting"].device)
-    return batch["supporting"].unsqueeze(-1) == after
 
 
 def noun(splits: datasets.Splits) -> str:

@@ -39,7 +39,7 @@ from regard.app.text.bleu import counts
 from regard.app.text.captioning import State, Teller, Through, Told, alike, conclude, ended, references, wandering  # noqa: F401
 from regard.app.text.networks import SoftThen
 from regard.app.text.vocabulary import Words
-from regard.app.vision.describing import READS, Prediction, inputs, look, predict, prepare, written  # noqa: F401
+from regard.app.vision.describing import READS, Prediction, explained, inputs, look, predict, prepare, written  # noqa: F401
 from regard.app.vision.features import open_features, with_features
 from regard.app.vision.places import Learned, Projected, moved, pointing
 from regard.recipes.base import COSTS, ERROR, Measure, Metric

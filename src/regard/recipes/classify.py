@@ -172,8 +172,11 @@ class Model(nn.Module):
         return self.config.attention == "hard" and self.training and not self.attention.read.soft
 
     def forward(self, batch: Mapping[str, Tensor]) -> Output:
-        present = batch["words"] > 0
-        words = self.encoder(self.forget(self.vectors(batch["words"])), present)  # (B, K, width)
+        return self.told(self.vectors(batch["words"]), batch["words"] > 0)
+
+    def told(self, vectors: Tensor, present: Tensor) -> Output:
+        """What comes of texts, from the vectors of their words (B, K, D)."""
+        words = self.encoder(self.forget(vectors), present)  # (B, K, width)
         look = self.looked(words, present) if self.attention else None
         summary = self.encoder.last if self.config.attention == "last" else mean
         read = look.context.flatten(-2) if look else summary(words, present)  # (*S, B, H width), or (B, width)
@@ -238,9 +241,20 @@ def explained(model: Model, batch: dict[str, Tensor]) -> Explained | None:
     """The label by the words that are kept, the others being unknown ones, and how much all heads read of each."""
     if model.config.attention == "last":
         return None
-    words, weights = batch["words"], model(batch).weights
-    told = lambda kept: model({"words": words.where(kept | (words == 0), UNKNOWN)}).logits.softmax(-1)  # noqa: E731
-    return explaining.explained(told, weights.mean(1), words > 0)
+    words, present = batch["words"], batch["words"] > 0
+    vectors, unknown = model.vectors(words), model.vectors(torch.full_like(words, UNKNOWN))
+    weights, encoded = model.told(vectors, present).weights, model.encoder(vectors, present)
+
+    def told(kept: Tensor) -> Tensor:
+        shown = unknown.lerp(vectors, kept.unsqueeze(-1).to(vectors))
+        return model.told(shown, present).logits.softmax(-1)
+
+    def permuted() -> Tensor:
+        reading = lambda given: model.answer((given @ encoded).flatten(-2)).softmax(-1)  # noqa: E731
+        return rg.faithfulness.permutation(reading, weights, present.unsqueeze(1))
+
+    moved = {"permuted": permuted if model.attention else None, "gradual": True}
+    return explaining.explained(told, weights.mean(1), present, **moved)
 
 
 READS, inputs, prepare, written = "lines of text", lines.inputs, lines.prepare, lines.written

@@ -462,7 +462,7 @@ def explained(model: Any, batch: dict[str, Tensor]) -> explaining.Explained | No
     hard = output.looks[0].z is not None
     unread = (lambda: rg.faithfulness.certificate(chances, pixels, read > 0)) if hard else None
     told = lambda kept: chances(pixels * kept.unsqueeze(-1))  # noqa: E731
-    return explaining.explained(told, read, torch.ones_like(read).bool(), truth, unread)
+    return explaining.explained(told, read, torch.ones_like(read).bool(), truth, unread, gradual=True)
 
 
 @torch.enable_grad()

@@ -37,15 +37,15 @@ from torch.utils.checkpoint import checkpoint
 import regard as rg
 from regard.app import data as datasets
 from regard.app import flags
+from regard.app.explaining import Explained
 from regard.app.facts import Facts, read_facts
 from regard.app.report.matrix import Matrix, merged
 from regard.app.report.report import Picture
 from regard.app.report.text_figures import png, squares
-from regard.app.text import decoding
+from regard.app.text import decoding, translating
 from regard.app.text.bleu import bleu, counts
 from regard.app.text.networks import Decoded, Dropped, Recurrent, SoftThen, State, Transformer, wide
 from regard.app.text.reading import clean, stream_lines
-from regard.app.text.translating import translated
 from regard.app.text.vocabulary import BEGIN, END, vocabulary, whole_words
 from regard.app.training.errors import Failure
 from regard.app.training.schedules import adam
@@ -405,6 +405,11 @@ def _picture(model: Model, aligned: Matrix, read: str, written: str, wanted: str
     return Picture(read, f"Translated as “{written}”{known if wanted else ''}.", png(squares(aligned)), aligned)
 
 
+def explained(model: Model, batch: dict[str, Tensor]) -> Explained | None:
+    """Each word of the translation by the words of the sentence that are kept."""
+    return translating.explained(model, batch, by_all_places if model.latent else by_mean)
+
+
 READS = "lines of text"
 
 
@@ -431,7 +436,7 @@ def prepare(model: Model, given: str) -> str:
 
 def predict(model: Model, prepared: Sequence[str], options: Prediction) -> list[str]:
     """The translation of each text."""
-    return translated(model, prepared, options.beam)
+    return translating.translated(model, prepared, options.beam)
 
 
 def example(model: Model, text: str) -> datasets.Split:

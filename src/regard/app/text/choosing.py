@@ -148,13 +148,18 @@ def explained(model: Any, batch: Mapping[str, Tensor]) -> Explained:
     given = contributions(model.answer.weight, vectors, output.logits[:, 0].argmax(-1))
 
     def told(kept: Tensor) -> Tensor:
-        return model.told(vectors, (kept & present).unsqueeze(1).float())[:, 0].softmax(-1)
+        return model.told(vectors, (kept * present).unsqueeze(1).float())[:, 0].softmax(-1)
+
+    def permuted() -> Tensor:
+        reading = lambda given: model.told(vectors, given.unsqueeze(1))[:, 0].softmax(-1)  # noqa: E731
+        return rg.faithfulness.permutation(reading, output.chosen[:, 0], present)
 
     def unread() -> Tensor:
         read = (output.chosen[:, 0] > 0) | ~present
         return rg.faithfulness.certificate(lambda each: model.told(each, output.chosen), vectors, read)
 
-    return explaining.explained(told, chosen + given.sigmoid() / 2, present, batch["marked"], unread)
+    importance, moved = chosen + given.sigmoid() / 2, permuted if model.config.over != "all" else None
+    return explaining.explained(told, importance, present, batch["marked"], unread, permuted=moved, gradual=True)
 
 
 def collapsed(row: Mapping[str, int | float]) -> str:

@@ -117,14 +117,24 @@ def explained(model: Any, batch: Mapping[str, Tensor]) -> Explained:
     """Of a reader, the name by the words of the story that are kept, the others being unknown ones; how much all looks
     read of each; and where the answer stands."""
     output, names = model(batch), batch["names"]
-    inside = output.story.inside
+    story, inside = output.story, output.story.inside
 
     def told(kept: Tensor) -> Tensor:
         seen = kept | ~inside  # the question is always there
         given = {"words": batch["words"].where(seen, UNKNOWN), "names": names.where(seen, -1)}
         return model({**batch, **given}).chances.nan_to_num()  # of no names none is the answer
 
-    return explaining.explained(told, output.weights.mean(-2), inside, inside & (names == batch["answer"][:, None]))
+    def reading(given: Tensor) -> Tensor:
+        if model.naming is None:
+            return rg.attention_sum(given, story.names, MARKERS).squeeze(-2)
+        return model.naming(given @ story.both, story, model.markers)
+
+    def permuted() -> Tensor:
+        seen = inside if model.naming else story.names >= 0
+        return rg.faithfulness.permutation(reading, read_by(output.looks[0]), seen.unsqueeze(1))
+
+    truth, once = inside & (names == batch["answer"][:, None]), len(output.looks) == 1
+    return explaining.explained(told, output.weights.mean(-2), inside, truth, permuted=permuted if once else None)
 
 
 class Naming(nn.Module):

@@ -1,20 +1,26 @@
-"""Pictures of one's own described: predictions of the recipe caption, and its pictures of where words looked."""
+"""Pictures of one's own described: predictions of the recipe caption, its pictures of where words looked, and whether
+it mattered."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate, pad
 
 import regard as rg
 from regard.app import flags
 from regard.app.data.folder import picture_for
+from regard.app.explaining import Explained
 from regard.app.report.image_figures import word_by_word
 from regard.app.report.report import Picture
 from regard.app.report.text_figures import png
-from regard.app.text.captioning import ended, references
+from regard.app.text.captioning import alike, ended, references
+from regard.app.text.comprehension import read_by
+from regard.app.text.translating import alone
+from regard.app.vision.places import boxes_of, overlap
 from regard.recipes.base import paths
 
 READS, inputs = "paths of pictures, one a line", paths
@@ -63,3 +69,63 @@ def _picture(model: Any, batch: dict[str, Tensor], n: int, words: Tensor, looked
         batch["picture"][n], text.split(), weights, None if looked.z is None else looked.z[n, : len(words)]
     )
     return Picture(text, f"Said: “{text}”{known}.", png(figure))
+
+
+def explained(model: Any, batch: dict[str, Tensor]) -> Explained | None:
+    """Each word that is written, by the places of the picture that are kept, the others being dark; where it looked;
+    where there are boxes, what it names, and then of words alone that name it rightly; and of a hard read the
+    certificate that a word was told from no other place. Nothing of models that cannot choose where to look."""
+    teller, state = model.teller, model.begin(batch)
+    if teller.attention.score is alike:
+        return None
+    captions = ended(teller.written(state, model.config.beam))
+    boxes = _boxes(batch, captions) if "boxes" in batch else None
+    n, t = (captions > 0 if boxes is None else ~boxes[..., 0].isnan()).nonzero(as_tuple=True)
+    words, state = captions[n], rg.select(state, n)  # a row for each word
+    target, rows = alone(words, t), torch.arange(len(n), device=n.device)
+    told = teller(words, state)
+    hard, read = told.looked.z is not None, read_by(told.looked)[rows, t]  # (N, K)
+
+    def logits(values: Tensor) -> Tensor:
+        found = teller(words, state._replace(memory=replace(state.memory, values=values)))
+        return teller.score(teller.features(found, found.looked.context)[rows, t])
+
+    def reading(weights: Tensor) -> Tensor:
+        context = (weights.unsqueeze(1) @ state.memory.values).expand(-1, words.shape[1], -1)
+        return teller.score(teller.features(told, context)[rows, t]).softmax(-1)
+
+    def answer(kept: Tensor) -> Tensor:
+        found = teller(words, model.begin(_shown(model, batch, n, kept)))
+        return (-teller.cost(found, found.looked.context, target).sum(-1)).exp()
+
+    return Explained(
+        answer,
+        told.looked.weights[rows, t],
+        torch.ones_like(read).bool(),
+        None if boxes is None else _named(model, batch, boxes[n, t]),
+        (lambda: rg.faithfulness.certificate(logits, state.memory.values, read > 0)) if hard else None,
+        lambda: rg.faithfulness.permutation(reading, read),
+        gradual=True,
+    )
+
+
+def _named(model: Any, batch: dict[str, Tensor], boxes: Tensor) -> Tensor:
+    """Which places of the grid have a part of boxes (N, 4) of the batch's pictures, (N, K)."""
+    places = boxes_of(model.places.grid, batch["picture"].shape[-2:]).to(boxes)
+    return overlap(places.expand(len(boxes), -1, -1), boxes.unsqueeze(1).expand(-1, len(places), -1))
+
+
+def _boxes(batch: dict[str, Tensor], captions: Tensor) -> Tensor:
+    """The edges (B, T, 4) of what each word of captions names, NaN where it names nothing, or wrongly."""
+    longer, other = captions.shape[1], batch["caption"].shape[1]
+    boxes = pad(batch["boxes"], (0, 0, 0, max(0, longer - other)), value=torch.nan)[:, :longer]
+    right = captions == pad(batch["caption"], (0, max(0, longer - other)))[:, :longer]
+    return boxes.masked_fill(~right.unsqueeze(-1), torch.nan)
+
+
+def _shown(model: Any, batch: dict[str, Tensor], n: Tensor, kept: Tensor) -> dict[str, Tensor]:
+    """Pictures n of a batch of which places (N, K) are kept; their features, where these are not learned."""
+    if "features" in batch:
+        return {"features": batch["features"][n] * kept.unsqueeze(-1)}
+    whole = batch["picture"][n]
+    return {"picture": whole * interpolate(kept.to(whole).unflatten(-1, (1, *model.places.grid)), whole.shape[-2:])}

@@ -150,8 +150,9 @@ def exponentials(scores, factors, highest):
 
 
 @compiled
-def scaled(nodes, factors, highest, present, likely, labels, pairs):
-    """The same of one row, by messages of probabilities forward and backward; NaN where they may be inexact."""
+def scaled_forward(nodes, factors, highest, present, likely, labels):
+    """The logarithm of Z, and the chances of the labels of each position given all up to it; NaN where they may be
+    inexact."""
     length, states = nodes.shape
     total = 0.0
     for t in range(length):
@@ -184,6 +185,14 @@ def scaled(nodes, factors, highest, present, likely, labels, pairs):
         for j in range(states):
             labels[t, j] /= size
         total += best + math.log(size)
+    return total
+
+
+@compiled
+def scaled(nodes, factors, highest, present, likely, labels, pairs):
+    """The same of one row, by messages of probabilities forward and backward; NaN where they may be inexact."""
+    length, states = nodes.shape
+    total = scaled_forward(nodes, factors, highest, present, likely, labels)
     after, weighed = np.ones(states), np.empty(states)
     pairs[:] = 0.0
     for t in range(length - 1, -1, -1):
@@ -378,90 +387,3 @@ def log_sum(scores, chances):
         total += chances[j]
     chances /= total
     return best + math.log(total)
-
-
-@compiled
-def draw(first, last, nodes, transitions, present, noise, drawn):
-    """Labellings (N, draws, T), each position by its chance given the one after it, for uniform noise of that shape."""
-    length, states = nodes.shape[1:]
-    before, still, no_pairs = np.empty((length, states)), np.zeros((length, states)), np.zeros(transitions.shape[1:])
-    slopes, chances = np.empty((length, states)), np.empty(states)
-    drawn[first:last] = -1
-    for n in range(first, last):
-        own = transitions[min(n, len(transitions) - 1)]
-        log_z, _ = forward(nodes[n], own, present[n], still, no_pairs, before, slopes)
-        if log_z == -np.inf:
-            continue
-        for s in range(noise.shape[1]):
-            for t in range(length - 1, -1, -1):
-                if present[n, t]:
-                    linked = t + 1 < length and present[n, t + 1]
-                    step = min(t + 1, len(own)) - 1
-                    log_sum(before[t] + own[step, :, drawn[n, s, t + 1]] if linked else before[t], chances)
-                    drawn[n, s, t] = pick(chances, noise[n, s, t])
-
-
-@compiled
-def pick(chances, level):
-    """Where the sum of the chances passes the level, at a place that has one."""
-    passed, found = 0.0, 0
-    for i in range(len(chances)):
-        if chances[i] > 0:
-            found = i
-            passed += chances[i]
-            if passed > level:
-                return found
-    return found
-
-
-@compiled
-def best(first, last, nodes, transitions, present, found):
-    """The labellings (N, k, T) with the highest scores, best first, -1 throughout where there are fewer.
-
-    An absent position, and those before the first and after the last, has one state, number 0.
-    """
-    (length, states), k = nodes.shape[1:], found.shape[1]
-    origin = np.empty((length + 1, states, k), dtype=np.int64)  # state * k + rank of the one before
-    heads, unlinked, taken = np.empty(states), np.zeros(states), np.empty(states, dtype=np.int64)
-    found[first:last] = -1
-    for n in range(first, last):
-        into = transitions[min(n, len(transitions) - 1)].transpose(0, 2, 1).copy()
-        scores, ahead = np.full((states, k), -np.inf), np.full((states, k), -np.inf)
-        scores[0, 0] = 0.0
-        for t in range(length + 1):
-            here, behind = t < length and present[n, t], t > 0 and present[n, t - 1]
-            ahead[:] = -np.inf
-            step = min(t, len(into)) - 1
-            for j in range(states if here else 1):
-                score = nodes[n, t, j] if here else 0.0
-                links = into[step, j] if here and behind else unlinked[: states if behind else 1]
-                merge(scores, links, score, heads, taken, ahead[j], origin[t, j])
-            scores, ahead = ahead, scores
-        for rank in range(k):
-            if scores[0, rank] == -np.inf:
-                break
-            state, place = 0, rank
-            for t in range(length, 0, -1):
-                state, place = divmod(origin[t, state, place], k)
-                if present[n, t - 1]:
-                    found[n, rank, t - 1] = state
-
-
-@compiled
-def merge(scores, links, score, heads, taken, merged, origin):
-    """The k best of the states' k best scores, each state's in order, with its link: O(states k)."""
-    k = len(merged)
-    for i in range(len(links)):
-        heads[i] = scores[i, 0] + links[i]
-        taken[i] = 0
-    for rank in range(k):
-        state = 0
-        for i in range(1, len(links)):
-            if heads[i] > heads[state]:
-                state = i
-        if not heads[state] + score > -np.inf:
-            break
-        merged[rank] = heads[state] + score
-        origin[rank] = state * k + taken[state]
-        taken[state] += 1
-        heads[state] = scores[state, taken[state]] + links[state] if taken[state] < k else -np.inf

@@ -10,11 +10,11 @@ from regard.positions.algorithms import linear_chain
 
 
 def _best(nodes: Tensor, transitions: Tensor, present: Tensor, k: int) -> Tensor:
-    from regard.kernels.chain import cpu_loops
+    from regard.kernels.chain import events_cpu_loops
 
     found = _best_shape(nodes, transitions, present, k)
     arrays = [each.numpy() for each in (*_doubled(nodes, transitions, present), found)]
-    on_cpu.run(cpu_loops.best, [(*block, *arrays) for block in on_cpu.blocks(len(nodes))])
+    on_cpu.run(events_cpu_loops.best, [(*block, *arrays) for block in on_cpu.blocks(len(nodes))])
     return found
 
 
@@ -23,11 +23,11 @@ def _best_shape(nodes: Tensor, transitions: Tensor, present: Tensor, k: int) -> 
 
 
 def _drawn(nodes: Tensor, transitions: Tensor, present: Tensor, noise: Tensor) -> Tensor:
-    from regard.kernels.chain import cpu_loops
+    from regard.kernels.chain import events_cpu_loops
 
     drawn = _drawn_shape(nodes, transitions, present, noise)
     arrays = [each.numpy() for each in (*_doubled(nodes, transitions, present), noise.contiguous(), drawn)]
-    on_cpu.run(cpu_loops.draw, [(*block, *arrays) for block in on_cpu.blocks(len(nodes))])
+    on_cpu.run(events_cpu_loops.draw, [(*block, *arrays) for block in on_cpu.blocks(len(nodes))])
     return drawn
 
 

@@ -25,13 +25,13 @@ def sums(first, last, scores, present, sure, log_z, marginals):
     """Log Z and the marginals of the rows first to last, and whether they are sure."""
     for start in range(first, last, LANES):
         rows = np.arange(start, min(last, start + LANES))
-        places, counts, weights, common = _gathered(rows, scores, present)
+        places, counts, weights, common = weighed(rows, scores, present)
         found = np.zeros_like(weights)
-        totals = _spans(weights, counts, found)
+        _, _, totals = charts(weights, counts, found)
         for lane in range(len(rows)):
             row = rows[lane]
             log_z[row] = common[lane] + totals[lane] if common[lane] != -np.inf else -np.inf
-            sure[row] = _is_sure(common[lane], totals[lane], counts[lane], found[:, :, lane])
+            sure[row] = is_sure(common[lane], totals[lane], counts[lane], found[:, :, lane])
             marginals[row] = 0.0
             for j in range(counts[lane] if common[lane] != -np.inf else 0):
                 for i in range(j + 1):
@@ -43,7 +43,7 @@ def along(first, last, direction, scores, present, sure, out):
     """How the marginals of the same rows change in the direction, to which their second derivative is applied."""
     for start in range(first, last, LANES):
         rows = np.arange(start, min(last, start + LANES))
-        places, counts, weights, common = _gathered(rows, scores, present)
+        places, counts, weights, common = weighed(rows, scores, present)
         moved, longest = weights.astype(np.complex128), np.zeros(len(rows))
         for lane in range(len(rows)):
             for j in range(counts[lane]):
@@ -56,10 +56,10 @@ def along(first, last, direction, scores, present, sure, out):
                     slope = step * direction[rows[lane], places[lane, i], places[lane, j]]
                     moved[i, j, lane] = complex(weights[i, j, lane], weights[i, j, lane] * slope)
         found = np.zeros_like(moved)
-        totals = _spans(moved, counts, found)
+        _, _, totals = charts(moved, counts, found)
         for lane in range(len(rows)):
             row = rows[lane]
-            sure[row] = _is_sure(common[lane], totals[lane], counts[lane], found[:, :, lane])
+            sure[row] = is_sure(common[lane], totals[lane], counts[lane], found[:, :, lane])
             out[row] = 0.0
             for j in range(counts[lane] if common[lane] != -np.inf else 0):
                 for i in range(j + 1):
@@ -67,28 +67,20 @@ def along(first, last, direction, scores, present, sure, out):
 
 
 @compiled
-def _gathered(rows, scores, present):
+def weighed(rows, scores, present):
     """Where the words of the rows are, how many there are, the weights of their spans, and the scores of their best
     trees, by which the weights are divided: the words' scores are in every tree, and what is left of it is taken in
     equal parts from all wider spans, one less than there are words."""
-    places, counts = np.zeros((LANES, scores.shape[1]), np.int64), np.zeros(LANES, np.int64)
-    for lane in range(len(rows)):
-        for word in range(scores.shape[1]):
-            if present[rows[lane], word]:
-                places[lane, counts[lane]] = word
-                counts[lane] += 1
-    n = counts.max()
-    weights, common = np.full((n, n, LANES), -np.inf), np.zeros(LANES)
+    places, counts, weights = gathered(rows, scores, present)
+    common = np.zeros(LANES)
     for lane in range(len(rows)):
         for i in range(counts[lane]):
             for j in range(i, counts[lane]):
-                score = scores[rows[lane], places[lane, i], places[lane, j]]
-                if score != score:
+                if weights[i, j, lane] != weights[i, j, lane]:
                     common[lane] = np.nan
-                weights[i, j, lane] = score
             common[lane] += weights[i, i, lane]
             weights[i, i, lane] = 0.0
-    best = _best(weights)
+    best = highest(weights)[0][0]
     for lane in range(len(rows)):
         count = counts[lane]
         total = best[count - 1, lane] if count > 0 else 0.0
@@ -104,8 +96,26 @@ def _gathered(rows, scores, present):
 
 
 @compiled
-def _best(scores):
-    """The scores of the best trees of the first words, (n, LANES)."""
+def gathered(rows, scores, present):
+    """Where the words of the rows are, how many there are, and the scores (n, n, LANES) of their spans."""
+    places, counts = np.zeros((LANES, scores.shape[1]), np.int64), np.zeros(LANES, np.int64)
+    for lane in range(len(rows)):
+        for word in range(scores.shape[1]):
+            if present[rows[lane], word]:
+                places[lane, counts[lane]] = word
+                counts[lane] += 1
+    n = counts.max()
+    spans = np.full((n, n, LANES), -np.inf)
+    for lane in range(len(rows)):
+        for i in range(counts[lane]):
+            for j in range(i, counts[lane]):
+                spans[i, j, lane] = scores[rows[lane], places[lane, i], places[lane, j]]
+    return places, counts, spans
+
+
+@compiled
+def highest(scores):
+    """The scores of the best tree of each span (n, n, LANES), by its first word and its last, and the other way."""
     n = len(scores)
     left, right = np.empty_like(scores), np.empty_like(scores)
     for j in range(n):
@@ -116,7 +126,7 @@ def _best(scores):
             for lane in range(LANES):
                 out[lane] += ours[lane]
             right[j, i] = out
-    return left[0]
+    return left, right
 
 
 @compiled
@@ -135,7 +145,7 @@ def _highest(one, other, out):
 
 
 @compiled
-def _is_sure(common, total, count, marginals):
+def is_sure(common, total, count, marginals):
     """Whether there is no tree, or every word is a span, and there are as many wider ones less one."""
     if common == -np.inf:
         return True
@@ -149,10 +159,10 @@ def _is_sure(common, total, count, marginals):
 
 
 @compiled
-def _spans(weights, counts, marginals):
-    """Log Z, NaN where it is not sure, and the marginals, zero where there is no tree: column after column of the last
-    words and back, `left` by the first and the last word of a span, `right` by the last and the first, so that all sums
-    are along rows."""
+def charts(weights, counts, marginals):
+    """The sums over the trees of each span, log Z, NaN where it is not sure, and the marginals, zero where there is no
+    tree: column after column of the last words and back, `left` by the first and the last word of a span, `right` by
+    the last and the first, so that all sums are along rows."""
     n = len(weights)
     left, right = np.zeros_like(weights), np.zeros_like(weights)
     largest, heaviest = np.ones(LANES), np.ones(LANES)
@@ -188,7 +198,7 @@ def _spans(weights, counts, marginals):
     for lane in range(LANES):
         if not (largest[lane] < LARGEST[0] and heaviest[lane] < LARGEST[1] and around[lane] < LARGEST[2]):
             totals[lane] = np.nan
-    return totals
+    return left, right, totals
 
 
 @compiled

@@ -24,29 +24,25 @@ def run(part: Any, scores: Tensor) -> Tensor:
     return _summed(scores.reshape(-1, words, words, labels).contiguous()).view(*batch, words, words)
 
 
-def _sums(scores: Tensor) -> Tensor:
+def _sums(scores: Tensor) -> tuple[Tensor, Tensor]:
     from regard.kernels.constituency import labels_cpu_loops
 
-    out = _sums_shape(scores)
-    given = scores.numpy(), out.numpy()
+    found = _sums_shape(scores)
+    given = [each.numpy() for each in (scores, *found)]
     on_cpu.run(labels_cpu_loops.sums, [(*block, *given) for block in on_cpu.blocks(len(scores))])
-    return out
+    return found
 
 
-def _sums_shape(scores: Tensor) -> Tensor:
-    return scores.new_empty(scores.shape[:-1])
+def _sums_shape(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums (N, K, K), and the shares of the labels (N, K, K, S)."""
+    return scores.new_empty(scores.shape[:-1]), torch.empty_like(scores)
 
 
-def _slopes(grad: Tensor, scores: Tensor, sums: Tensor) -> tuple[Tensor]:
-    from regard.kernels.constituency import labels_cpu_loops
-
-    out = torch.empty_like(scores)
-    given = grad.numpy(), scores.numpy(), sums.numpy(), out.numpy()
-    on_cpu.run(labels_cpu_loops.shares, [(*block, *given) for block in on_cpu.blocks(len(scores))])
-    return (out,)
+def _slopes(grad: Tensor, scores: Tensor, sums: Tensor, shares: Tensor) -> tuple[Tensor]:
+    return (grad.unsqueeze(-1) * shares,)
 
 
-def _slopes_shape(grad: Tensor, scores: Tensor, sums: Tensor) -> tuple[Tensor]:
+def _slopes_shape(grad: Tensor, scores: Tensor, *_: Tensor) -> tuple[Tensor]:
     return (torch.empty_like(scores),)
 
 

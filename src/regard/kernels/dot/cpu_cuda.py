@@ -45,8 +45,9 @@ def run(score: Any, over: Any, read: Any, query: Tensor, keys: Tensor, values: T
 
 
 def _is_slow(query: Tensor, keys: Tensor, values: Tensor) -> bool:
-    trained = torch.is_grad_enabled() and any(each.requires_grad for each in (query, keys, values))
-    return trained and query.dtype is torch.bfloat16 and query.device.type == "cpu" and keys.shape[-2] < FEW
+    if query.dtype is not torch.bfloat16 or query.device.type != "cpu" or keys.shape[-2] >= FEW:
+        return False
+    return torch.is_grad_enabled() and any(each.requires_grad for each in (query, keys, values))
 
 
 def _fused(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float) -> Tensor:

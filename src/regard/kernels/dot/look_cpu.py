@@ -42,18 +42,19 @@ def run(
     query = query / math.sqrt(query.shape[-1]) if score is scaled_dot else query
     query = score.sharpened(query) if type(score) is Cosine else query
     batch, width, places = query.shape[:-2], values.shape[-1], keys.shape[-2]
-    mask = None if mask is None else _rows(mask)
-    both = _looks(_rows(query), _rows(keys), _rows(values), mask)
+    both = _looks(*_rows(query, keys, values, mask))
     both = both if len(batch) == 1 else both.view(*batch, 1, width + places)
     context, weights = both.split_with_sizes((width, places), -1)
     return context, None, None, weights
 
 
-def _rows(tensor: Tensor) -> Tensor:
-    """The tensor with one batch dimension."""
-    if tensor.dim() != 3:
-        tensor = tensor.reshape(math.prod(tensor.shape[:-2]), *tensor.shape[-2:])
-    return tensor.contiguous()
+def _rows(*tensors: Tensor | None) -> list[Tensor | None]:
+    """The tensors with one batch dimension."""
+    return [None if each is None else (each if each.dim() == 3 else _flat(each)).contiguous() for each in tensors]
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.reshape(math.prod(tensor.shape[:-2]), *tensor.shape[-2:])
 
 
 def _plain(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -65,9 +66,9 @@ def _forward(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -
     from regard.kernels.dot import look_cpu_loops
 
     out = _shape(query, keys, values, mask)
-    mask = keys.new_ones(len(keys), 1, keys.shape[1], dtype=torch.bool) if mask is None else mask
+    mask = keys.new_ones(keys.shape[0], 1, keys.shape[1], dtype=torch.bool) if mask is None else mask
     arrays = [each.numpy() for each in (query, keys, values, mask, out)]
-    on_cpu.run(look_cpu_loops.looks, [(*block, *arrays) for block in on_cpu.blocks(len(query))])
+    on_cpu.run(look_cpu_loops.looks, [(*block, *arrays) for block in on_cpu.blocks(query.shape[0])])
     return out
 
 
@@ -82,7 +83,7 @@ def _backward(
 
     found = _shapes(grad, query, keys, values, mask, out)
     arrays = [each.numpy() for each in (grad, query, keys, values, out, *found)]
-    on_cpu.run(look_cpu_loops.gradients, [(*block, *arrays) for block in on_cpu.blocks(len(query))])
+    on_cpu.run(look_cpu_loops.gradients, [(*block, *arrays) for block in on_cpu.blocks(query.shape[0])])
     return found
 
 

@@ -6,7 +6,7 @@ Rows and scores are those of `cpu_loops`.
 import numpy as np
 
 from regard.kernels.chain.cpu_loops import log_sum as softmax
-from regard.kernels.chain.cpu_loops import merge, pick
+from regard.kernels.chain.events_cpu_loops import merge, pick
 from regard.kernels.on_cpu import compiled
 from regard.kernels.semi_markov.cpu_loops import forward, load, room
 
@@ -66,7 +66,6 @@ def best(first, last, nodes, transitions, durations, present, found):
     closed, closed_from = np.empty((length, states, k)), np.empty((length, states, k), dtype=np.int64)
     whole_from = np.empty((length, k), dtype=np.int64)
     longest = lengths.shape[1]
-    heads, taken = np.empty(max(states, longest)), np.empty(max(states, longest), dtype=np.int64)
     links, unlinked = np.empty(longest), np.zeros(states)
     found[first:last] = -1
     for n in range(first, last):
@@ -85,16 +84,16 @@ def best(first, last, nodes, transitions, durations, present, found):
                 if begins:
                     opened[s, t], opened_from[s, t] = whole[0], np.arange(k)
                 else:
-                    merge(closed[t - 1], into[s], 0.0, heads, taken, opened[s, t], opened_from[s, t])
+                    merge(closed[t - 1], into[s], 0.0, opened[s, t], opened_from[s, t])
                 run = 0.0
                 for u in range(t, low - 1, -1):
                     run += scores[u, s]
                     links[u - low] = run + lengths[min(u, len(lengths) - 1), t - u, s]
                 runs = links[: t - low + 1]
-                merge(opened[s, low : t + 1], runs, 0.0, heads, taken, closed[t, s], closed_from[t, s])
+                merge(opened[s, low : t + 1], runs, 0.0, closed[t, s], closed_from[t, s])
             if t + 1 == length or not present[n, t + 1]:
                 ahead[:] = -np.inf
-                merge(closed[t], unlinked, 0.0, heads, taken, ahead[0], whole_from[t])
+                merge(closed[t], unlinked, 0.0, ahead[0], whole_from[t])
                 whole, ahead = ahead, whole
         for rank in range(k):
             if whole[0, rank] == -np.inf:

@@ -28,7 +28,7 @@ def sums(first, last, scores, present, projective, single_root, sure, log_z, mar
         common = _weights(scores[row], words, arcs)
         total = _all(arcs, projective, single_root, found)
         log_z[row] = common + total
-        sure[row] = _is_sure(total, found)
+        sure[row] = is_sure(total, found)
         marginals[row] = 0.0
         for i in range(n):
             for j in range(n):
@@ -53,7 +53,7 @@ def along(first, last, direction, scores, present, projective, single_root, sure
             for j in range(n):
                 moved[i, j] = complex(arcs[i, j], arcs[i, j] * step * direction[row, words[i], words[j]])
         total = _all(moved, projective, single_root, found)
-        sure[row] = _is_sure(total, found)
+        sure[row] = is_sure(total, found)
         out[row] = 0.0
         for i in range(n):
             for j in range(n):
@@ -75,7 +75,7 @@ def _weights(scores, words, arcs):
 
 
 @compiled
-def _is_sure(total, marginals):
+def is_sure(total, marginals):
     """Whether every word has one head."""
     if not np.isfinite(total):
         return False
@@ -93,14 +93,14 @@ def _all(arcs, projective, single_root, marginals):
     """Log Z, NaN where it is not sure, and the marginals."""
     if len(arcs) == 0:
         return 0.0
-    return _spans(arcs, single_root, marginals) if projective else _eliminated(arcs, single_root, marginals)
+    return _spans(arcs, single_root, marginals) if projective else eliminated(arcs, single_root, marginals)
 
 
 @compiled
-def _spans(arcs, single_root, marginals):
-    """By the spans of Eisner 1996, from the narrow to the wide and back: with the head at the left, `right`, or at the
-    right, `left`, and such of which the last step was an arc; each by its ends as first and second index, or the other
-    way round, so that all sums are along rows."""
+def inside(arcs, single_root):
+    """By the spans of Eisner 1996, from the narrow to the wide: with the head at the left, `right`, or at the right,
+    `left`, and such of which the last step was an arc; each by its ends as first and second index, or the other way
+    round, so that all sums are along rows. At last what a sentence consists of, and log Z, NaN where it is not sure."""
     n = len(arcs)
     right, right_to = np.zeros_like(arcs), np.zeros_like(arcs)
     left, left_to = np.zeros_like(arcs), np.zeros_like(arcs)
@@ -123,7 +123,18 @@ def _spans(arcs, single_root, marginals):
         totals[word + 1] = _dot(roots[: word + 1], right_to[word, : word + 1])
     log_z = np.log(totals[n].real)
     if not (log_z > np.log(SMALLEST) and log_z > GROWTH * n - RANGE):
-        return np.nan
+        log_z = np.nan
+    return (right, right_to, left, left_to, arc_right, arc_left_to), totals, roots, log_z
+
+
+@compiled
+def _spans(arcs, single_root, marginals):
+    """By these spans, and back."""
+    n = len(arcs)
+    charts, totals, roots, log_z = inside(arcs, single_root)
+    right, right_to, left, left_to, arc_right, arc_left_to = charts
+    if log_z != log_z:
+        return log_z
 
     of_right, of_right_to = np.zeros_like(arcs), np.zeros_like(arcs)
     of_left, of_left_to = np.zeros_like(arcs), np.zeros_like(arcs)
@@ -155,7 +166,7 @@ def _spans(arcs, single_root, marginals):
 
 
 @compiled
-def _eliminated(arcs, single_root, marginals):
+def eliminated(arcs, single_root, marginals):
     """By eliminating the last word, then the one before it, and back: what is left of a word are its chances to go to
     each that is still there, and to the root, the last column. All terms are positive on the way there; on the way
     back those of 1 - `visits` are not, but none is larger than the number of words.

@@ -6,6 +6,8 @@ Inside, a sentence is the n words that are present, and `arcs` (n, n) their scor
 import numpy as np
 
 from regard.kernels.on_cpu import compiled
+from regard.kernels.tree.cpu_loops import eliminated, inside, is_sure
+from regard.kernels.tree.walks_cpu_loops import walked, walks
 
 NONE = -np.inf
 SMALLEST = 1e-150
@@ -30,14 +32,15 @@ def samples(first, last, scores, present, uniform, projective, single_root, out)
         out[row] = -1
         words = np.flatnonzero(present[row])
         arcs = _packed(scores[row], words)
-        charts = _charts(arcs, True) if projective else np.empty((0, 0, 0))
-        roots = _roots(arcs) if single_root and not projective else np.empty(0)
+        charts = _soft_charts(arcs, single_root) if projective else np.empty((0, 0, 0))
+        roots = _root_chances(arcs) if single_root and not projective else np.empty(0)
+        sums = np.empty((0, 0)) if projective or single_root else walks(arcs, np.diag(arcs), -1)
         heads = np.empty(len(words), np.int64)
         for draw in range(out.shape[1]):
             if projective:
                 drawn = _descended(arcs, charts, single_root, True, uniform[row, draw], heads)
             else:
-                drawn = _drawn(arcs, single_root, roots, uniform[row, draw], heads)
+                drawn = _drawn(arcs, single_root, roots, sums, uniform[row, draw], heads)
             if drawn:
                 out[row, draw, : len(words)] = heads
                 _unpack(words, out[row, draw])
@@ -179,6 +182,29 @@ def _charts(arcs, soft):
             for k in range(width):
                 terms[k] = left[i, i + k] + arc_left[i + k, j]
             left[i, j] = _total(terms, width, soft)
+    return charts
+
+
+@compiled
+def _soft_charts(arcs, single_root):
+    """The same of sums; what all arcs of a word have in common is taken out of them in place. By numbers where these
+    are sure, of which the logarithms are taken, else in logarithms throughout."""
+    n = len(arcs)
+    if n == 0:
+        return np.empty((4, 0, 0))
+    for i in range(n):
+        best = arcs[i].max()
+        if abs(best) < np.inf:
+            arcs[i] -= best
+    spans, _, _, log_z = inside(np.exp(arcs), single_root)
+    if not abs(log_z) < np.inf:
+        return _charts(arcs, True)
+    right, _, left, _, arc_right, arc_left_to = spans
+    charts = np.full((4, n, n), NONE)
+    for i in range(n):
+        for j in range(i, n):
+            charts[0, i, j], charts[1, i, j] = np.log(right[i, j]), np.log(left[i, j])
+            charts[2, i, j], charts[3, i, j] = np.log(arc_right[i, j]), np.log(arc_left_to[j, i])
     return charts
 
 
@@ -368,8 +394,9 @@ def _contract(word, best, there, score, roots, child, parent, node, above, nodes
 
 
 @compiled
-def _drawn(arcs, single_root, roots, uniform, heads):
-    """Whether there is a tree of any shape, and the heads of a random one, drawn word after word.
+def _drawn(arcs, single_root, roots, sums, uniform, heads):
+    """Whether there is a tree of any shape, and the heads of a random one, by walks, of which `sums` are known unless
+    there is a single root, or else drawn word after word.
 
     The head of a word is j in proportion to the weight of that arc times the chance that a walk along the arcs from j
     comes to the root before it comes to the word; the word then becomes one with its head (the chain rule for what
@@ -385,6 +412,11 @@ def _drawn(arcs, single_root, roots, uniform, heads):
         return False
     for i in range(n):
         goal[i] = arcs[i, root] if single_root else arcs[i, i]
+    if single_root:
+        sums = walks(arcs, goal, root)
+    if len(sums) > 0:
+        walked(sums, root if single_root else -1, uniform, heads)
+        return True
     open_ = np.ones(n, np.bool_)
     end = np.arange(n)  # the word that each has become one with, n for the root
     terms, chances = np.empty(n), np.empty(n + 1)
@@ -496,6 +528,19 @@ def _walked_slowly(steps, found):
             terms[b] = steps[a, b] + found[b]
         terms[a] = steps[a, m + 1]
         found[a] = _total(terms, a + 1, True)
+
+
+@compiled
+def _root_chances(arcs):
+    """The logarithm of how probable each word is as the only root, but for a constant: by numbers where these are sure,
+    else in logarithms."""
+    n = len(arcs)
+    weights, marginals = np.empty((n, n)), np.zeros((n, n))
+    for i in range(n):
+        weights[i] = np.exp(arcs[i] - arcs[i].max())
+    if n > 0 and is_sure(eliminated(weights, True, marginals), marginals):
+        return np.log(np.maximum(np.diag(marginals), 0.0))
+    return _roots(arcs)
 
 
 @compiled
