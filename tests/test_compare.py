@@ -166,6 +166,7 @@ def test_the_page_explains_what_was_compared_and_nothing_else(toy: Path):
     assert cli.main(["compare", "./toy.py", "--attentions", "hard", "--seeds", "1"]) == 0
     (page,) = toy.glob("*/report.html")
     assert "Sees a corner." in page.read_text() and "Sees all." not in page.read_text()
+    assert "The kinds of toy, side by side" in page.read_text() and "look everywhere" not in page.read_text()
 
 
 def test_one_comparison_is_not_mistaken_for_another(toy: Path, capsys):

@@ -204,11 +204,13 @@ def test_pictures_are_moved_by_chance_and_not_far():
     assert 1 < spread.abs().max() < 64 * 0.12
 
 
-@pytest.mark.parametrize(("stride", "grid"), [(4, (15, 15)), (8, (8, 8)), (16, (4, 4))])
-def test_a_grid_of_places(stride: int, grid: tuple[int, int]):
-    network = Learned((1, 60, 60), 32, stride)
+@pytest.mark.parametrize(("size", "stride", "grid"), [(32, 4, (15, 15)), (64, 8, (8, 8)), (7, 16, (4, 4))])
+def test_a_grid_of_places(size: int, stride: int, grid: tuple[int, int]):
+    network = Learned((1, 60, 60), size, stride)
     assert network.grid == grid
-    assert network(torch.rand(2, 1, 60, 60)).shape == (2, grid[0] * grid[1], 32)
+    found = network(torch.rand(2, 1, 60, 60))
+    assert found.shape == (2, grid[0] * grid[1], size)
+    found.sum().backward()
     with pytest.raises(ValueError, match="stride expected 4, 8 or 16 pixels from one place to the next, but got 5"):
         Learned((1, 60, 60), 32, 5)
 

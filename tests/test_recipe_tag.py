@@ -174,7 +174,7 @@ def test_what_was_trained_is_measured_and_drawn(run: Path, tmp_path: Path, monke
     looking.show(run, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= looking.SHOWN
-    assert "how far F1 of the validation spans is from 1" in page
+    assert "distance to 1 of the F1 of the validation spans" in page
 
 
 def test_a_run_tags_texts(run: Path):

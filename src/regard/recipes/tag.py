@@ -38,7 +38,7 @@ from regard.app.text.tokens import cased_tokens
 from regard.app.training.schedules import adam, clipped
 from regard.recipes.base import COSTS, Measure, Metric
 
-METRIC = Metric("valid_f1", "max", "how far F1 of the validation spans is from 1", 1.0, "F1")
+METRIC = Metric("valid_f1", "max", "distance to 1 of the F1 of the validation spans", 1.0, "F1")
 NAMED_BY, QUICK = ("over",), {"epochs": 2}
 COLUMNS = (
     Measure("test_f1", 100, "F1", "%", "Of the spans of the test sentences, ± {spread}."),

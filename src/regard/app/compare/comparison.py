@@ -175,9 +175,13 @@ def report(plan: Plan, splits: Any, results: Mapping[str, Any], command: str) ->
     looks = {kind: looking.look(recipe, each.model, splits.test, first) for kind, each in opened.items()}
     failures = {kind: looking.failures(each, splits.test) for kind, each in opened.items()}
     measures = summary.measured(recipe.COLUMNS, rows)
+    title, asked = f"The kinds of {recipe.name}, side by side", "What does each bring, and what does it cost?"
+    if {"soft", "hard"} <= {*plan.kinds}:
+        title = "Soft and hard attention, side by side"
+        asked = "What does it bring to look everywhere, and what does it cost?"
     return Report(
-        title="Soft and hard attention, side by side",
-        question=f"{recipe.task(splits)} What does it bring to look everywhere, and what does it cost?",
+        title=title,
+        question=f"{recipe.task(splits)} {asked}",
         data=splits.describe,
         answer=answer(rows, recipe.METRIC, results["example"]),
         models={kind: recipe.KINDS[kind] for kind in plan.kinds if kind in recipe.KINDS},
