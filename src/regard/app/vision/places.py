@@ -45,10 +45,7 @@ class Learned(nn.Module):
         channels, height, width = shape
         self.grid, self.size = (-(-height // stride), -(-width // stride)), size
         halvings = {4: 2, 8: 3, 16: 4}[stride]
-        wider = [
-            *(max(32, size >> n) for n in range(halvings - 1, 0, -1)),
-            size,
-        ]  # after each halving
+        wider = [*(max(32, size >> n) for n in range(halvings - 1, 0, -1)), size]  # after each halving
         layers = []
         for n, each in enumerate(wider):
             layers.append(Residual(channels, each, stride=2))
