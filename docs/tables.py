@@ -55,7 +55,7 @@ def compare(results: Mapping[str, Any]) -> str:
 def ram(results: Mapping[str, Any]) -> str:
     """The tables of Mnih et al.: hard attention, what it has to beat, and the paper."""
     rows = {(row["task"], row["glimpses"], row["model"]): row for row in results["rows"]}
-    models = ("random", "fixed", "soft", "cnn")
+    models = ("random", "fixed", "soft", "grid", "cnn")
     lines = []
     for task, glimpses in ((task, glimpses) for task, errors in PAPER.items() for glimpses in errors):
         ours = rows.get((task, glimpses, "hard"), {})
