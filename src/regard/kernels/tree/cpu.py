@@ -62,10 +62,10 @@ def _sums(scores: Tensor, present: Tensor, projective: bool, single_root: bool) 
     from regard.kernels.tree import cpu_loops
 
     log_z, out = scores.new_empty(len(scores), dtype=torch.float64), torch.empty_like(scores, dtype=torch.float64)
-    given = scores.double(), present, projective, single_root
-    unsure = _unsure(cpu_loops.sums, given, (log_z, out))
+    kind = present, projective, single_root
+    unsure = _unsure(cpu_loops.sums, (*_exps(scores, present), *kind), (log_z, out))
     if len(unsure):
-        log_z[unsure], out[unsure] = on_cpu.apart(_plain_sums, given[0][unsure], present[unsure], *given[2:])
+        log_z[unsure], out[unsure] = on_cpu.apart(_plain_sums, scores[unsure].double(), present[unsure], *kind[1:])
     return log_z.to(scores.dtype), out.to(scores.dtype)
 
 
@@ -74,11 +74,21 @@ def _along(grad: Tensor, scores: Tensor, present: Tensor, projective: bool, sing
     from regard.kernels.tree import cpu_loops
 
     out = torch.empty_like(scores, dtype=torch.float64)
-    given = grad.double(), scores.double(), present, projective, single_root
-    unsure = _unsure(cpu_loops.along, given, (out,))
+    kind = present, projective, single_root
+    unsure = _unsure(cpu_loops.along, (grad.double(), _exps(scores, present)[0], *kind), (out,))
     if len(unsure):
-        out[unsure] = on_cpu.apart(_plain_along, *(each[unsure] for each in given[:3]), *given[3:])
+        given = grad[unsure].double(), scores[unsure].double(), present[unsure]
+        out[unsure] = on_cpu.apart(_plain_along, *given, *kind[1:])
     return out.to(scores.dtype)
+
+
+def _exps(scores: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """The exponentials of the scores of words that are present, less each word's best, in float64; and the sum of what
+    was taken from them."""
+    both = present.unsqueeze(-1) & present.unsqueeze(-2)
+    scores = scores.double().masked_fill(~both, -torch.inf)
+    best = scores.amax(-1)
+    return (scores - best.unsqueeze(-1)).exp(), best.where(present, 0.0).sum(-1)
 
 
 def _unsure(kernel: Callable[..., None], given: tuple, out: tuple[Tensor, ...]) -> Tensor:

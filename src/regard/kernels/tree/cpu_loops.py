@@ -1,33 +1,33 @@
 """The loops that sum over all dependency trees, for numba: imported when first called.
 
-Inside, a sentence is the n words that are present, and `arcs` (n, n) the exponentials of their scores, the roots' on
-the diagonal; the best arc of each word is 1, which nothing but log Z depends on. All is analytic, so that the same
-loops, given complex arcs whose imaginary part is a tiny step, give a directional derivative with no rounding
-but their own (Squire and Trapp 1998). What is too small or too large for that is not `sure`.
+What is given are the exponentials `exps` of the scores, of which the best of each word is 1, and the sum `common` of
+what was taken out of them. Inside, a sentence is the n words that are present, and `arcs` (n, n) are theirs, the roots'
+on the diagonal. The loops over spans are analytic, so
+that, given complex arcs whose imaginary part is a tiny step, they give a directional derivative with no rounding but
+their own (Squire and Trapp 1998). What is too small or too large for that is not `sure`.
 """
 
 import numpy as np
 
 from regard.kernels.on_cpu import compiled
+from regard.kernels.tree.elimination_cpu_loops import SMALLEST, eliminated, eliminated_along
 
 STEP = 1e-20
 """How far along a direction: what is of second order is nothing beside what is of first."""
-SMALLEST = 1e-150
-"""A sum below this is not sure: too many of its terms may have been too small for a number."""
 GROWTH, RANGE = 2.0, 640.0
 """The projective trees of n words are fewer than exp(GROWTH n); a number may be as small as exp(-RANGE)."""
 
 
 @compiled
-def sums(first, last, scores, present, projective, single_root, sure, log_z, marginals):
+def sums(first, last, exps, common, present, projective, single_root, sure, log_z, marginals):
     """Log Z and the marginals of the rows first to last, and whether they are sure."""
     for row in range(first, last):
         words = np.flatnonzero(present[row])
         n = len(words)
         arcs, found = np.empty((n, n)), np.zeros((n, n))
-        common = _weights(scores[row], words, arcs)
+        _packed(exps[row], words, arcs)
         total = _all(arcs, projective, single_root, found)
-        log_z[row] = common + total
+        log_z[row] = common[row] + total
         sure[row] = is_sure(total, found)
         marginals[row] = 0.0
         for i in range(n):
@@ -36,42 +36,55 @@ def sums(first, last, scores, present, projective, single_root, sure, log_z, mar
 
 
 @compiled
-def along(first, last, direction, scores, present, projective, single_root, sure, out):
+def along(first, last, direction, exps, present, projective, single_root, sure, out):
     """How the marginals of the same rows change in the direction, to which their second derivative is applied."""
     for row in range(first, last):
         words = np.flatnonzero(present[row])
         n = len(words)
-        arcs, found = np.empty((n, n)), np.zeros((n, n), np.complex128)
-        _weights(scores[row], words, arcs)
-        longest = 0.0
-        for i in words:
-            for j in words:
-                longest = max(longest, abs(direction[row, i, j]))
-        step = STEP / longest if longest > 0 else 0.0
-        moved = np.empty((n, n), np.complex128)
-        for i in range(n):
-            for j in range(n):
-                moved[i, j] = complex(arcs[i, j], arcs[i, j] * step * direction[row, words[i], words[j]])
-        total = _all(moved, projective, single_root, found)
-        sure[row] = is_sure(total, found)
+        arcs, turned, changes = np.empty((n, n)), np.empty((n, n)), np.zeros((n, n))
+        _packed(exps[row], words, arcs)
+        _packed(direction[row], words, turned)
+        if projective:
+            sure[row] = _spans_along(arcs, turned, single_root, changes)
+        else:
+            sure[row] = _eliminated_along(arcs, turned, single_root, changes)
         out[row] = 0.0
         for i in range(n):
             for j in range(n):
-                out[row, words[i], words[j]] = found[i, j].imag / STEP * longest
+                out[row, words[i], words[j]] = changes[i, j]
 
 
 @compiled
-def _weights(scores, words, arcs):
-    """The arcs, and the logarithm of what was taken out of them."""
-    common = 0.0
+def _eliminated_along(arcs, direction, single_root, changes):
+    """By eliminating words, and whether that is sure."""
+    found = np.zeros_like(arcs)
+    total = eliminated_along(arcs, direction, single_root, found, changes) if len(arcs) > 0 else 0.0
+    return is_sure(total, found)
+
+
+@compiled
+def _spans_along(arcs, direction, single_root, changes):
+    """By spans with a tiny imaginary part, and whether that is sure."""
+    n = len(arcs)
+    longest = np.abs(direction).max() if n > 0 else 0.0
+    step = STEP / longest if longest > 0 else 0.0
+    moved, found = np.empty((n, n), np.complex128), np.zeros((n, n), np.complex128)
+    for i in range(n):
+        for j in range(n):
+            moved[i, j] = complex(arcs[i, j], arcs[i, j] * step * direction[i, j])
+    total = _spans(moved, single_root, found) if n > 0 else 0.0
+    for i in range(n):
+        for j in range(n):
+            changes[i, j] = found[i, j].imag / STEP * longest
+    return is_sure(total, found)
+
+
+@compiled
+def _packed(pairs, words, out):
+    """What there is of the words that are present."""
     for i in range(len(words)):
-        best = -np.inf
-        for j in words:
-            best = max(best, scores[words[i], j])
         for j in range(len(words)):
-            arcs[i, j] = np.exp(scores[words[i], words[j]] - best)
-        common += best
-    return common
+            out[i, j] = pairs[words[i], words[j]]
 
 
 @compiled
@@ -162,61 +175,6 @@ def _spans(arcs, single_root, marginals):
             slope = of_arc_right[i, j] * arcs[j, i] + of_arc_left_to[j, i] * arcs[i, j]
             _add(of_right[i, i:j], slope, left_to[j, i + 1 : j + 1])
             _add(of_left_to[j, i + 1 : j + 1], slope, right[i, i:j])
-    return log_z
-
-
-@compiled
-def eliminated(arcs, single_root, marginals):
-    """By eliminating the last word, then the one before it, and back: what is left of a word are its chances to go to
-    each that is still there, and to the root, the last column. All terms are positive on the way there; on the way
-    back those of 1 - `visits` are not, but none is larger than the number of words.
-
-    The arc of a single root is no way to go on, but for the first word, which is eliminated last.
-    """
-    n = len(arcs)
-    ways, totals = np.zeros((n, n + 1), arcs.dtype), np.zeros_like(arcs[0])
-    for i in range(n):
-        ways[i, :n], ways[i, n] = arcs[i], arcs[i, i]
-    log_z = 0.0
-    for word in range(n - 1, -1, -1):
-        row = ways[word]
-        total = row[n] if word == 0 or not single_root else 0.0 * row[n]
-        for j in range(word):
-            total += row[j]
-        if not total.real > SMALLEST:
-            return np.nan
-        totals[word] = total
-        log_z += np.log(total.real)
-        for j in range(word):
-            row[j] /= total
-        row[n] /= total
-        for i in range(word):
-            via = ways[i, word]
-            for j in range(word):
-                ways[i, j] += via * ways[word, j]
-            ways[i, n] += via * row[n]
-
-    slopes, more = np.zeros_like(ways), np.zeros_like(arcs[0])
-    for word in range(n):
-        row = ways[word]
-        more[:word] = 0.0
-        visits = 0.0 * row[n]
-        to_root = 0.0 * row[n]
-        for i in range(word):
-            via, slope = ways[i, word], slopes[i, n] * row[n]
-            to_root += via * slopes[i, n]
-            for j in range(word):
-                slope += slopes[i, j] * row[j]
-                more[j] += via * slopes[i, j]
-            slopes[i, word] = slope
-            visits += via * slope
-        for j in range(word):
-            slopes[word, j] = (1.0 - visits + more[j]) / totals[word]
-        alone = 1.0 - visits if word == 0 or not single_root else 0.0 * visits
-        slopes[word, n] = (alone + to_root) / totals[word]
-    for i in range(n):
-        for j in range(n):
-            marginals[i, j] = arcs[i, j] * slopes[i, n if i == j else j]
     return log_z
 
 

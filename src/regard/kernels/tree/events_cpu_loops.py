@@ -6,7 +6,8 @@ Inside, a sentence is the n words that are present, and `arcs` (n, n) their scor
 import numpy as np
 
 from regard.kernels.on_cpu import compiled
-from regard.kernels.tree.cpu_loops import eliminated, inside, is_sure
+from regard.kernels.tree.cpu_loops import inside, is_sure
+from regard.kernels.tree.elimination_cpu_loops import eliminated
 from regard.kernels.tree.walks_cpu_loops import walked, walks
 
 NONE = -np.inf
