@@ -357,11 +357,45 @@ LANGUAGE = {
 HUGGINGFACE = {"accuracy_percent": ("right, %", 1), "words_looked_at": ("words looked at", 1)}
 
 
+GAINS = {"deletion": -1, "insertion": 1, "comprehensiveness": 1, "sufficiency": -1}
+"""The metrics of faithfulness that have a random order beside them, and whether more of it is better, or less."""
+
+
 def faithfulness(results: Mapping[str, Any]) -> str:
-    """Every metric of every model, beside chance and the truth, and how well it orders what is known."""
+    """Every metric of every glimpse model, beside chance and the truth, and how well it orders what is known."""
     columns = ("given", "random", "oracle", "tau")
-    lines = [[row["data"], row["metric"], *(printed(row.get(name)) for name in columns)] for row in results["rows"]]
+    rows = [row for row in results["rows"] if row["recipe"] == "glimpse"]
+    lines = [[row["model"], row["metric"], *(printed(row.get(name)) for name in columns)] for row in rows]
     return markdown(["glimpses", "metric", *columns], lines)
+
+
+def interpretable(results: Mapping[str, Any]) -> str:
+    """By how much each model's attention is better than a random order, seeds averaged, and what it pointed at."""
+    models = dict.fromkeys((row["recipe"], row["model"]) for row in results["rows"])
+    lines = [[f"{recipe}: {model}", *_gains(results["rows"], recipe, model)] for recipe, model in models]
+    head = "attention", *GAINS, "pointing", "agreement", "permutation", "unread"
+    return markdown(head, lines)
+
+
+def _gains(rows: Sequence[Mapping[str, Any]], recipe: str, model: str) -> Iterable[str]:
+    """The cells of a model: what each metric gains over a random order, and of other metrics what they are."""
+    of = [row for row in rows if (row["recipe"], row["model"]) == (recipe, model)]
+    for metric in (*GAINS, "pointing", "agreement", "permutation", "unread"):
+        sign, found = GAINS.get(metric), [row for row in of if row["metric"] == metric]
+        values = [row["given"] if sign is None else sign * (row["given"] - row["random"]) for row in found]
+        yield mean_and_spread(values)
+
+
+def trusted(results: Mapping[str, Any]) -> str:
+    """The rank correlation of each metric with the truth, of each recipe: the mean over its models."""
+    rows = [row for row in results["rows"] if "tau" in row]
+    recipes = dict.fromkeys(row["recipe"] for row in rows)
+    lines = []
+    for recipe in recipes:
+        of = [row for row in rows if row["recipe"] == recipe]
+        taus = ([row["tau"] for row in of if row["metric"] == metric] for metric in GAINS)
+        lines.append([recipe, str(len({(row["model"], row["seed"]) for row in of})), *map(mean_and_spread, taus)])
+    return markdown(["recipe", "models", *GAINS], lines)
 
 
 def speed(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -455,6 +489,8 @@ TABLES: dict[str, tuple[str, str, Callable[[Mapping[str, Any]], str]]] = {
     ),
     "bridge": ("docs/transformers.md", "benchmarks/huggingface.json", bench),
     "faithfulness": ("docs/faithfulness.md", "experiments/faithfulness.json", faithfulness),
+    "interpretable": ("docs/faithfulness.md", "experiments/faithfulness.json", interpretable),
+    "trusted": ("docs/faithfulness.md", "experiments/faithfulness.json", trusted),
     "speed": ("docs/speed.md", "benchmarks/*.json", speed),
     "ablation": ("docs/hard.md", "ablation.json", ablation),
     "fewer": ("docs/hard.md", "early.json", fewer),

@@ -80,7 +80,12 @@ class Glimpses:
 
     def __len__(self) -> int:
         """How many images there are."""
-        return len(self._sources or self._rows)
+        return self.batch
+
+    @property
+    def batch(self) -> int:
+        """How many images there are: `len`, but that an exported program does not freeze it."""
+        return self._rows.shape[0] if self._sources is None else len(self._sources)
 
     def _measure(self, sizes: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "n scales 2"]:
         """What takes a location to where its windows start, in pixels of the padded levels, and the sizes of the levels
@@ -141,7 +146,7 @@ class Glimpses:
     def _starts(self, z: Float[Tensor, "*S B 2"]) -> Int[Tensor, "*S B scales 2"]:
         """Where windows begin, in pixels of the padded levels."""
         start = torch.addcmul(self._middle, z.unsqueeze(-2), self._half)
-        return start.fmin(self._last).clamp(min=0).long()  # fmin, as it takes NaN for the last place: padding
+        return start.where(start < self._last, self._last).clamp(min=0).long()  # NaN is at the last place: padding
 
     def select(self, rows: Tensor) -> "Glimpses":
         """The sensor of some of the images, by their indices or a bool mask; the pyramid is shared, and what the new
@@ -164,9 +169,10 @@ class Glimpses:
     def _check(self, z: Tensor) -> None:
         if not isinstance(z, Tensor) or not z.is_floating_point():
             raise TypeError(f"z expected locations as a floating point tensor, but got {_kind(z)}.")
-        batch = len(self)
-        if z.ndim < 2 or z.shape[-2:] != (batch, 2):
-            raise ValueError(f"z expected the shape (*S, {batch}, 2), one location an image, but got {tuple(z.shape)}.")
+        if z.ndim < 2 or z.shape[-2:] != (self.batch, 2):
+            raise ValueError(
+                f"z expected the shape (*S, {self.batch}, 2), one location an image, but got {tuple(z.shape)}."
+            )
 
     def _check_scale(self, scale: Tensor, z: Tensor) -> None:
         if not isinstance(scale, Tensor) or scale.dtype != torch.long:

@@ -37,7 +37,7 @@ class Patches:
     """
 
     def __init__(self, sensor: Glimpses, locations: Float[Tensor, "*B K 2"]):
-        batch, shape = len(sensor), tuple(locations.shape)
+        batch, shape = sensor.batch, tuple(locations.shape)
         if shape[-1:] != (2,) or shape[:-2] not in ((), (batch,)) or len(shape) < 2:
             raise ValueError(f"locations expected the shape (K, 2) or ({batch}, K, 2), but got {shape}.")
         self.sensor, self.locations = sensor, locations.expand(batch, -1, 2)  # (B, K, 2)
@@ -46,7 +46,7 @@ class Patches:
 
     def read(self, z: Int[Tensor, "*S B N"]) -> Float[Tensor, "*S B N V"]:
         """The glimpses at the places z."""
-        rows = torch.arange(len(self.locations), device=z.device)[:, None]
+        rows = torch.arange(self.locations.shape[0], device=z.device)[:, None]
         locations = self.locations.to(z.device)[rows, z].movedim(-2, 0)  # (N, *S, B, 2)
         return self.sensor.read(locations).movedim(0, z.ndim - 1).flatten(z.ndim)
 

@@ -206,7 +206,7 @@ class Model(nn.Module):
         if self.training and self.config.moved and seen.dim() == 4:
             seen = moved(seen, self.config.moved)
         places = dropout(self.places(seen), self.config.blinded, self.training)  # (B, K, D)
-        nowhere = places.new_zeros(len(places), 1, places.shape[1], dtype=torch.bool)
+        nowhere = places.new_zeros(places.shape[0], 1, places.shape[1], dtype=torch.bool)
         return self.teller.begin(places, nowhere if self.config.attention == "none" else None)
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Told, State]:

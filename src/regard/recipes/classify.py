@@ -185,7 +185,7 @@ class Model(nn.Module):
     def looked(self, words: Tensor, present: Tensor) -> rg.Attended:
         """Where the heads looked among encoded words (B, K, width), and what each read, (*S, B, H, width)."""
         queries: Any = self.queries
-        queries = queries.repeat(*([self.config.draws] if self.draws else []), len(words), 1, 1)
+        queries = queries.repeat(*([self.config.draws] if self.draws else []), words.shape[0], 1, 1)
         return self.attention(queries, self.attention.prepare(words, words, present.unsqueeze(1)))
 
 

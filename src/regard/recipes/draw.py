@@ -164,7 +164,7 @@ class Recurrent(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Output:
-        count, config = len(images), self.config
+        count, config = images.shape[0], self.config
         noise = torch.randn(config.steps, count, config.latent, device=images.device)
         seen, canvas, decoder = self.brush.prepare(images), *self.begin(count)
         encoder = State(images.new_zeros(count, config.hidden), images.new_zeros(count, config.hidden))

@@ -231,7 +231,7 @@ class Recurrent(nn.Module):
     def forward(self, images: Tensor) -> Output:
         images = as_computed(images)
         scene, states, looks = self.scene(images), [self.start(images)], []
-        memory = self.attention.prepare(scene, len(images))
+        memory = self.attention.prepare(scene, images.shape[0])
         for _ in range(self.config.glimpses):
             state, out = self.glimpse(states[-1], scene, memory)
             states.append(state)
@@ -253,7 +253,7 @@ class Recurrent(nn.Module):
 
     def start(self, images: Tensor) -> State:
         """What is known before the first glimpse: nothing, and the middle of the image."""
-        paths = (self.draws if self.training else 1, len(images))
+        paths = (self.draws if self.training else 1, images.shape[0])
         nothing = images.new_zeros(*paths, self.config.hidden)
         count = torch.zeros(paths, dtype=torch.long, device=images.device)
         middle = torch.zeros(*paths, self.coordinates, device=images.device)

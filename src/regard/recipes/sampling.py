@@ -213,7 +213,7 @@ class Model(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Output:
         view, patches = batch["view"], Encoded(sensor(batch, self.config), self.places, self.network)
-        blind = view.new_zeros(len(view), 1, len(self.places))
+        blind = view.new_zeros(view.shape[0], 1, len(self.places))
         scores = self.prior(view) if self.config.attention in SEES else blind
         z, weights = self.chosen(scores, patches)
         found = patches.read(z)
@@ -235,7 +235,7 @@ class Model(nn.Module):
 
     def weights(self, found: Tensor) -> Tensor:
         """What each patch counts, by what was found in it, (B, N)."""
-        return self.score(found.new_zeros(len(found), 1, 1), found).squeeze(1).softmax(-1)
+        return self.score(found.new_zeros(found.shape[0], 1, 1), found).squeeze(1).softmax(-1)
 
 
 def costs(logits: Tensor, label: Tensor) -> Tensor:

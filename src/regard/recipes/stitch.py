@@ -34,7 +34,7 @@ from regard.app.report.seam_figures import pair_figure
 from regard.app.report.text_figures import png
 from regard.app.training.schedules import warmup_cosine
 from regard.app.vision.joining import READS, Prediction, inputs, predict, prepare, written  # noqa: F401
-from regard.app.vision.seams import COARSE, Finder, Joiner, smaller, starts, strips
+from regard.app.vision.seams import APART, COARSE, Finder, Joiner, smaller, starts, strips
 from regard.recipes.base import COSTS, Measure, Metric
 
 METRIC = Metric("valid_error", "min", "share of the validation pairs judged wrongly")
@@ -154,7 +154,7 @@ def by_draws(model: Any, pair: Tensor, begins: Tensor, seam: Tensor | None) -> O
 def by_mean(model: Any, pair: Tensor, begins: Tensor, seam: Tensor | None) -> Output:
     """Reads the mean of all strips."""
     positions, size = rg.softmax(model.finder(pair)), model.config.size
-    windows = pair.unfold(3, size, int(begins[1] - begins[0]))  # (B, 4, y, K, size)
+    windows = pair.unfold(3, size, APART)  # (B, 4, y, K, size)
     seen = torch.einsum("bk,bcyks->bcys", positions.mean.squeeze(1), windows)
     z = positions.mode
     return Output(model.joiner(seen), positions, z, begins[z.squeeze(-1)])
@@ -170,14 +170,14 @@ def at_the_seam(model: Any, pair: Tensor, begins: Tensor, seam: Tensor | None) -
 
 def anywhere(model: Any, pair: Tensor, begins: Tensor, seam: Tensor | None) -> Output:
     """Reads a strip that is drawn blindly."""
-    begin = begins[torch.randint(len(begins), (len(pair),), device=pair.device)]
+    begin = begins[torch.randint(len(begins), pair.shape[:1], device=pair.device)]
     return Output(model.joiner(strips(pair, begin, model.config.size)), None, None, begin)
 
 
 def everything(model: Any, pair: Tensor, begins: Tensor, seam: Tensor | None) -> Output:
     """Reads the whole pair, perhaps made smaller."""
     seen = smaller(pair, model.config.size) if model.config.attention == "smaller" else pair
-    return Output(model.joiner(seen), None, None, torch.zeros(len(pair), dtype=torch.long))
+    return Output(model.joiner(seen), None, None, torch.zeros_like(pair[:, 0, 0, 0], dtype=torch.long))
 
 
 READERS: dict[str, Callable[[Any, Tensor, Tensor, Tensor | None], Output]] = {

@@ -62,7 +62,7 @@ class Chart(nn.Module):
         first, last = torch.triu_indices(count, count, device=words.device)
         spans = between.index_select(1, last + 1) - between.index_select(1, first)
         scores = pad(self.label(spans + self.bias), (1, 0))  # (B, spans, S)
-        table = scores.new_zeros(len(words), count * count, scores.shape[-1])
+        table = scores.new_zeros(words.shape[0], count * count, scores.shape[-1])
         return table.index_copy(1, first * count + last, scores).unflatten(1, (count, count))
 
 
@@ -117,7 +117,7 @@ class Writer(nn.Module):
         """The state before the first step."""
         forth, back = words.chunk(2, -1)
         last = present.sum(-1) - 1
-        ends = torch.cat((forth[torch.arange(len(words)), last], back[:, 0]), -1)
+        ends = torch.cat((forth[torch.arange(words.shape[0]), last], back[:, 0]), -1)
         hidden, cell = self.start(ends).tanh().chunk(2, -1)
         none = torch.zeros_like(last)
         return Written(self._memory(words, present), hidden, cell, last + 1, none, none, none)

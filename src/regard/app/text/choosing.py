@@ -89,7 +89,7 @@ def filled(
     >>> filled(torch.tensor([[[0.0, 1.0, 0.0]]]), torch.tensor([[0.3, 0.1, 0.2]]), torch.ones(1, 3).bool(), share=0.7)
     tensor([[[1., 1., 0.]]])
     """
-    first = scores + (scores.amax() - scores.amin() + 1) * chosen[:, 0]
+    first = scores + (scores.amax(-1, True) - scores.amin(-1, True) + 1) * chosen[:, 0]
     found = rg.budget(rg.subset(MOST), share)(first.unsqueeze(1), present.unsqueeze(1))
     return found.indicator(found.mode)
 

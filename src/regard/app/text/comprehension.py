@@ -13,6 +13,7 @@ import regard as rg
 from regard.app import explaining
 from regard.app.data.cloze import MARKERS
 from regard.app.explaining import Explained
+from regard.app.text.networks import picked
 from regard.app.text.vocabulary import UNKNOWN
 
 
@@ -168,11 +169,6 @@ def around(states: Float[Tensor, "B K D"]) -> Float[Tensor, "B K D"]:
     """
     forth, back = states.chunk(2, -1)
     return torch.cat((pad(forth, (0, 0, 1, -1)), pad(back, (0, 0, -1, 1))), -1)
-
-
-def picked(tensor: Float[Tensor, "B K D"], places: Int[Tensor, "B P"]) -> Float[Tensor, "B P D"]:
-    """What is at these places."""
-    return tensor.take_along_dim(places.unsqueeze(-1), 1)
 
 
 def standing(names: Int[Tensor, "B K"]) -> tuple[Int[Tensor, "B P"], Int[Tensor, "B P"]]:

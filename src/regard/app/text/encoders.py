@@ -79,4 +79,4 @@ def mean(words: Tensor, present: Tensor) -> Tensor:
 
 def _last(words: Tensor, present: Tensor) -> Tensor:
     """The last word of each text, (B, D)."""
-    return words[torch.arange(len(words), device=words.device), present.sum(-1) - 1]
+    return words[torch.arange(words.shape[0], device=words.device), present.sum(-1) - 1]

@@ -148,6 +148,17 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def picked(tensor: Tensor, places: Tensor) -> Tensor:
+    """What of a tensor (B, K, D) is at places (B, P), (B, P, D); `take_along_dim`, which would freeze the sizes of an
+    exported program.
+
+    >>> picked(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[2, 0]]))
+    tensor([[[3.],
+             [1.]]])
+    """
+    return tensor.gather(1, places.unsqueeze(-1).expand(-1, -1, tensor.shape[-1]))
+
+
 class SoftThen(nn.Module):
     """The mean in the first `steps` of training, then another read: where to look is learned from draws only when it
     matters already what is seen there. A recipe's `after_step` counts the steps."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.app.data.trees import RELATIONS
-from regard.app.text.networks import Dropped
+from regard.app.text.networks import Dropped, picked
 
 LONGEST = 24
 """Characters of a word that are looked at."""
@@ -30,6 +30,9 @@ class Vocabulary(nn.Module):
         return 1 + len(self.seen)
 
     def forward(self, values: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # ONNX cannot search
+            there = values.unsqueeze(-1) == self.seen
+            return (there.int().argmax(-1) + 1).where(there.any(-1), 0)
         places = torch.searchsorted(self.seen, values.contiguous()).clamp_max(len(self.seen) - 1)
         return (places + 1).where(self.seen[places] == values, 0)
 
@@ -73,9 +76,9 @@ class Recurrent(nn.Module):
     def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
         places = torch.arange(words.shape[1], device=words.device)
         mirrored = lengths.unsqueeze(-1) - 1 - places
-        mirrored = mirrored.where(mirrored >= 0, places).unsqueeze(-1)  # (B, K, 1)
-        back, _ = self.back(words.take_along_dim(mirrored, 1))
-        return torch.cat((self.forth(words)[0], back.take_along_dim(mirrored, 1)), -1)  # (B, K, 2 hidden)
+        mirrored = mirrored.where(mirrored >= 0, places)  # (B, K)
+        back, _ = self.back(picked(words, mirrored))
+        return torch.cat((self.forth(words)[0], picked(back, mirrored)), -1)  # (B, K, 2 hidden)
 
 
 class Perceptron(nn.Sequential):
@@ -113,7 +116,7 @@ class Relations(nn.Module):
 
     def forward(self, words: Tensor, heads: Tensor) -> Tensor:
         dependents, places = self.dependent(words), torch.arange(words.shape[1], device=words.device)
-        above = self.head(words).take_along_dim(heads.clamp_min(0).unsqueeze(-1), 1)
+        above = picked(self.head(words), heads.clamp_min(0))
         above = torch.where((heads == places).unsqueeze(-1), self.root.to(above.dtype), above)  # (B, K, width)
         compared = self.compare(dependents).unflatten(-1, (len(RELATIONS), -1)) @ above.unsqueeze(-1)
         return (compared.squeeze(-1) + self.alone(torch.cat((dependents, above), -1))).float()

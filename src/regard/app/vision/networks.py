@@ -233,14 +233,19 @@ class Through(nn.Module):
 
 
 class Drawn:
-    """`hard`, but in training without the log-probability of the draw."""
+    """`hard`, but without the log-probability, which is asked of all draws together."""
 
     def at(self, step: rg.Step) -> Any:
-        return _draw if step.training else rg.mode
+        return _draw if step.training else _likeliest
 
 
 def _draw(positions: rg.Positions, scene: Scene) -> tuple[Tensor, Tensor, None]:
     z = positions.sample()
+    return positions.gather(scene, z), z, None
+
+
+def _likeliest(positions: rg.Positions, scene: Scene) -> tuple[Tensor, Tensor, None]:
+    z = positions.mode
     return positions.gather(scene, z), z, None
 
 

@@ -64,7 +64,7 @@ class Prior(nn.Module):
 
     def forward(self, view: Float[Tensor, "B C side side"]) -> Float[Tensor, "B 1 K"]:
         line = torch.linspace(-1, 1, view.shape[-1], device=view.device)
-        where = torch.stack(torch.meshgrid(line, line, indexing="ij")).expand(len(view), -1, -1, -1)
+        where = torch.stack(torch.meshgrid(line, line, indexing="ij")).expand(view.shape[0], -1, -1, -1)
         scores = self.network(torch.cat((view, where), 1))
         if self.by != "learned":
             there = self._there(view)
@@ -97,7 +97,7 @@ class Encoded(NamedTuple):
         """What is found in the patches z of each image."""
         windows = self.sensor.read(self.places[z].transpose(0, 1))  # (N, B, 1, C, size, size)
         found = self.network(windows.flatten(0, 2))
-        return found.unflatten(0, z.T.shape).transpose(0, 1)
+        return found.unflatten(0, (z.shape[1], -1)).transpose(0, 1)
 
     def in_blocks(self, count: int) -> Float[Tensor, "B K V"]:
         """What is found at all places of so many images, a block of patches after the other; without gradients."""
