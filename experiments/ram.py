@@ -4,11 +4,11 @@
     regard experiment ram --data DIR --task 28 --glimpses 6 --model hard    one row of the table, with all its seeds
     regard experiment ram                                                   the table, as far as it is finished
 
-The configuration of a task is `ram/TASK.yaml` beside this script. Runs are kept in `runs/ram` and are resumed; several
-of these commands may run at once, each takes runs that no other has. What is finished is in `results/ram.json`, and the
-weights of each row of hard attention in `weights/ram-TASK-GLIMPSES.safetensors` with their configuration: those of
-the seed that is best on the validation images. The test images are seen once, by the finished run. A seed that is in
-the results is not trained again: take its row out first.
+The configuration of a task is `ram/TASK.yaml` beside this script, and over it `ram/TASK-MODEL.yaml` if there is one.
+Runs are kept in `runs/ram` and are resumed; several of these commands may run at once, each takes runs that no other
+has. What is finished is in `results/ram.json`, and the weights of each row of hard attention in `weights/ram-TASK-GLIMPSES.safetensors`
+with their configuration: those of the seed that is best on the validation images. The test images are seen once, by the
+finished run. A seed that is in the results is not trained again: take its row out first.
 """
 
 import statistics
@@ -73,8 +73,11 @@ def jobs() -> Iterator[Job]:
 
 
 def configuration(job: Job, data: str) -> glimpse.Config:
-    """The task's configuration, as committed."""
-    fields = yaml.safe_load((HERE / "ram" / f"{job.task}.yaml").read_text(encoding="utf-8"))
+    """The task's configuration, as committed, with what a model has of its own."""
+    fields: dict[str, Any] = {}
+    for name in (job.task, f"{job.task}-{job.model}"):
+        if (file := HERE / "ram" / f"{name}.yaml").exists():
+            fields |= yaml.safe_load(file.read_text(encoding="utf-8"))
     return glimpse.Config(**fields, data=data, attention=job.model, glimpses=job.glimpses, seed=job.seed)  # pyright: ignore[reportArgumentType]
 
 

@@ -97,9 +97,9 @@ class Config:
     """Strokes on an image that are no digits."""
     prior: Literal["contrast", "brightness", "learned"] = "contrast"
     """What is worth to look at before anything is learned."""
-    answer: Literal["vote", "mean"] | None = None
-    """Whether patches vote, or what is found in them is averaged and then judged; if not given, they vote on the
-    majority and the topmost."""
+    answer: Literal["majority", "vote", "mean"] | None = None
+    """Whether patches vote, or what is found in them is averaged and then judged. By majority, the votes of a few count
+    alike once it is trained, or two digits that are seen well outvote three. If not given, as the task suggests."""
     auxiliary: bool | None = None
     """Whether each patch must answer by itself, too; if not given, on the majority."""
     floor: float = 0.3
@@ -205,8 +205,8 @@ class Model(nn.Module):
         gated = Gated(size, size) if config.attention in ("gated-mil", "ips") else None
         self.score: Any = rg.Additive(1, size, size) if config.attention == "mil" else gated
         self.several = config.task == "several" and not own
-        may_vote = config.task in ("majority", "top") and not own
-        self.votes = config.answer == "vote" or (config.answer is None and may_vote)
+        answer = config.answer or {"majority": "majority", "top": "vote"}.get("" if own else config.task, "mean")
+        self.votes, self.alike = answer != "mean", answer == "majority" and config.attention not in EVERYWHERE
         layer = [] if self.votes else [nn.Linear(size, size), nn.ReLU()]
         self.judge = nn.Sequential(nn.LayerNorm(size), *layer, nn.Linear(size, classes))
         self.register_buffer("steps", torch.tensor(0.0))
@@ -218,6 +218,8 @@ class Model(nn.Module):
         z, weights = self.chosen(scores, patches)
         found = patches.read(z)
         weights = self.weights(found) if weights is None else weights
+        if self.alike and not self.training:
+            weights = torch.full_like(weights, 1 / weights.shape[1])
         each = self.judge(found)
         spread = scores.squeeze(1).softmax(-1)
         attention = torch.zeros_like(spread).scatter(1, z, weights) if self.score else spread

@@ -16,19 +16,22 @@ BLOCK = 512
 DARK = 1e-3
 """What is added to contrast and brightness before their logarithm."""
 
+BESIDE = 20.0
+"""Nats that a place loses if one beside it is likelier."""
+
 
 class PatchNetwork(nn.Module):
-    """What is in a patch: (N, C, size, size) to (N, D), by four convolutions, each normalised in groups, and the most
-    that the last one finds of each feature; of length one. `ground` is what there is where nothing is: black, or the
-    grey between black and white of photographs, from which all of their colours are told apart sooner."""
+    """What is in a patch: (N, C, size, size) to (N, D), by four convolutions, each normalised over all that it finds,
+    and the most that the last one finds of each feature; of length one. `ground` is what there is where nothing is:
+    black, or the grey between black and white of photographs, from which all of their colours are told apart sooner."""
 
     def __init__(self, channels: int, size: int = 64, ground: float = 0.0):
         super().__init__()
         self.ground = ground
-        layers = [nn.Conv2d(channels, 16, 5, stride=2, padding=2), nn.GroupNorm(8, 16), nn.ReLU()]
+        layers = [nn.Conv2d(channels, 16, 5, stride=2, padding=2), nn.GroupNorm(1, 16), nn.ReLU()]
         for before, after in ((16, 32), (32, size)):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.GroupNorm(8, after), nn.ReLU()]
-        layers += [nn.Conv2d(size, size, 3, padding=1), nn.GroupNorm(8, size), nn.ReLU()]
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(1, after), nn.ReLU()]
+        layers += [nn.Conv2d(size, size, 3), nn.GroupNorm(1, size), nn.ReLU()]
         self.layers: Any = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, patches: Float[Tensor, "N C size size"]) -> Float[Tensor, "N D"]:
@@ -43,7 +46,8 @@ class Prior(nn.Module):
 
     `by` says what there is: the contrast, which is the standard deviation of pixels; their brightness; or nothing, and
     all is learned. A patch covers `patch` pixels of the view, its middle half as many, and there are `grid` x `grid`
-    places. The numbers a, b and the weight of what is beside are learned, too.
+    places. The numbers a, b and the weight of what is beside are learned, too. A place that has a likelier one beside
+    it is then hardly ever looked at: both would show the same.
     """
 
     def __init__(self, channels: int, side: int, patch: int, grid: int, by: str):
@@ -53,9 +57,9 @@ class Prior(nn.Module):
         self.slope, self.level, self.beside = (nn.Parameter(torch.tensor(each)) for each in (12.0, -0.7, 4.0))
         self.network = nn.Sequential(
             nn.Conv2d(channels + 2, 16, 2 * self.stride, self.stride, padding=(self.stride + 1) // 2),
-            nn.ReLU(),
+            nn.GELU(),
             nn.Conv2d(16, 16, 3, padding=1),
-            nn.ReLU(),
+            nn.GELU(),
             nn.Conv2d(16, 1, 3, padding=1),
         )
         last: Any = self.network[-1]
@@ -70,7 +74,8 @@ class Prior(nn.Module):
             there = self._there(view)
             most = F.logsigmoid(self.slope * (there - there.amax((2, 3), keepdim=True) - self.level))
             scores = scores + most + self.beside * (there - F.max_pool2d(there, 5, 1, 2))
-        return scores.flatten(1).unsqueeze(1)
+        beside = scores < F.max_pool2d(scores, 3, 1, 1)
+        return (scores - BESIDE * beside).flatten(1).unsqueeze(1)
 
     def _there(self, view: Tensor) -> Float[Tensor, "B 1 grid grid"]:
         """The logarithm of what there is at each place."""
