@@ -13,7 +13,8 @@ several of these commands may run at once, each takes runs that no other has. Wh
 `results/pictures.json`, and is not trained again: take its row out first. The best epoch is that of the fewest wrong on
 the validation pictures; those of the test are seen once, by the finished run.
 
-`random` and `fixed` look anywhere, and at the middle; `cnn` is a residual network that reads every pixel.
+`random` and `fixed` look anywhere, and at the middle; `cnn` is a residual network that reads every pixel. `hard-zoom`
+reads one patch a glimpse, at a scale that it chooses as it does the place, and as many patches in all.
 """
 
 import math
@@ -36,6 +37,8 @@ from regard.recipes import glimpse
 
 HERE = Path(__file__).parent
 MODELS = ("cnn", "hard", "soft", "random", "fixed", "grid")
+CHANGES: dict[str, dict[str, Any]] = {"hard-zoom": {"zoom": True, "glimpses": 6}}
+"""Hard attention with something changed: each glimpse is one patch of 8 x 8 pixels, at a scale that is chosen."""
 SEEDS = 3
 UNPACKED = Path("runs") / "cifar10"
 """Where the pictures are while this runs."""
@@ -43,13 +46,14 @@ UNPACKED = Path("runs") / "cifar10"
 
 def jobs() -> Iterator[Job]:
     """All that is to be done, what matters most first."""
-    yield from (Job("cifar", model, seed) for seed in range(SEEDS) for model in MODELS)
+    yield from (Job("cifar", model, seed) for seed in range(SEEDS) for model in (*MODELS, *CHANGES))
 
 
 def configuration(job: Job, data: Path) -> glimpse.Config:
     """The configuration of a model, as committed, on the unpacked pictures."""
     fields: dict[str, Any] = yaml.safe_load((HERE / "pictures" / f"{job.data}.yaml").read_text(encoding="utf-8"))
-    fields |= {"data": str(unpacked(data)), "attention": job.model, "seed": job.seed}
+    attention = job.model.partition("-")[0]
+    fields |= {"data": str(unpacked(data)), "attention": attention, "seed": job.seed} | CHANGES.get(job.model, {})
     return glimpse.Config(**fields)
 
 

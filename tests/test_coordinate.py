@@ -175,6 +175,16 @@ def test_outside_of_the_image_is_impossible():
         assert positions.log_prob(torch.tensor([z], dtype=torch.float64)) == -INFINITY
 
 
+def test_there_may_be_further_coordinates():
+    centre, width = torch.tensor([[0.2, -0.9, 0.5]]), torch.tensor([0.1, 0.3, 0.7])
+    positions = Coordinate(centre, width)
+    z = positions.sample((5,))
+    pairs = [Coordinate(centre[:, [i, i]], width[[i, i]]) for i in range(3)]
+    expected = sum(each.log_prob(z[..., [i, i]]) / 2 for i, each in enumerate(pairs))
+    torch.testing.assert_close(positions.log_prob(z), expected)
+    torch.testing.assert_close(positions.entropy(), torch.stack([each.entropy() / 2 for each in pairs]).sum(0))
+
+
 def test_a_width_broadcasts():
     centre = torch.randn(3, 4, 2)
     expected = Coordinate(centre, torch.full((3, 4, 2), 0.2))
@@ -241,9 +251,10 @@ def test_pickles():
 
 @pytest.mark.unchecked
 class TestErrors:
-    def test_a_centre_of_three_numbers(self):
-        with pytest.raises(ValueError, match=r"^Coordinate expected a centre of shape \(\*B, 2\), but got \(4, 3\)\.$"):
-            Coordinate(torch.zeros(4, 3), 0.1)
+    def test_a_centre_of_one_number(self):
+        expected = r"^Coordinate expected a centre of shape \(\*B, N\), N at least 2, but got \(4, 1\)\.$"
+        with pytest.raises(ValueError, match=expected):
+            Coordinate(torch.zeros(4, 1), 0.1)
 
     @pytest.mark.parametrize("shape", [(3,), (5, 2), (4, 2, 2)])
     def test_a_width_that_does_not_fit(self, shape: tuple[int, ...]):

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -102,6 +103,31 @@ def test_draws_share_the_pyramid():
     assert patches.shape == (5, 4, 3, 2, 2, 6, 6)
     assert sensor.pixels == patches.numel()
     assert torch.equal(patches[3, 1], Glimpses(images, 6, 2).read(z[3, 1]))
+
+
+@pytest.mark.parametrize("from_sources", [False, True])
+def test_of_one_scale_is_read_what_all_scales_have_there(from_sources: bool):
+    images, z, scale = whole_numbers(3, 2, 27, 31), torch.rand(4, 3, 2) * 2.4 - 1.2, torch.randint(3, (4, 3))
+    sensor = Glimpses([regard.open_image(each) for each in images] if from_sources else images, size=5, scales=3)
+    seen = sensor.read(z, scale)
+    assert seen.shape == (4, 3, 1, 2, 5, 5) and sensor.pixels == seen.numel()
+    everything = Glimpses(images, size=5, scales=3).read(z)
+    assert torch.equal(seen.squeeze(2), everything[torch.arange(4)[:, None], torch.arange(3), scale])
+    assert torch.equal(sensor.read(z[0], scale[0]), seen[0])
+
+
+@pytest.mark.parametrize(
+    ("scale", "error", "message"),
+    [
+        (torch.zeros(3), TypeError, "scale expected integers as a tensor of int64, but got torch.float32."),
+        (1, TypeError, "scale expected integers as a tensor of int64, but got int."),
+        (torch.zeros(1, 3).long(), ValueError, "scale expected the shape (3,), as z, but got (1, 3)."),
+    ],
+)
+@pytest.mark.unchecked
+def test_errors_of_scales(scale, error: type[Exception], message: str):
+    with pytest.raises(error, match=re.escape(message)):
+        Glimpses(torch.rand(3, 1, 8, 8), 4, 2).read(torch.zeros(3, 2), scale)
 
 
 @pytest.mark.parametrize("rows", [torch.tensor([2, 0]), torch.tensor([True, False, True])])

@@ -42,6 +42,37 @@ def test_what_is_said_of_each_image(kind: str, splits: datasets.Splits):
     assert ("on_digit" in values) == (kind != "cnn") and ("entropy" in values) == (kind in ("soft", "grid"))
 
 
+@pytest.mark.parametrize("kind", ["hard", "random", "fixed"])
+def test_a_glimpse_that_zooms_is_one_patch_at_the_scale_that_was_chosen(kind: str, splits: datasets.Splits):
+    model, images = made(kind, splits, zoom=True), batch(splits)
+    assert (glimpse.evaluate(model.eval(), images)["pixels"] == 4 * 144).all()
+    z = torch.stack([look.z[0] for look in model.train()(images["image"]).looks])  # (T, B, 3)
+    patches, scales = rg.Glimpses(images["image"], 12, 2).read(z[..., :2]), (z[..., 2] < 0).long()
+    assert kind == "fixed" or len(scales.unique()) == 2
+    seen = model.sensor(images["image"]).read(z)
+    assert_close(seen[:, :, 0], patches.gather(2, scales[..., None, None, None, None].expand_as(seen))[:, :, 0])
+
+
+def test_how_far_to_zoom_is_learned_with_where_to_look(splits: datasets.Splits):
+    """Fine patches are right, coarse ones wrong: the policy comes to choose fine ones."""
+    model, images = made("hard", splits, zoom=True), batch(splits, 16)["image"]
+    optimizer = torch.optim.Adam(model.attention.policy.parameters(), 0.01)
+    for _ in range(60):
+        output = model(images)
+        fine = torch.stack([look.z[..., 2] for look in output.looks], 2) > 0
+        surrogate = rg.leave_one_out(log_prob(model, output), (~fine).float())
+        optimizer.zero_grad()
+        surrogate.mean().backward()
+        optimizer.step()
+    assert fine.float().mean() > 0.9
+
+
+def test_look_frames_what_a_glimpse_that_zooms_has_seen(splits: datasets.Splits):
+    found = glimpse.look(made("hard", splits, zoom=True).eval(), batch(splits))
+    assert found.locations.shape == (8, 4, 2) and found.patches.shape == (8, 4, 1, 1, 12, 12)
+    assert set(found.spans.unique().tolist()) <= {12.0, 24.0} and found.spans.shape == (8, 4)
+
+
 @pytest.mark.parametrize("kind", ["hard", "soft"])
 def test_an_eye_with_filters_sees_each_scale_through_the_same(kind: str, splits: datasets.Splits):
     model, images = made(kind, splits, filters=5), batch(splits)

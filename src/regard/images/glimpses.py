@@ -106,20 +106,35 @@ class Glimpses:
         self._rows = level + channel * area[:, None] + row[:, None]  # (B, scales, C, size): of a window at the corner
         self._strides = torch.cat([width, torch.ones_like(width)], 1)  # (scales, 2)
 
-    def read(self, z: Float[Tensor, "*S B 2"]) -> Float[Tensor, "*S B scales C size size"]:
-        """The patches around the locations z, finest first; leading draws S share the pyramid.
+    def read(
+        self, z: Float[Tensor, "*S B 2"], scale: Int[Tensor, "*S B"] | None = None
+    ) -> Float[Tensor, "*S B scales C size size"]:
+        """The patches around the locations z, finest first; leading draws S share the pyramid. With a scale for each
+        glimpse, 0 .. scales - 1, only the patch of that scale is read, (*S, B, 1, C, size, size). The numbers are not
+        looked at, as they may be on a GPU: any other is an error of indexing.
+
+        >>> sensor = Glimpses(torch.arange(16.0).view(1, 1, 4, 4), size=2, scales=2)
+        >>> sensor.read(torch.zeros(1, 2), scale=torch.tensor([1])).squeeze()
+        tensor([[ 2.5000,  4.5000],
+                [10.5000, 12.5000]])
 
         Raises:
-            TypeError: z is not a floating point tensor.
-            ValueError: z is not (*S, B, 2).
+            TypeError: z is not a floating point tensor, or a scale is not an integer.
+            ValueError: z is not (*S, B, 2), or the scale is not (*S, B).
         """
         self._check(z)
+        if scale is not None:
+            self._check_scale(scale, z)
         if self._sources is not None:
-            patches = windows(self._sources, self._starts(z.cpu()) - self.size, self.size).to(z.device)
+            starts = self._starts(z.cpu()) - self.size
+            patches = windows(self._sources, starts, self.size, None if scale is None else scale.cpu()).to(z.device)
             self.pixels += patches.numel()
             return patches
-        start = (self._starts(z) * self._strides).sum(-1)  # (*S, B, scales)
-        rows = start[..., None, None] + self._rows  # (*S, B, scales, C, size)
+        start, each = (self._starts(z) * self._strides).sum(-1), self._rows  # (*S, B, scales), (B, scales, C, size)
+        if scale is not None:
+            start = start.gather(-1, scale[..., None])
+            each = each[torch.arange(len(self), device=each.device), scale].unsqueeze(-3)  # (*S, B, 1, C, size)
+        rows = start[..., None, None] + each  # (*S, B, scales, C, size)
         self.pixels += rows.numel() * self.size
         return _stretches(self._values, rows, self.size)
 
@@ -152,6 +167,12 @@ class Glimpses:
         batch = len(self)
         if z.ndim < 2 or z.shape[-2:] != (batch, 2):
             raise ValueError(f"z expected the shape (*S, {batch}, 2), one location an image, but got {tuple(z.shape)}.")
+
+    def _check_scale(self, scale: Tensor, z: Tensor) -> None:
+        if not isinstance(scale, Tensor) or scale.dtype != torch.long:
+            raise TypeError(f"scale expected integers as a tensor of int64, but got {_kind(scale)}.")
+        if scale.shape != z.shape[:-1]:
+            raise ValueError(f"scale expected the shape {tuple(z.shape[:-1])}, as z, but got {tuple(scale.shape)}.")
 
 
 def grid(height: int, width: int, size: int) -> Float[Tensor, "G 2"]:

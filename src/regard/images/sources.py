@@ -76,17 +76,22 @@ def overview(source: Source, scale: int) -> Float[Tensor, "C Y X"]:
     return shrunk(source, scale, 0, 0, height, width)
 
 
-def windows(sources: Sequence[Source], first: Int[Tensor, "*S B scales 2"], size: int) -> Tensor:
-    """Windows of size x size pixels of each image at each scale from `first` on, (*S, B, scales, C, size, size)."""
-    starts = first.reshape(-1, *first.shape[-3:])
-    draws, _, scales, _ = starts.shape
+def windows(
+    sources: Sequence[Source],
+    first: Int[Tensor, "*S B scales 2"],
+    size: int,
+    scale: Int[Tensor, "*S B"] | None = None,
+) -> Tensor:
+    """Windows of size x size pixels of each image at each scale from `first` on, (*S, B, scales, C, size, size), or at
+    the given scale alone, (*S, B, 1, C, size, size)."""
+    read = torch.arange(first.shape[-2]).expand(first.shape[:-1]) if scale is None else scale.unsqueeze(-1)
+    starts = first.gather(-2, read.unsqueeze(-1).expand(*read.shape, 2)).reshape(-1, *read.shape[-2:], 2).tolist()
+    scales = read.reshape(-1, *read.shape[-2:])
     dtype = torch.stack([torch.zeros((), dtype=source.dtype) for source in sources]).dtype
-    patches = torch.empty(*starts.shape[:3], sources[0].shape[0], size, size, dtype=dtype)
-    places = starts.tolist()
-    for row, draw, scale in product(range(len(sources)), range(draws), range(scales)):
-        top, left = places[draw][row][scale]
-        patches[draw, row, scale] = shrunk(sources[row], scale, top, left, size, size)
-    return patches.view(*first.shape[:-1], *patches.shape[-3:])
+    patches = torch.empty(*scales.shape, sources[0].shape[0], size, size, dtype=dtype)
+    for (draw, row, n), level in zip(product(*map(range, scales.shape)), scales.flatten().tolist(), strict=True):
+        patches[draw, row, n] = shrunk(sources[row], level, *starts[draw][row][n], size, size)
+    return patches.view(*read.shape, *patches.shape[-3:])
 
 
 def pooled(images: Float[Tensor, "*B Y X"]) -> Tensor:

@@ -26,6 +26,7 @@ NO_MEAN = (
 @dataclass(eq=False, repr=False)
 class Coordinate(Positions):
     """A location (y, x), each a Gaussian truncated to the image, [-1, 1]: (-1, -1) is the image's top left corner.
+    There may be further coordinates, such as how far to zoom.
 
     p(z) = prod_i exp(-(z_i - c_i)^2 / 2 w_i^2) / int_{-1}^{1} exp(-(t - c_i)^2 / 2 w_i^2) dt
 
@@ -43,8 +44,8 @@ class Coordinate(Positions):
     `width` is the standard deviation before truncation, a number or a tensor that broadcasts to the centre. Its values
     are not looked at, as they may be on a GPU: a width of zero or NaN gives NaN.
 
-    Shapes: centre and width (*B, 2); batch_shape (*B), event_shape (2,).
-    Raises ValueError if the centre is not (*B, 2) or the width does not broadcast to it.
+    Shapes: centre and width (*B, N), where N is 2 or more; batch_shape (*B), event_shape (N,).
+    Raises ValueError if the centre is not (*B, N) or the width does not broadcast to it.
 
     >>> positions = Coordinate(torch.tensor([[0.5, 1.5]]), 0.1)
     >>> positions.mode
@@ -53,15 +54,15 @@ class Coordinate(Positions):
     tensor([5.3323,   -inf])
     """
 
-    centre: Float[Tensor, "*B 2"]
+    centre: Float[Tensor, "*B N"]
     width: Float[Tensor, "..."] | float
 
     has_rsample = True
 
     def __post_init__(self) -> None:
         shape = self.centre.shape
-        if shape[-1:] != (2,):
-            raise ValueError(f"Coordinate expected a centre of shape (*B, 2), but got {tuple(shape)}.")
+        if not shape or shape[-1] < 2:
+            raise ValueError(f"Coordinate expected a centre of shape (*B, N), N at least 2, but got {tuple(shape)}.")
         self.width = spread_out("Coordinate", "width", self.width, self.centre)
         super().__init__(shape[:-1], shape[-1:], validate_args=False)
 
@@ -75,16 +76,16 @@ class Coordinate(Positions):
         raise TypeError(NO_MEAN)
 
     @property
-    def mode(self) -> Float[Tensor, "*B 2"]:
+    def mode(self) -> Float[Tensor, "*B N"]:
         """The centre, or where that lies outside, the nearest location of the image."""
         return self.centre.clamp(-1, 1)
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Float[Tensor, "*SB 2"]:
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Float[Tensor, "*SB N"]:
         """A location, drawn by the inverse of the cumulative distribution function."""
         with torch.no_grad():
             return self.rsample(sample_shape)
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Float[Tensor, "*SB 2"]:
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Float[Tensor, "*SB N"]:
         """A location with its gradient, to centre and width, at a fixed quantile."""
         side, near, rate = self._from_edge
         quantile = torch.rand(*sample_shape, *near.shape, dtype=near.dtype, device=near.device)
@@ -93,7 +94,7 @@ class Coordinate(Positions):
         offset = -torch.special.ndtri(tail.clamp(1e-300, 1 - 1e-16)) / SPREAD
         return (side * (1 - (offset - near) / rate)).clamp(-1, 1).to(self.centre.dtype)
 
-    def log_prob(self, value: Float[Tensor, "*SB 2"]) -> Float[Tensor, "*SB"]:
+    def log_prob(self, value: Float[Tensor, "*SB N"]) -> Float[Tensor, "*SB"]:
         """The log-density at the location, -inf outside of the image."""
         side, near, rate = self._from_edge
         offset = near + rate * (1 - side * value)
@@ -106,7 +107,7 @@ class Coordinate(Positions):
         _, square = _moments(near, rate)
         return (square + _log_mass(near, rate) - rate.log()).sum(-1).to(self.centre.dtype)
 
-    def gather(self, values: Any, z: Float[Tensor, "*SB 2"]) -> Tensor:
+    def gather(self, values: Any, z: Float[Tensor, "*SB N"]) -> Tensor:
         """What the sensor reads at the location. Raises TypeError unless `values` has a method `read`."""
         if not hasattr(values, "read"):
             raise TypeError(

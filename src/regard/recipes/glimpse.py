@@ -47,6 +47,7 @@ from regard.app.vision.networks import (
     Soft,
     State,
     Through,
+    Zoomed,
     as_computed,
 )
 from regard.images import grid
@@ -110,6 +111,8 @@ class Config:
     scales: int | None = None
     """Patches of a glimpse, each twice as wide as the one before; as many as reach over two fifths, if not given; a
     grid, which zooms, has one."""
+    zoom: bool = False
+    """Whether it is also chosen how far to zoom, if one location is read: a glimpse is then one of its patches."""
     glimpses: int = 6
     """Glimpses of an image."""
     filters: int | None = None
@@ -206,16 +209,19 @@ class Recurrent(nn.Module):
         self.size, self.scales = patches(config, min(height, width))
         hidden, classes = config.hidden, len(splits.classes)
         self.draws = config.draws if config.attention in ("hard", "random") else 1
-        through, self.standard = config.attention == "grid", standard(splits)
-        self.scales = 1 if through else self.scales
+        self.standard = standard(splits)
+        self.zooms = config.zoom and config.attention in ("hard", "random", "fixed")
+        self.coordinates = 3 if self.zooms else 2
+        each = 1 if self.zooms or config.attention == "grid" else self.scales
         filters = (0 if isinstance(self.standard, nn.Identity) else 32) if config.filters is None else config.filters
-        self.eye = Eye((self.scales, channels, self.size), filters, hidden, where=4 if through else 2)
+        where = 4 if config.attention == "grid" else self.coordinates
+        self.eye = Eye((each, channels, self.size), filters, hidden, where)
         self.remember, self.take_in = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden)
         self.classify, self.classify_alone = nn.Linear(hidden, classes), nn.Linear(hidden, classes)
         self.baseline = rg.Learned(2 * hidden, 64) if config.attention == "hard" else None
         steps = max(1, config.epochs * math.ceil(len(splits.train) / config.batch))
         self.attention: Any = {
-            "hard": lambda: Hard(Moves(config, steps), Drawn()),
+            "hard": lambda: Hard(Moves(config, steps, self.coordinates), Drawn()),
             "soft": lambda: Soft(hidden, grid(height, width, self.size)),
             "grid": lambda: Through(hidden, self.size, splits.shape),
             "random": lambda: Hard(Blind(), rg.sample),
@@ -236,17 +242,22 @@ class Recurrent(nn.Module):
 
     def scene(self, images: Tensor) -> Scene:
         """The images, through this model's sensor and eye."""
-        images = self.standard(images).to(images.dtype)
-        if isinstance(self.attention, Through):
-            return Scene(Filtered(images), self.eye)
-        return Scene(rg.Glimpses(images, self.size, self.scales), self.eye)
+        return Scene(self.sensor(self.standard(images).to(images.dtype)), self.eye)
+
+    def sensor(self, images: Tensor) -> Any:
+        """What reads glimpses of the images."""
+        if self.config.attention == "grid":
+            return Filtered(images)
+        glimpses = rg.Glimpses(images, self.size, self.scales)
+        return Zoomed(glimpses) if self.zooms else glimpses
 
     def start(self, images: Tensor) -> State:
         """What is known before the first glimpse: nothing, and the middle of the image."""
         paths = (self.draws if self.training else 1, len(images))
         nothing = images.new_zeros(*paths, self.config.hidden)
         count = torch.zeros(paths, dtype=torch.long, device=images.device)
-        return State(nothing, nothing, torch.zeros(*paths, 2, device=images.device), count)
+        middle = torch.zeros(*paths, self.coordinates, device=images.device)
+        return State(nothing, nothing, middle, count)
 
     def glimpse(self, state: State, scene: Scene, memory: rg.Memory | None) -> tuple[State, rg.Attended]:
         """What is known after one more glimpse, and where it was."""
@@ -373,7 +384,7 @@ def evaluate(model: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def _inside(looked: tuple[Tensor, Tensor], batch: dict[str, Tensor]) -> Tensor:
     """The share (B,) of a glimpse's locations that is in the boxes."""
     locations, shares = looked
-    pixels = (locations + 1) / 2 * batch["box"].new_tensor(batch["image"].shape[-2:])
+    pixels = (locations[..., :2] + 1) / 2 * batch["box"].new_tensor(batch["image"].shape[-2:])
     low, high = batch["box"].split(2, -1)
     return (shares * ((pixels >= low) & (pixels < high)).all(-1)).sum(0)
 
@@ -432,9 +443,10 @@ def look(model: Any, batch: dict[str, Tensor]) -> Look:
         where["weights"] = torch.stack([look.weights.squeeze(1) for look in output.looks], 1)  # (B, T, G)
         where["grid"] = model.attention.places
     elif output.looks:
-        locations = torch.stack([look.z[0] for look in output.looks])  # (T, B, 2)
-        patches = rg.Glimpses(batch["image"], model.size, model.scales).read(locations)
-        where = {"locations": locations.transpose(0, 1), "patches": patches.transpose(0, 1)}
+        z, sensor = torch.stack([look.z[0] for look in output.looks]), model.sensor(batch["image"])  # (T, B, 2)
+        where = {"locations": z[..., :2].transpose(0, 1), "patches": sensor.read(z).transpose(0, 1)}
+        if isinstance(sensor, Zoomed):
+            where["spans"] = model.size * 2.0 ** sensor.scale(z).T
     predictions = output.answers[0, :, -1].argmax(-1)
     return Look(batch["image"], batch["label"], predictions, boxes=batch.get("box"), classes=model.classes, **where)
 
@@ -469,7 +481,7 @@ def explained(model: Any, batch: dict[str, Tensor]) -> explaining.Explained | No
 def _read(model: Any, images: Tensor, looks: Sequence[rg.Attended]) -> Tensor:
     """How much of each pixel was read by all glimpses together, (B, Y X): the gradient of what they read of it."""
     whole = torch.ones_like(images[:, :1]).requires_grad_()
-    sensor = rg.Glimpses(whole, model.size, model.scales)
+    sensor = model.sensor(whole)
     looked = (model.attention.looked(each) for each in looks)
     sums = [
         (shares * sensor.read(where.expand(-1, len(images), -1)).flatten(2).sum(-1)).sum() for where, shares in looked

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import max_pool2d, pad
 
 import regard as rg
 from regard.app.vision.windows import Placed, Window
@@ -43,12 +43,12 @@ class Scene(NamedTuple):
     eye: Eye
 
     def read(self, z: Tensor) -> Tensor:
-        """The glimpses at the locations (*S, B, 2), as (*S, B, hidden)."""
+        """The glimpses at the locations (*S, B, N), as (*S, B, hidden)."""
         return self.eye(self.sensor.read(z), z)
 
 
 class State(NamedTuple):
-    """What is known after a glimpse: the core's memory and the glimpse, (S, B, hidden), where it was, (S, B, 2), and
+    """What is known after a glimpse: the core's memory and the glimpse, (S, B, hidden), where it was, (S, B, N), and
     how many there have been, (S, B)."""
 
     memory: Tensor
@@ -62,16 +62,18 @@ class State(NamedTuple):
 
 
 class Moves(nn.Module):
-    """The policy of hard attention: a Gaussian whose centre a small network of what is known moves or places."""
+    """The policy of hard attention: a Gaussian whose centre a small network of what is known moves or places. It has as
+    many coordinates as there are numbers: y, x, and perhaps how far to zoom."""
 
     width: Tensor
 
-    def __init__(self, config: Any, steps: int):
+    def __init__(self, config: Any, steps: int, numbers: int = 2):
         super().__init__()
         self.locations, self.trains_core = config.locations, config.policy_trains_core
-        self.scan = nn.Parameter(config.scan * spread(config.glimpses)) if config.locations == "scanned" else None
+        scan = pad(config.scan * spread(config.glimpses), (0, numbers - 2))
+        self.scan = nn.Parameter(scan) if config.locations == "scanned" else None
         self.memory, self.glimpse = nn.Linear(config.hidden, 128), nn.Linear(config.hidden, 128, bias=False)
-        self.move = nn.Linear(128, 2)
+        self.move = nn.Linear(128, numbers)
         nn.init.normal_(self.move.weight, std=0.01)
         nn.init.zeros_(self.move.bias)
         self.register_buffer("width", torch.tensor(config.width))
@@ -127,8 +129,37 @@ class Hard(nn.Module):
         return rg.look(state, torch.no_grad()(self.policy.forward), scene, self.read, self.training)
 
     def looked(self, out: rg.Attended) -> tuple[Tensor, Tensor]:
-        """The locations (1, B, 2) of a glimpse, and their shares (1, B)."""
+        """The locations (1, B, N) of a glimpse, and their shares (1, B)."""
         return out.z, torch.ones_like(out.z[..., 0])
+
+
+class Zoomed:
+    """A sensor whose locations have a third coordinate, how far to zoom: of the scales it reads the one that this
+    names, at a fifth (1 / ZOOM) the finest and at minus a fifth the coarsest, so that a draw that is narrow as places
+    go is wide as scales go."""
+
+    ZOOM = 5.0
+
+    def __init__(self, glimpses: rg.Glimpses):
+        self.glimpses = glimpses
+
+    @property
+    def pixels(self) -> int:
+        """How many values were read."""
+        return self.glimpses.pixels
+
+    def read(self, z: Tensor) -> Tensor:
+        """The patches (*S, B, 1, C, size, size) at the locations (*S, B, 3)."""
+        return self.glimpses.read(z[..., :2], self.scale(z))
+
+    def scale(self, z: Tensor) -> Tensor:
+        """Which scale a location names, (*S, B)."""
+        last = self.glimpses.scales - 1
+        return ((1 - self.ZOOM * z[..., 2]) / 2 * last).clamp(0, last).round().long()
+
+    def select(self, rows: Tensor) -> "Zoomed":
+        """The sensor of some of the images; what it reads it counts by itself."""
+        return Zoomed(self.glimpses.select(rows))
 
 
 class Soft(nn.Module):
