@@ -152,7 +152,6 @@ def main() -> None:
     flags.add_argument("--task", type=int, choices=TASKS, help="one task alone")
     flags.add_argument("--over", choices=OVERS, help="one over alone")
     flags.add_argument("--seed", type=int, help="one seed alone")
-    flags.set_defaults(precision="32-true")
     options = flags.parse_args()
     torch.set_num_threads(1)
     if options.data:

@@ -6,9 +6,12 @@
 
 The configuration of a task is `ram/TASK.yaml` beside this script, and over it `ram/TASK-MODEL.yaml` if there is one.
 Runs are kept in `runs/ram` and are resumed; several of these commands may run at once, each takes runs that no other
-has. What is finished is in `results/ram.json`, and the weights of each row of hard attention in `weights/ram-TASK-GLIMPSES.safetensors`
-with their configuration: those of the seed that is best on the validation images. The test images are seen once, by the
-finished run. A seed that is in the results is not trained again: take its row out first.
+has. What is finished is in `results/ram.json`, and the weights of each row of hard attention, with their configuration,
+in `weights/ram-TASK-GLIMPSES.safetensors`: those of the seed that is best on the validation images. The test images are
+seen once, by the finished run. A seed that is in the results is not trained again: take its row out first.
+
+All rows but that of `grid` were trained with `--precision bf16-mixed`, which is faster where the processor has such
+numbers, and several times slower where it has not.
 """
 
 import statistics

@@ -23,6 +23,9 @@ Alignments are those of the Hansards, by en-fr: each French word is linked to th
 when it has to be written, and with none if that is the end of the sentence; `known` is of the pairs whose words are
 all in Multi30k. Only sure links are known, and half of the words have none (`regard experiment alignments` says more):
 rates are to be compared with each other, not with papers.
+
+What is in the results was trained with `--precision bf16-mixed`, which is faster where the processor has such numbers,
+and several times slower where it has not.
 """
 
 import argparse

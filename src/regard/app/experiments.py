@@ -24,7 +24,7 @@ def parser(name: str, about: str, data: str, figure: bool = False) -> argparse.A
     flags = results.parser(name, about, figure)
     flags.add_argument("--data", type=Path, metavar="DIR", help=f"{data}; without it, what is finished is printed")
     flags.add_argument("--runs", type=Path, default=Path("runs", name), metavar="DIR", help="where the runs are kept")
-    flags.add_argument("--precision", default="bf16-mixed", help="of training, such as 32-true")
+    flags.add_argument("--precision", default="32-true", help="of training, such as bf16-mixed")
     return flags
 
 
@@ -240,5 +240,4 @@ def table_parser(table: Trained, about: str, data: str, figure: bool = False) ->
     flags.add_argument("--of", choices=list(dict.fromkeys(job.data for job in table.jobs)), help="one data set alone")
     flags.add_argument("--model", choices=list(dict.fromkeys(job.model for job in table.jobs)), help="one model alone")
     flags.add_argument("--seed", type=int, help="one seed alone")
-    flags.set_defaults(precision="32-true")
     return flags
