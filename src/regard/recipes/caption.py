@@ -95,8 +95,7 @@ class Config:
     moved: float = 0.0
     """How much the training pictures are moved and scaled, as a share of their sides; not with frozen features."""
     others: str | None = None
-    """A file of captions of other pictures, which need not be there: more to learn to write from, without those of
-    pictures that are held out."""
+    """A file of captions of other pictures, to learn to write from; without those of pictures that are held out."""
     least: int = 1
     """How often a word must be in the training captions to be known."""
     hidden: int = 256
