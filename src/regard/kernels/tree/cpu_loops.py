@@ -2,9 +2,9 @@
 
 What is given are the exponentials `exps` of the scores, of which the best of each word is 1, and the sum `common` of
 what was taken out of them. Inside, a sentence is the n words that are present, and `arcs` (n, n) are theirs, the roots'
-on the diagonal. The loops over spans are analytic, so
-that, given complex arcs whose imaginary part is a tiny step, they give a directional derivative with no rounding but
-their own (Squire and Trapp 1998). What is too small or too large for that is not `sure`.
+on the diagonal. The loops over spans are analytic, so that, given complex arcs whose imaginary part is a tiny step,
+they give a directional derivative with no rounding but their own (Squire and Trapp 1998). What is too small or too
+large for that is not `sure`.
 """
 
 import numpy as np
