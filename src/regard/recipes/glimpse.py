@@ -34,7 +34,7 @@ from regard.app import explaining, flags
 from regard.app.data.folder import Listing, picture_for
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Look
-from regard.app.training.schedules import adam
+from regard.app.training.schedules import adam, clipped
 from regard.app.vision.convolutional import Residual, Small, Standard
 from regard.app.vision.networks import (
     Blind,
@@ -148,10 +148,12 @@ class Config:
     """The highest, after a tenth of the steps; it then falls to zero by a cosine."""
     policy_rate: float = 0.2
     """The policy's learning rate as a share of that: Adam walks as far on noise as on a signal."""
+    clip: float | None = None
+    """The norm to which larger gradients are cut, if any: a grid that zooms on a canvas of 100 pixels needs it."""
 
     def __post_init__(self) -> None:
         flags.check_training(self, "glimpses", "draws", "hidden")
-        flags.above_zero(self, "width", "final_width")
+        flags.above_zero(self, "width", "final_width", *(["clip"] if self.clip is not None else []))
 
 
 def data(config: Config) -> datasets.Splits:
@@ -412,7 +414,8 @@ def optimiser(model: nn.Module, config: Config, steps: int) -> tuple[Any, Any]:
     policy = [weights for name, weights in model.named_parameters() if name.startswith("attention.policy.")]
     others = [weights for name, weights in model.named_parameters() if not name.startswith("attention.policy.")]
     groups = [{"params": others}, {"params": policy, "lr": config.policy_rate * config.learning_rate}]
-    return adam(groups[: 1 + bool(policy)], config.learning_rate, steps, betas=(0.9, 0.99))
+    found, schedule = adam(groups[: 1 + bool(policy)], config.learning_rate, steps, betas=(0.9, 0.99))
+    return clipped(found, config.clip) if config.clip else found, schedule
 
 
 def after_step(model: Any) -> None:

@@ -21,17 +21,17 @@ BESIDE = 20.0
 
 
 class PatchNetwork(nn.Module):
-    """What is in a patch: (N, C, size, size) to (N, D), by four convolutions, each normalised over all that it finds,
-    and the most that the last one finds of each feature; of length one. `ground` is what there is where nothing is:
+    """What is in a patch: (N, C, size, size) to (N, D), by four convolutions, each normalised in groups, and
+    the most that the last one finds of each feature; of length one. `ground` is what there is where nothing is:
     black, or the grey between black and white of photographs, from which all of their colours are told apart sooner."""
 
     def __init__(self, channels: int, size: int = 64, ground: float = 0.0):
         super().__init__()
         self.ground = ground
-        layers = [nn.Conv2d(channels, 16, 5, stride=2, padding=2), nn.GroupNorm(1, 16), nn.ReLU()]
+        layers = [nn.Conv2d(channels, 16, 5, stride=2, padding=2), nn.GroupNorm(8, 16), nn.ReLU()]
         for before, after in ((16, 32), (32, size)):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(1, after), nn.ReLU()]
-        layers += [nn.Conv2d(size, size, 3), nn.GroupNorm(1, size), nn.ReLU()]
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.ReLU()]
+        layers += [nn.Conv2d(size, size, 3), nn.GroupNorm(8, size), nn.ReLU()]
         self.layers: Any = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, patches: Float[Tensor, "N C size size"]) -> Float[Tensor, "N D"]:
