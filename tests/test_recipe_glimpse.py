@@ -268,7 +268,9 @@ def test_a_collapsed_policy_is_named():
     assert glimpse.warning({"epoch": 3, "valid_spread": 0.0}) == "", "fixed attention is alike for all on purpose"
 
 
-@pytest.mark.parametrize("settings", [{"glimpses": 0}, {"draws": 0}, {"width": 0.0}, {"final_width": float("nan")}])
+@pytest.mark.parametrize(
+    "settings", [{"glimpses": 0}, {"draws": 0}, {"width": 0.0}, {"final_width": float("nan")}, {"clip": 0.0}]
+)
 def test_settings_that_make_no_sense_are_refused(settings: dict):
     with pytest.raises(ValueError, match=f"--{next(iter(settings))} expected"):
         Config(**settings)
@@ -341,6 +343,17 @@ def final_error(kind: str, splits: datasets.Splits, shuffled: bool = False) -> f
         scheduler.step()
     with torch.no_grad():
         return glimpse.evaluate(model.eval(), batch(splits, 1000))["error"].mean().item()
+
+
+def test_gradients_are_cut_if_asked_for(splits: datasets.Splits):
+    for clip, longest in ((1e-3, 1e-3), (None, torch.inf)):
+        config = replace(SMALL, attention="grid", clip=clip)
+        model = made("grid", splits)
+        optimizer, _ = glimpse.optimiser(model, config, steps=10)
+        glimpse.loss(model, batch(splits))[0].backward()
+        optimizer.step()
+        norm = torch.stack([each.grad.norm() for each in model.parameters() if each.grad is not None]).norm()
+        assert norm <= longest * (1 + 1e-4) and (clip is not None or norm > 1e-2)
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft", "fixed", "cnn"])
