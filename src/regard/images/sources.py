@@ -90,7 +90,8 @@ def windows(
     dtype = torch.stack([torch.zeros((), dtype=source.dtype) for source in sources]).dtype
     patches = torch.empty(*scales.shape, sources[0].shape[0], size, size, dtype=dtype)
     for (draw, row, n), level in zip(product(*map(range, scales.shape)), scales.flatten().tolist(), strict=True):
-        patches[draw, row, n] = shrunk(sources[row], level, *starts[draw][row][n], size, size)
+        top, left = starts[draw][row][n]
+        patches[draw, row, n] = shrunk(sources[row], level, top, left, size, size)
     return patches.view(*read.shape, *patches.shape[-3:])
 
 
