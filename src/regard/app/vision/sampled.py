@@ -30,8 +30,8 @@ class PatchNetwork(nn.Module):
         self.ground = ground
         layers = [nn.Conv2d(channels, 16, 5, stride=2, padding=2), nn.GroupNorm(8, 16), nn.ReLU()]
         for before, after in ((16, 32), (32, size)):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.ReLU()]
-        layers += [nn.Conv2d(size, size, 3), nn.GroupNorm(8, size), nn.ReLU()]
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.MaxPool2d(2), nn.GroupNorm(8, after), nn.ReLU()]
+        layers += [nn.Conv2d(size, size, 3, padding=1), nn.GroupNorm(8, size), nn.ReLU()]
         self.layers: Any = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, patches: Float[Tensor, "N C size size"]) -> Float[Tensor, "N D"]:
