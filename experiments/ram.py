@@ -10,8 +10,8 @@ has. What is finished is in `results/ram.json`, and the weights of each row of h
 in `weights/ram-TASK-GLIMPSES.safetensors`: those of the seed that is best on the validation images. The test images are
 seen once, by the finished run. A seed that is in the results is not trained again: take its row out first.
 
-All rows but that of `grid` were trained with `--precision bf16-mixed`, which is faster where the processor has such
-numbers, and several times slower where it has not.
+What is in the results was trained with `--precision bf16-mixed`, which is faster where the processor has such numbers,
+and several times slower where it has not.
 """
 
 import statistics

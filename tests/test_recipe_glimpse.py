@@ -347,9 +347,8 @@ def final_error(kind: str, splits: datasets.Splits, shuffled: bool = False) -> f
 
 def test_gradients_are_cut_if_asked_for(splits: datasets.Splits):
     for clip, longest in ((1e-3, 1e-3), (None, torch.inf)):
-        config = replace(SMALL, attention="grid", clip=clip)
-        model = made("grid", splits)
-        optimizer, _ = glimpse.optimiser(model, config, steps=10)
+        model = made("grid", splits, clip=clip)
+        optimizer, _ = glimpse.optimiser(model, model.config, steps=10)
         glimpse.loss(model, batch(splits))[0].backward()
         optimizer.step()
         norm = torch.stack([each.grad.norm() for each in model.parameters() if each.grad is not None]).norm()

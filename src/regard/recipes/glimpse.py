@@ -149,7 +149,7 @@ class Config:
     policy_rate: float = 0.2
     """The policy's learning rate as a share of that: Adam walks as far on noise as on a signal."""
     clip: float | None = None
-    """The norm to which larger gradients are cut, if any: a grid that zooms on a canvas of 100 pixels needs it."""
+    """The norm to which larger gradients are cut, if any."""
 
     def __post_init__(self) -> None:
         flags.check_training(self, "glimpses", "draws", "hidden")
