@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from regard.app.compare import summary
+from regard.app.explaining import BETTER
 from regard.app.results import mean_and_spread, printed
 from regard.recipes.base import open_recipe
 
@@ -357,10 +358,6 @@ LANGUAGE = {
 HUGGINGFACE = {"accuracy_percent": ("right, %", 1), "words_looked_at": ("words looked at", 1)}
 
 
-GAINS = {"deletion": -1, "insertion": 1, "comprehensiveness": 1, "sufficiency": -1}
-"""The metrics of faithfulness that have a random order beside them, and whether more of it is better, or less."""
-
-
 def faithfulness(results: Mapping[str, Any]) -> str:
     """Every metric of every glimpse model, beside chance and the truth, and how well it orders what is known."""
     columns = ("given", "random", "oracle", "tau")
@@ -373,15 +370,15 @@ def interpretable(results: Mapping[str, Any]) -> str:
     """By how much each model's attention is better than a random order, seeds averaged, and what it pointed at."""
     models = dict.fromkeys((row["recipe"], row["model"]) for row in results["rows"])
     lines = [[f"{recipe}: {model}", *_gains(results["rows"], recipe, model)] for recipe, model in models]
-    head = "attention", *GAINS, "pointing", "agreement", "permutation", "unread"
+    head = "attention", *BETTER, "pointing", "agreement", "permutation", "unread"
     return markdown(head, lines)
 
 
 def _gains(rows: Sequence[Mapping[str, Any]], recipe: str, model: str) -> Iterable[str]:
     """The cells of a model: what each metric gains over a random order, and of other metrics what they are."""
     of = [row for row in rows if (row["recipe"], row["model"]) == (recipe, model)]
-    for metric in (*GAINS, "pointing", "agreement", "permutation", "unread"):
-        sign, found = GAINS.get(metric), [row for row in of if row["metric"] == metric]
+    for metric in (*BETTER, "pointing", "agreement", "permutation", "unread"):
+        sign, found = BETTER.get(metric), [row for row in of if row["metric"] == metric]
         values = [row["given"] if sign is None else sign * (row["given"] - row["random"]) for row in found]
         yield mean_and_spread(values)
 
@@ -393,9 +390,9 @@ def trusted(results: Mapping[str, Any]) -> str:
     lines = []
     for recipe in recipes:
         of = [row for row in rows if row["recipe"] == recipe]
-        taus = ([row["tau"] for row in of if row["metric"] == metric] for metric in GAINS)
+        taus = ([row["tau"] for row in of if row["metric"] == metric] for metric in BETTER)
         lines.append([recipe, str(len({(row["model"], row["seed"]) for row in of})), *map(mean_and_spread, taus)])
-    return markdown(["recipe", "models", *GAINS], lines)
+    return markdown(["recipe", "models", *BETTER], lines)
 
 
 def speed(results: Mapping[str, Mapping[str, Any]]) -> str:
