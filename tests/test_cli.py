@@ -312,6 +312,7 @@ def test_train_evaluate_and_look_on_the_recipe_itself(here, few_digits, capsys):
     pictures = call(capsys, "look", "runs/glimpse/hard-seed0")[1].split()
     assert len(pictures) == 14  # a sheet, twelve images, the page
     assert all(Path(picture).stat().st_size > 1000 for picture in pictures)
+    assert "Did it matter where it looked?" in Path(pictures[-1]).read_text(encoding="utf-8")
     status, _, error = call(capsys, "evaluate", "glimpse/hard-seed0", "--data", "absent")
     assert status == 1
     assert error.startswith("regard: data folder absent does not exist; expected 'embedded'")

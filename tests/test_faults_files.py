@@ -65,6 +65,10 @@ def test_a_link_in_the_place_of_the_lock(run: Path, precious: Path):
     assert precious.read_text() == "precious"
 
 
+def test_weights_without_a_folder_have_no_metrics(run: Path):
+    assert read_metrics(run) and read_metrics(run / "model.safetensors") == []
+
+
 @pytest.mark.parametrize("name", ["", "tensorboard"])
 def test_a_link_in_the_place_of_a_folder(run: Path, tmp_path: Path, name: str):
     (tmp_path / "elsewhere").mkdir()

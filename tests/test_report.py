@@ -58,6 +58,7 @@ def report(**changes) -> Report:
         failures={how: look(how, 2) for how in looks},
         command="regard compare",
         config="seed: 0",
+        mattered={how: {"deletion": {"given": 0.25, "random": 0.5, "tau": 0.9}} for how in ("soft", "hard")},
     )
     return replace(full, **changes)
 
@@ -93,14 +94,27 @@ def test_numbers_in_the_table_are_readable():
     assert cells[:8] == ["4.1 ± 0.2", "10,800", "0.5", "−2.25", "–", "71.3", "1,234", "1"]
 
 
-@pytest.mark.parametrize("missing", ["answer", "models", "rows", "curves", "looks", "failures", "command", "config"])
+@pytest.mark.parametrize(
+    "missing", ["answer", "models", "rows", "curves", "looks", "failures", "mattered", "command", "config"]
+)
 def test_a_piece_that_is_missing_leaves_no_heading_behind(missing):
     full, less = report(), report(**{missing: type(getattr(report(), missing))()})
     assert len(page(less)) < len(page(full))
     headings = {"models": "What was compared", "rows": "Results", "curves": "How they", "failures": "Where they failed"}
+    headings |= {"mattered": "Did it matter"}
     if missing in headings:
         assert headings[missing] in page(full)
         assert headings[missing] not in page(less)
+
+
+def test_whether_it_mattered_stands_beside_chance_and_the_truth():
+    figures = {"deletion": {"given": 0.25, "random": 0.5, "oracle": 0.2, "tau": 0.9}, "unread": {"given": 0.0}}
+    text = page(Report("Title", "Question?", "Data.", mattered={"hard": figures}))
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', text)
+    cells = {name: re.findall(r"<td>(.*?)</td>", each) for name, each in rows}
+    assert cells == {"where it looked": ["0.25", "0"], "a random order": ["0.5", "–"], "the truth": ["0.2", "–"]}
+    assert "Area below the answer while what was looked at most is hidden first: small is good." in text
+    assert "0 certifies" in text and "comprehensiveness" not in text
 
 
 def test_a_report_of_words_alone():

@@ -1,6 +1,7 @@
 """Whether it mattered where a trained model looked: what a recipe says of that, and the figures of a run."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from regard.app.training.run import OpenedRun, open_run
 
 Figures = dict[str, dict[str, float]]
 """{metric: {of which order: its mean}}; `tau` is how well the metric itself orders what is known."""
+Value = tuple[str, str, Tensor]
+"""A metric, of which order, and its values of a batch."""
 
 MEANINGS = {
     "deletion": "area below the answer while what was looked at most is hidden first: small is good",
@@ -69,16 +72,27 @@ def explained(
 
 
 def measured(run: Path, recipe: Any, data: str, examples: int) -> Figures:
-    """The means of `regard.faithfulness` over the first examples of the test split, of where the model looked, of a
-    random order and, where there is a truth, of the order that it would have.
+    """The `figures` of a run, and `tau`: how well each metric orders what is known, where there is a truth.
 
     Raises Failure if the recipe says not where it looked.
     """
     opened = open_run(run, data, recipe)
+    if not (means := _means(opened, examples, lambda found: chain(_figures(found), _trust(found)))):
+        raise Failure(f"the recipe {opened.recipe.name} does not say where this model looked: no explained.")
+    return means
+
+
+def figures(opened: OpenedRun, examples: int) -> Figures:
+    """The means of `regard.faithfulness` over the first examples of the test split, of where the model looked, of a
+    random order and, where there is a truth, of the order that it would have; none of a model that says not where."""
+    return _means(opened, examples, _figures)
+
+
+def _means(opened: OpenedRun, examples: int, values_of: Callable[[Explained], Iterator[Value]]) -> Figures:
     opened.model.eval()
     sums: dict[tuple[str, str], list[Tensor]] = {}
     for found in _explained(opened, examples):
-        for name, order, values in _figures(found):
+        for name, order, values in values_of(found):
             sums.setdefault((name, order), []).append(values)
     means: Figures = {}
     for (name, order), values in sums.items():
@@ -97,16 +111,21 @@ def _explained(opened: OpenedRun, examples: int) -> Iterator[Explained]:
             seed_all(mix(opened.config.seed, "explained", step), torch.device("cpu"))
             found = opened.recipe.explained(opened.model, split.batch(indices, None))
             if found is None:
-                raise Failure(f"the recipe {opened.recipe.name} does not say where this model looked: no explained.")
+                return
             yield found
 
 
-def _figures(found: Explained) -> Iterator[tuple[str, str, Tensor]]:
-    """(metric, of which order, values) of a batch; what needs a truth only of inputs that have one."""
+def _known(found: Explained) -> Tensor | None:
+    """The truth, where every input of the batch has one."""
+    return None if found.truth is None or not found.truth.any(-1).all() else found.truth
+
+
+def _figures(found: Explained) -> Iterator[Value]:
+    """Of a batch; what needs a truth only of inputs that have one."""
     answer, importance, present, truth = found[:4]
     if not len(importance):
         return
-    known = None if truth is None or not truth.any(-1).all() else truth
+    known = _known(found)
     for name, orders in rg.faithfulness.faithfulness(answer, importance, present, known).items():
         yield from ((name, order, values) for order, values in orders.items())
     if truth is not None:
@@ -123,16 +142,17 @@ def _figures(found: Explained) -> Iterator[tuple[str, str, Tensor]]:
             yield "agreement", order, rg.faithfulness.rank_correlation(each, other, present)
     if found.unread is not None:
         yield "unread", "given", found.unread()
-    if known is not None:
-        yield from ((name, "tau", values) for name, values in _trust(answer, known, present))
 
 
-def _trust(answer: rg.faithfulness.Answer, truth: Tensor, present: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _trust(found: Explained) -> Iterator[Value]:
     """Whether each metric can be trusted here: its rank correlation with the truth over orders that have ever more of
     the truth, (B,)."""
+    truth = _known(found)
+    if truth is None or not len(truth):
+        return
     chance = torch.rand(truth.shape, device=truth.device)
     orders = [torch.where(torch.rand_like(chance) < grade, truth + chance, 2 * chance) for grade in GRADES]
     grades = torch.tensor(GRADES, device=truth.device).expand(len(truth), -1)
     for name, metric in rg.faithfulness.METRICS.items():
-        values = torch.stack([metric(answer, each, present) for each in orders], -1)  # (B, grades)
-        yield name, rg.faithfulness.rank_correlation(BETTER[name] * values, grades)
+        values = torch.stack([metric(found.answer, each, found.present) for each in orders], -1)  # (B, grades)
+        yield name, "tau", rg.faithfulness.rank_correlation(BETTER[name] * values, grades)

@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from regard import __version__
+from regard.app import explaining
 from regard.app.compare import costs, summary
 from regard.app.report import looking
 from regard.app.report.glances import read_learning
@@ -193,6 +194,9 @@ def report(plan: Plan, splits: Any, results: Mapping[str, Any], command: str) ->
         curves_unit=recipe.METRIC.unit,
         **looking.shown(recipe, looks, failures),
         learning={kind: learned for kind in plan.kinds if (learned := read_learning(plan.run(kind)))},
+        mattered={
+            kind: figures for kind, each in opened.items() if (figures := explaining.figures(each, looking.SHOWN))
+        },
         command=command,
         config=yaml.safe_dump(results["config"], sort_keys=False),
     )

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from torch import Tensor
 
+from regard.app.explaining import MEANINGS
 from regard.app.report.drawings import (
     DASHES,
     Mark,
@@ -38,6 +39,7 @@ from regard.app.training.files import make_folder, write
 
 WIDTH = 200.0  # of a picture in the units of its drawing
 MARK = 17.0  # between the middles of two numbers on a picture, in the same units
+ORDERS = {"given": "where it looked", "random": "a random order", "oracle": "the truth"}
 SHARP = 128  # pixels: a picture up to this wide is enlarged with its pixels visible
 
 
@@ -69,6 +71,8 @@ def page(report: Report) -> str:
         learning={model: few(matrices) for model, matrices in report.learning.items()},
         learned=learned,
         breadth=chart({model: _breadths(matrices) for model, matrices in report.learning.items()}, "{:.3g}".format),
+        mattered=_mattered(report.mattered),
+        meanings={name: MEANINGS[name] for each in report.mattered.values() for name in each},
         drawn=[each.matrix for pictures in groups for each in pictures if each.matrix],
         matrix_ink=INK,
         width=WIDTH,
@@ -96,6 +100,17 @@ def _without_controls(value: object) -> object:
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return "\n".join(map(printable, value.split("\n")))
+
+
+def _mattered(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[tuple[str, str, list[str]]]:
+    """The rows of the table: a model, an order of its places, and a cell for each metric of any model."""
+    metrics = dict.fromkeys(name for each in figures.values() for name in each)
+    return [
+        (model, words, [_cell(each.get(name, {}).get(order)) for name in metrics])
+        for model, each in figures.items()
+        for order, words in ORDERS.items()
+        if any(order in values for values in each.values())
+    ]
 
 
 def _last(matrices: Mapping[int, Matrix]) -> Picture:

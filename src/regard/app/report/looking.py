@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regard.app import explaining
 from regard.app.prediction import load
 from regard.app.report.glances import read_learning
 from regard.app.report.layout import write_report
@@ -82,24 +83,25 @@ def show_text(run: Path, folder: Path, text: str, recipe: Recipe | None = None) 
 def show(run: Path, folder: Path, data: str = "", recipe: Recipe | None = None) -> list[Path]:
     """Writes the pictures of a run and its report.html to a folder, on the first of the test split; returns what it
     wrote."""
-    opened = open_run(run, data, recipe)
+    opened, name = open_run(run, data, recipe), run.name if run.is_dir() else run.stem
     recipe, _, splits, model = opened
     seen = look(recipe, model, splits.test, torch.arange(min(SHOWN, len(splits.test))))
     failed = failures(opened, splits.test)
     page = Report(
-        title=f"Where {run.name} looked",
+        title=f"Where {name} looked",
         question=recipe.task(splits),
         data=splits.describe,
-        curves={run.name: points} if (points := curve(run, recipe)) else {},
+        curves={name: points} if (points := curve(run, recipe)) else {},
         curves_x="epoch",
         curves_y=recipe.METRIC.meaning,
         curves_unit=recipe.METRIC.unit,
-        **shown(recipe, {run.name: seen}, {run.name: failed}),
-        learning={run.name: learned} if (learned := read_learning(run)) else {},
+        **shown(recipe, {name: seen}, {name: failed}),
+        learning={name: learned} if (learned := read_learning(run)) else {},
+        mattered={name: figures} if (figures := explaining.figures(opened, SHOWN)) else {},
         command=f"regard look {run}",
         config=files(run)[0].read_text(encoding="utf-8"),
     )
-    drawn = [*draw(folder / "pictures", seen, run.name), *_draw_learned(folder / "pictures", learned)]
+    drawn = [*draw(folder / "pictures", seen, name), *_draw_learned(folder / "pictures", learned)]
     return [*drawn, write_report(folder / "report.html", page)]
 
 

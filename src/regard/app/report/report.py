@@ -155,6 +155,7 @@ class Report:
         pictures: {heading: pictures}, of models that look at something else than images.
         learning: {model: {epoch: its weights on one example then}}.
         curves_unit: what the curves count, such as nats, if not a share of one.
+        mattered: {model: whether it mattered where it looked}, as `regard.app.explaining.figures`.
 
     Raises:
         ValueError: a row that does not fit the columns, or looks at different numbers of images.
@@ -183,6 +184,7 @@ class Report:
     pictures: Mapping[str, Sequence[Picture]] = field(default_factory=dict)
     learning: Mapping[str, Mapping[int, Matrix]] = field(default_factory=dict)
     curves_unit: str = ""
+    mattered: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for model, row in self.rows.items():
@@ -196,5 +198,5 @@ class Report:
     @property
     def names(self) -> list[str]:
         """Every model that the report mentions, once."""
-        parts = (self.models, self.rows, self.curves, self.looks, self.failures, self.learning)
+        parts = (self.models, self.rows, self.curves, self.looks, self.failures, self.learning, self.mattered)
         return list(dict.fromkeys(model for part in parts for model in part))

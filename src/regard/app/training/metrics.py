@@ -14,14 +14,17 @@ Row = dict[str, int | float]
 
 
 def read_metrics(run: str | Path) -> list[Row]:
-    """The rows of metrics.csv, one an epoch; none if no epoch has ended yet. Raises Failure if they are damaged."""
+    """The rows of metrics.csv, one an epoch; none if no epoch has ended yet, or of weights without a folder.
+
+    Raises Failure if they are damaged.
+    """
     path = Path(run) / "metrics.csv"
     try:
         table = csv.DictReader(io.StringIO(read(path).decode("ascii"), newline=""), strict=True)
         rows = [{name: _number(value) for name, value in row.items() if value != ""} for row in table]
         if list(table.fieldnames or [])[:1] not in ([], ["epoch"]):
             raise ValueError("its first column should be epoch")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
         raise Failure(f"{path} is damaged: {reason(error)}.") from error
