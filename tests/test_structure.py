@@ -189,3 +189,29 @@ def test_segments_that_stay_together():
     chance = scores.double().sum(-1).sigmoid()
     entropy = -torch.xlogy(chance, chance) - torch.xlogy(1 - chance, 1 - chance)
     assert_close(rg.segments(800.0)(scores).entropy(), entropy.float(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("over", "shape"),
+    [
+        (rg.chain(torch.zeros(20, 20)), (6, 20)),
+        (rg.semi_markov(2, LINKS), (6, S)),
+        (rg.ctc([2, 1]), (6, S)),
+        (rg.monotonic(), (6, 6)),
+    ],
+    ids=["chain", "semi_markov", "ctc", "monotonic"],
+)
+def test_a_step_of_the_plain_road_has_no_gradient_of_all_steps(over: Callable[..., rg.Positions], shape: tuple[int]):
+    """A tensor that is asked for its steps by their numbers gets, from each, a gradient of its own size: memory in the
+    square of the length."""
+    with rg.plain_road():
+        asked = over(torch.randn(1, *shape, requires_grad=True))
+        found = asked.log_z if hasattr(asked, "log_z") else asked.mean
+    seen, ahead = set(), [found.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead.extend(each for each, _ in node.next_functions)
+    steps = [node for node in seen if node.name() == "SelectBackward0"]
+    assert len(steps) <= 2

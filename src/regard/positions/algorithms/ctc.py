@@ -111,11 +111,12 @@ def plain_log_partition(scores: Tensor, states: Tensor, present: Tensor) -> Tens
     """The plain road, in float64, frame after frame: `reached` (*B, N) are the sums over all paths up to each state."""
     nodes, skips = of_states(scores.double().clamp(min=NEVER), states), may_skip(states)
     nodes = F.pad(nodes, (0, 0, 1, 0))  # (*B, 1 + T, N), it begins before the frames, in the first state
-    reached = nodes[..., 0, :].masked_fill(torch.arange(states.shape[-1], device=nodes.device) > 0, NEVER)
-    for t in range(present.shape[-1]):
+    first, *frames = nodes.unbind(-2)  # not by indices, or each frame would have a gradient of the whole size
+    reached = first.masked_fill(torch.arange(states.shape[-1], device=nodes.device) > 0, NEVER)
+    for frame, there in zip(frames, present.unbind(-1), strict=True):
         one, two = _behind(reached, 1), _behind(reached, 2).where(skips, NEVER)
-        ahead = torch.stack((reached, one, two)).logsumexp(0) + nodes[..., t + 1, :]
-        reached = ahead.where(present[..., t, None], reached)
+        ahead = torch.stack((reached, one, two)).logsumexp(0) + frame
+        reached = ahead.where(there.unsqueeze(-1), reached)
     log_z = reached.where(may_end(states), NEVER).logsumexp(-1)
     return log_z.masked_fill(log_z < NEVER / 2, -INFINITY).to(scores.dtype)
 

@@ -147,10 +147,9 @@ def plain_log_partition(nodes: Tensor, transitions: Tensor, present: Tensor) -> 
         steps = into.where(linked[..., None, None], 0) + nodes.unsqueeze(-2)
         reached = _combined(steps)[..., 0, :]
     else:
-        reached = nodes[..., 0, :]
-        for t in range(1, nodes.shape[-2]):
-            step = into[..., t, :, :].where(linked[..., t, None, None], 0)
-            reached = (reached.unsqueeze(-1) + step).logsumexp(-2) + nodes[..., t, :]
+        reached, *others = nodes.unbind(-2)  # not by indices, or each step would have a gradient of the whole size
+        for node, step, joined in zip(others, into.unbind(-3)[1:], linked.unbind(-1)[1:], strict=True):
+            reached = (reached.unsqueeze(-1) + step.where(joined[..., None, None], 0)).logsumexp(-2) + node
     log_z = reached.logsumexp(-1)
     return log_z.masked_fill(log_z < NEVER / 2, -INFINITY).to(dtype)
 

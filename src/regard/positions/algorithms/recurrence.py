@@ -53,8 +53,8 @@ def expected_alignment(
 def by_steps(stop: Tensor, go: Tensor, start: Tensor) -> Tensor:
     """The expected alignment by the plain road: a recurrence for each query in turn."""
     rows, decay = [start], F.pad(go[..., :-1], (1, 0))
-    for query in range(stop.shape[-2]):
-        rows.append(stop[..., query, :] * recurrence(decay[..., query, :], rows[-1]))
+    for ends, passes in zip(stop.unbind(-2), decay.unbind(-2), strict=True):
+        rows.append(ends * recurrence(passes, rows[-1]))
     return torch.stack(rows[1:], -2)
 
 

@@ -106,13 +106,14 @@ def plain_log_partition(nodes: Tensor, transitions: Tensor, durations: Tensor, p
     total = nodes.new_zeros(nodes.shape[:-2])
     runs = torch.full_like(ending[..., 0, :, :], NEVER)
     closed = runs[..., 0, :]
-    for t in range(nodes.shape[-2]):
-        joined = linked[..., t, None]
-        opened = (closed.unsqueeze(-1) + transitions).logsumexp(-2).where(joined, total.unsqueeze(-1))
-        longer = runs[..., :-1, :].where(joined.unsqueeze(-1), NEVER)
-        runs = torch.cat((opened.unsqueeze(-2), longer), -2) + nodes[..., t, None, :]
-        closed = (runs + ending[..., t, :, :]).logsumexp(-2)
-        total = closed.logsumexp(-1).where(last[..., t], total)
+    # Not by indices, or each position would have a gradient of the whole size.
+    positions = zip(nodes.unbind(-2), ending.unbind(-3), linked.unbind(-1), last.unbind(-1), strict=True)
+    for node, ends, joined, final in positions:
+        opened = (closed.unsqueeze(-1) + transitions).logsumexp(-2).where(joined.unsqueeze(-1), total.unsqueeze(-1))
+        longer = runs[..., :-1, :].where(joined[..., None, None], NEVER)
+        runs = torch.cat((opened.unsqueeze(-2), longer), -2) + node.unsqueeze(-2)
+        closed = (runs + ends).logsumexp(-2)
+        total = closed.logsumexp(-1).where(final, total)
     return total.masked_fill(total < NEVER / 2, -INFINITY).to(dtype)
 
 
