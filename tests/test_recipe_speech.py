@@ -143,6 +143,17 @@ def test_a_text_too_long_for_its_sound_costs_no_alignment():
     assert speech.by_ctc(model, states, count, batch["target"]) > 0
 
 
+def test_a_transducer_costs_what_its_alignments_say():
+    model, batch = made(attention="rnnt", ctc=0.0)
+    cost, parts = speech.loss(model.train(), batch)
+    cost.backward()
+    assert cost == parts["cost"] > 0
+    for name, each in model.named_parameters():
+        assert name.startswith("aligning") or each.grad.any(), name
+    found = decoding.greedy(model.eval(), batch), decoding.beam(model, batch, 2)
+    assert all(len(texts) == 4 and all(each.dtype == torch.long for each in texts) for texts in found)
+
+
 def test_tones_are_learned_in_seconds_and_longer_strings_are_heard(run: Path):
     opened = open_run(run)
     strings = Strings(tones(4, 9), count=24, shortest=2, longest=4, seed=7)
@@ -229,7 +240,7 @@ def test_a_page_shows_where_it_looked_and_plays(run: Path):
     assert "Heard as" in page
 
 
-@pytest.mark.parametrize("attention", ["ctc", "none", "hard"])
+@pytest.mark.parametrize("attention", ["ctc", "rnnt", "none", "hard"])
 def test_every_kind_is_looked_at(attention: str):
     model, batch = made(attention=attention)
     pictures = speech.look(model.eval(), batch)

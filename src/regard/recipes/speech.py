@@ -5,7 +5,8 @@ alike apart, so that a decoder loses its way in strings longer than those it lea
 look before was (`location-aware`) goes on from there. Raffel et al. 2017 and Chiu and Raffel 2018 only ever go on
 (`monotonic`, and `chunkwise`, which reads the last places up to where it stopped): they need not have heard the end to
 write the beginning, and are used `online`. `hard` draws a place and reads it alone; `none` reads the mean of all;
-`ctc` has no decoder: every place tells a symbol or none (Graves et al. 2006).
+`ctc` has no decoder: every place tells a symbol or none (Graves et al. 2006); in `rnnt` it does so by the symbol
+before, too, and may tell several (Graves 2012).
 
 - The encoder is local and the decoder has no memory: it looks by its last symbol and by what it read last, and tells
   the next symbol, or the end, from what it reads alone. One that remembers learns to count, and says ten whatever it
@@ -30,7 +31,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
 import regard as rg
 from regard.app import flags
@@ -42,6 +43,7 @@ from regard.app.speech.features import STEP, frame_count, log_mel, masked_bands
 from regard.app.speech.growing import Growing
 from regard.app.speech.networks import SHRINK, Local, Speller
 from regard.app.speech.pictures import pictures
+from regard.app.speech.transducer import Transducer
 from regard.app.text.networks import SoftThen
 from regard.app.text.vocabulary import BEGIN, END
 from regard.app.training.schedules import clipped, warmup_cosine
@@ -61,6 +63,7 @@ KINDS = {
     "hard": "Draws one place, by content and by where it looked before, and reads it alone.",
     "none": "Reads the mean of the sound.",
     "ctc": "No decoder: every place tells a symbol or none.",
+    "rnnt": "Every place tells symbols, by the one before, or none.",
 }
 
 
@@ -76,7 +79,9 @@ class Config:
     """A speaker of the digits of whom nothing is learned, and who alone is judged by."""
     symbols: Literal["characters", "words"] = "characters"
     """What a text is spelled in."""
-    attention: Literal["additive", "location-aware", "monotonic", "chunkwise", "hard", "none", "ctc"] = "location-aware"
+    attention: Literal["additive", "location-aware", "monotonic", "chunkwise", "hard", "none", "ctc", "rnnt"] = (
+        "location-aware"
+    )
     """How the decoder looks at the sound."""
     width: int = 51
     """Places over which location-aware scores look at where the looks before were."""
@@ -186,7 +191,8 @@ class Model(nn.Module):
         self.encoder = Local(config.bands, config.units, config.encoder == "recurrent")
         self.aligning = nn.Linear(config.units, count)
         self.speller: Any = None
-        if config.attention != "ctc":
+        self.transducer = Transducer(count, config.units) if config.attention == "rnnt" else None
+        if config.attention not in ("ctc", "rnnt"):
             remembers, softly = config.memory or config.attention == "none", config.attention not in ONLINE
             self.speller = Speller(count, config.units, attention(config, steps), remembers)
             self.speller.window = round(train.reach / STEP / SHRINK) if config.window and softly else None
@@ -230,6 +236,9 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
     given = model.lengths.shortened(batch)
     (states, count), target = model(given), given["target"]
     aligned = by_ctc(model, states, count, target)
+    if model.transducer is not None:
+        cost = -model.transducer.alignment(states, count, target).log_z.sum() / (target > 0).sum()
+        return cost + model.config.ctc * aligned, {"cost": cost, "ctc": aligned}
     if model.speller is None:
         return aligned, {"ctc": aligned}
     cost, policy = by_spelling(model, model.speller.begin(states, count), target)
@@ -253,7 +262,7 @@ def by_spelling(model: Model, state: Any, target: Tensor) -> tuple[Tensor, Tenso
         *made, state = model.speller(words, state)
         steps.append(made)
     logits, queries, looks = zip(*steps, strict=True)
-    cost = costs(torch.stack(logits, 1), after)  # (B, T)
+    cost = decoding.costs(torch.stack(logits, 1), after)  # (B, T)
     if not model.draws:
         return cost.sum() / present.sum(), 0.0
     positions = decoding.positions(looks)
@@ -261,16 +270,9 @@ def by_spelling(model: Model, state: Any, target: Tensor) -> tuple[Tensor, Tenso
     others = positions.sample((model.config.draws - 1,))  # (S, B, T)
     with torch.no_grad():
         read = model.speller.tell(positions.gather(memory.values, others), torch.stack(queries, 1))
-        each = torch.cat((cost.detach().unsqueeze(0), costs(read, after)))
+        each = torch.cat((cost.detach().unsqueeze(0), decoding.costs(read, after)))
     policy = rg.leave_one_out(positions.log_prob(torch.cat((z, others))), each).mean(0)
     return cost.sum() / present.sum(), policy[present].mean()
-
-
-def costs(logits: Tensor, after: Tensor) -> Tensor:
-    """The cross-entropy of symbols (B, T) by their scores (*S, B, T, symbols), zero where there is none: (*S, B, T)."""
-    labels = after.expand(logits.shape[:-1]).flatten()
-    found = cross_entropy(logits.flatten(0, -2), labels, ignore_index=0, reduction="none")
-    return found.view(logits.shape[:-1])
 
 
 def evaluate(model: Model, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 import regard as rg
 from regard.app.speech.networks import BEHIND
@@ -38,9 +39,18 @@ def positions(looks: Sequence[Any]) -> Any:
     return first.then(*later)
 
 
+def costs(logits: Tensor, after: Tensor) -> Tensor:
+    """The cross-entropy of symbols (B, T) by their scores (*S, B, T, symbols), zero where there is none: (*S, B, T)."""
+    labels = after.expand(logits.shape[:-1]).flatten()
+    found = cross_entropy(logits.flatten(0, -2), labels, ignore_index=0, reduction="none")
+    return found.view(logits.shape[:-1])
+
+
 def greedy(model: Any, batch: Mapping[str, Tensor]) -> list[Tensor]:
     """The most probable symbol after symbol of each sound."""
     states, count = model(batch)
+    if model.transducer is not None:
+        return model.transducer.greedy(states, count)
     if model.speller is None:
         return [said(row[:n]) for row, n in zip(model.aligned(states).argmax(-1), count.tolist(), strict=True)]
     return decoding.greedy(model.step, model.speller.begin(states, count), count + BEHIND)
@@ -59,6 +69,9 @@ def said(path: Tensor) -> Tensor:
 def beam(model: Any, batch: Mapping[str, Tensor], size: int) -> list[Tensor]:
     """The best that a beam search finds for each sound."""
     states, count = model(batch)
+    if model.transducer is not None:
+        best = (model.transducer.best(row[:n], size) for row, n in zip(states, count.tolist(), strict=True))
+        return [torch.tensor(text, dtype=torch.long) for text in best]
     if model.speller is None:
         rows = zip(model.aligned(states), count.tolist(), strict=True)
         return [torch.tensor(prefixes(row[:n], size), dtype=torch.long) for row, n in rows]

@@ -35,6 +35,10 @@ def pictures(model: Any, batch: Mapping[str, Tensor]) -> list[Picture]:
 def aligned(model: Any, batch: Mapping[str, Tensor], spelled: list[Tensor]) -> list[Tensor | None]:
     """How much each symbol of texts looked at each place, (L, K); None where nothing looks."""
     states, count = model(batch)
+    if model.transducer is not None:
+        said = model.transducer.alignment(states, count, pad_sequence(spelled, batch_first=True)).mean  # (B, L, K)
+        rows = zip(said, count.tolist(), spelled, strict=True)
+        return [each[: len(row), :n] if len(row) else None for each, n, row in rows]
     if model.speller is None:
         log_probs = model.aligned(states)
         rows = zip(log_probs, count.tolist(), spelled, strict=True)
