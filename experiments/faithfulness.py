@@ -36,7 +36,7 @@ SYSTEMS: dict[str, dict[str, str]] = {
     "answer": {f"{over}, task {n}": f"task{n}-{over}" for n in (1, 2) for over in ("softmax", "sigmoid", "chain")},
     "rationale": {"all": "movies-full"} | {each: f"movies-{each}" for each in ("sigmoid", "subset", "segments")},
     "classify": {each: f"trec-{each}" for each in ("soft", "hard")},
-    "read": {each: f"novels-{each}" for each in ("sum", "attentive", "attentive-hard")},
+    "read": {each: f"novels-{each}" for each in ("sum", "sum-hard", "attentive", "attentive-hard")},
     "translate": {each: f"de-en-comparison-{each}-tok" for each in ("additive", "hard")},
 }
 """{recipe: {model: its run, without the seed}}."""

@@ -22,6 +22,8 @@ from regard.scores import Bilinear, Cosine, dot, scaled_dot
 
 FEW = 512
 """Keys from which on the two take about as long in training."""
+MANY, WIDE = 16_384, 64
+"""One query over so many keys, of fewer numbers, is no faster than the plain road."""
 
 
 def refuses(
@@ -31,6 +33,15 @@ def refuses(
     if not isinstance(values, Tensor):
         return "the values are no tensor"
     return None if query.dtype == keys.dtype == values.dtype else "query, keys and values have several dtypes"
+
+
+def refuses_all(
+    score: Any, over: Any, read: Any, query: Tensor, keys: Tensor, values: Any, mask: Tensor | None
+) -> str | None:
+    """The same, and one query over many narrow keys."""
+    if query.shape[-2] == 1 and keys.shape[-2] >= MANY and keys.shape[-1] < WIDE and query.device.type == "cpu":
+        return f"one query over {MANY} keys or more, of less than {WIDE} numbers, is as fast by the plain road"
+    return refuses(score, over, read, query, keys, values, mask)
 
 
 def run(score: Any, over: Any, read: Any, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Read:
@@ -90,4 +101,4 @@ def _differentiable_twice(query: Tensor, keys: Tensor, values: Tensor, mask: Ten
 
 for score in (scaled_dot, dot, Bilinear, Cosine):
     for device in ("cpu", "cuda"):
-        register_road((score, softmax, mean), device, Road(run, refuses))
+        register_road((score, softmax, mean), device, Road(run, refuses_all))
