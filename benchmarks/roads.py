@@ -10,7 +10,8 @@ copy of all that is given.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Any
@@ -66,88 +67,125 @@ QUESTIONS: dict[str, Callable[[Any], Tensor]] = {
     "sample": lambda positions: positions.sample(),
 }
 
-Call = Callable[[], object]
+Call = Callable[[], Any]
+Cell = Callable[[torch.dtype], tuple[Call, list[Tensor]]]
+"""A call of some precision and what it is given, the same numbers whatever the precision."""
 
 
-def measure(rounds: int) -> Iterator[harness.Row]:
+@dataclass(frozen=True)
+class Exact(harness.Row):
+    """A cell, and how far what it gives, or its gradients where it trains, is from float64 at most: over the largest
+    value, by the fast road and by the plain one. None of what is drawn or chosen."""
+
+    ours_error: float | None
+    peer_error: float | None
+
+
+def measure(rounds: int) -> Iterator[Exact]:
     """One row for each cell in which a road is taken."""
-    for case, call, given in cells():
+    for case, cell in cells():
+        call, given = cell(torch.float32)
         taken = sorted({choice.road for choice in rg.road(call) if choice.road})
         if taken:
-            yield row(f"{case}: {', '.join(taken)}", call, given, rounds)
+            found = row(f"{case}: {', '.join(taken)}", call, given, rounds)
+            ours, peer = (None, None) if "sample" in case else errors(call, cell)
+            yield Exact(**vars(found), ours_error=ours, peer_error=peer)
 
 
 def row(case: str, call: Call, given: list[Tensor], rounds: int) -> harness.Row:
     """A cell, beside the plain road."""
 
-    def plainly() -> object:
-        with rg.plain_road():
-            return call()
-
     def copy() -> None:
         for each in given:
             each.clone()
 
+    plain, limit = partial(plainly, call), "a copy of what is given"
     start = time.perf_counter()
-    plainly()
+    plain()
     affordable = int(SECONDS / (time.perf_counter() - start))
-    limit = "a copy of what is given"
-    return harness.compare(case, "the plain road", call, plainly, copy, limit, 1, max(5, min(rounds, affordable)))
+    return harness.compare(case, "the plain road", call, plain, copy, limit, 1, max(5, min(rounds, affordable)))
 
 
-def cells() -> Iterator[tuple[str, Call, list[Tensor]]]:
-    """Every call, with what it is given."""
-    torch.manual_seed(0)
+def plainly(call: Call) -> Any:
+    """What the call gives by the plain road."""
+    with rg.plain_road():
+        return call()
+
+
+def errors(call: Call, cell: Cell) -> tuple[float | None, float | None]:
+    """Of the fast road and of the plain one."""
+    exact = plainly(cell(torch.float64)[0])
+    if not exact[0].is_floating_point():
+        return None, None
+    return error(call(), exact), error(plainly(call), exact)
+
+
+def error(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
+    """How far at most, over the largest value of all."""
+    largest = max(float(each.abs().max()) for each in exact)
+    return max(float((one - other).abs().max()) for one, other in zip(found, exact, strict=True)) / largest
+
+
+def cells() -> Iterator[tuple[str, Cell]]:
+    """Every call."""
     for (name, triple), (use, queries), places in product(TRIPLES.items(), QUERIES.items(), PLACES):
         additive = WIDTH if name.startswith("additive") else 1
         trained = use == "training"
         if queries * places * additive <= MOST // (4 if trained else 1) and not (trained and triple[2] is not rg.mean):
-            yield attending(f"{name}, {use}, K {places}", triple, queries, places, trained)
+            yield f"{name}, {use}, K {places}", partial(attending, triple, queries, places, trained)
     for (name, (width, most, over)), places, (question, ask) in product(STRUCTURES.items(), LENGTHS, QUESTIONS.items()):
         if places <= most:
-            yield asking(f"{name}, {question}, 8 of {places}", width, over, places, ask, "training" in question)
+            asked = partial(asking, width, over, places, ask, "training" in question)
+            yield f"{name}, {question}, 8 of {places}", asked
 
 
 def attending(
-    case: str, triple: tuple[Callable[[], Any], Any, Any], queries: int, places: int, trained: bool
-) -> tuple[str, Call, list[Tensor]]:
+    triple: tuple[Callable[[], Any], Any, Any], queries: int, places: int, trained: bool, dtype: torch.dtype
+) -> tuple[Call, list[Tensor]]:
     """Attention of one row, as a decoder or as training asks for it."""
+    torch.manual_seed(0)
     score, over, read = triple[0](), *triple[1:]
-    given = [torch.randn(1, size, WIDTH, requires_grad=trained) for size in (queries, places, places)]
-    learned = list(score.parameters()) if isinstance(score, nn.Module) and trained else []
+    given = [torch.randn(1, size, WIDTH).to(dtype).requires_grad_(trained) for size in (queries, places, places)]
+    learned = list(score.to(dtype).parameters()) if isinstance(score, nn.Module) else []
 
-    def call() -> object:
+    def call() -> Tensor:
         return rg.attend(*given, score=score, over=over, read=read).context
 
-    return case, backwards(call, [*given, *learned]) if trained else without_gradient(call), given
+    return backwards(call, [*given, *learned]) if trained else without_gradient(call), given
 
 
 def asking(
-    case: str, width: int, over: Callable[[int], Any], places: int, ask: Callable[[Any], Tensor], trained: bool
-) -> tuple[str, Call, list[Tensor]]:
+    width: int, over: Callable[[int], Any], places: int, ask: Callable[[Any], Tensor], trained: bool, dtype: torch.dtype
+) -> tuple[Call, list[Tensor]]:
     """A question to a structure over eight sequences."""
+    torch.manual_seed(0)
     shape = (8, places) if width == 0 else (8, places, places if width < 0 else width)
-    scores = torch.randn(shape, requires_grad=trained)
-    structure = over(places)
+    structure, scores = over(places), torch.randn(shape).to(dtype).requires_grad_(trained)
     given = scores.unsqueeze(-2) if width == 0 else scores
 
-    def call() -> Any:
+    def call() -> Tensor:
         return ask(structure(given, None))
 
-    return case, backwards(call, [scores]) if trained else without_gradient(call), [scores]
+    return backwards(call, [scores]) if trained else without_gradient(call), [scores]
 
 
-def without_gradient(call: Call) -> Call:
+def without_gradient(call: Callable[[], Tensor]) -> Call:
     """The call as a decoder makes it."""
-    return torch.no_grad()(call)
+
+    @torch.no_grad()
+    def alone() -> tuple[Tensor]:
+        return (call(),)
+
+    return alone
 
 
-def backwards(call: Callable[[], Any], leaves: Iterable[Tensor]) -> Call:
-    """The call, and the gradient of the sum of what it gives."""
+def backwards(call: Callable[[], Tensor], leaves: Iterable[Tensor]) -> Call:
+    """The call, and the gradients of what it gives, weighed by chance: those of a sum of probabilities are zero."""
     leaves = [each for each in leaves if each.requires_grad]
+    weights = torch.randn(call().shape).to(leaves[0].dtype)
 
-    def both() -> object:
-        return torch.autograd.grad(call().sum(), leaves, allow_unused=True)
+    def both() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(call(), leaves, weights, materialize_grads=True)
 
     return both
 

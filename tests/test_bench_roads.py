@@ -33,7 +33,10 @@ def test_every_cell_takes_a_road(roads, monkeypatch, capsys, tmp_path: Path):
     out = tmp_path / "roads.json"
     monkeypatch.setattr("sys.argv", ["roads.py", "--rounds", "1", "--out", str(out)])
     roads.main()
-    cases = [row["case"] for row in json.loads(out.read_text())["rows"]]
+    rows = json.loads(out.read_text())["rows"]
+    assert all(max(row["ours_error"] or 0, row["peer_error"] or 0) < 1e-5 for row in rows)
+    assert all((row["ours_error"] is None) == any(word in row["case"] for word in ("sample", "mode")) for row in rows)
+    cases = [row["case"] for row in rows]
     assert len(cases) == len(set(cases)) > 6
     assert [case for case in cases if case.startswith("scaled_dot, softmax")] == [
         f"scaled_dot, softmax, mean, {use}, K {places}: dot.cpu_cuda" for use in roads.QUERIES for places in (1, 4)
