@@ -49,7 +49,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "location-aware": {"epochs": 8},
     "chunkwise": {"epochs": 2, "learning_rate": 1.5e-3},
     "ctc": {"epochs": 5},
-    "rnnt": {"epochs": 5, "encoder": "recurrent"},
+    "rnnt": {"epochs": 5},
     "additive": {"epochs": 5},
     "none": {"epochs": 5},
     "hard": {"epochs": 2, "learning_rate": 1e-3},

@@ -53,6 +53,7 @@ METRIC = Metric("valid_symbol_error", "min", "share of the validation symbols th
 
 NAMED_BY, QUICK = ("attention",), {"epochs": 2}
 
+ONLINE = "monotonic", "chunkwise"
 COLUMNS = (*scoring.COLUMNS, ERROR, *COSTS)
 
 KINDS = {
@@ -171,9 +172,6 @@ def attention(config: Config, steps: int) -> rg.Attention | None:
     return rg.Attention(score=score, over=over, read=read)
 
 
-ONLINE = "monotonic", "chunkwise"
-
-
 class Model(nn.Module):
     """Bands of pitch, an encoder, CTC on it, and a decoder that looks at it."""
 
@@ -237,7 +235,7 @@ def loss(model: Model, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tens
     (states, count), target = model(given), given["target"]
     aligned = by_ctc(model, states, count, target)
     if model.transducer is not None:
-        cost = -model.transducer.alignment(states, count, target).log_z.sum() / (target > 0).sum()
+        cost = model.transducer.cost(states, model.aligning(states), count, target)
         return cost + model.config.ctc * aligned, {"cost": cost, "ctc": aligned}
     if model.speller is None:
         return aligned, {"ctc": aligned}

@@ -50,7 +50,7 @@ def greedy(model: Any, batch: Mapping[str, Tensor]) -> list[Tensor]:
     """The most probable symbol after symbol of each sound."""
     states, count = model(batch)
     if model.transducer is not None:
-        return model.transducer.greedy(states, count)
+        return model.transducer.greedy(states, model.aligning(states), count)
     if model.speller is None:
         return [said(row[:n]) for row, n in zip(model.aligned(states).argmax(-1), count.tolist(), strict=True)]
     return decoding.greedy(model.step, model.speller.begin(states, count), count + BEHIND)
@@ -70,7 +70,8 @@ def beam(model: Any, batch: Mapping[str, Tensor], size: int) -> list[Tensor]:
     """The best that a beam search finds for each sound."""
     states, count = model(batch)
     if model.transducer is not None:
-        best = (model.transducer.best(row[:n], size) for row, n in zip(states, count.tolist(), strict=True))
+        heard = zip(states, model.aligning(states), count.tolist(), strict=True)
+        best = (model.transducer.best(row[:n], alone[:n], size) for row, alone, n in heard)
         return [torch.tensor(text, dtype=torch.long) for text in best]
     if model.speller is None:
         rows = zip(model.aligned(states), count.tolist(), strict=True)

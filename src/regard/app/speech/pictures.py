@@ -36,7 +36,8 @@ def aligned(model: Any, batch: Mapping[str, Tensor], spelled: list[Tensor]) -> l
     """How much each symbol of texts looked at each place, (L, K); None where nothing looks."""
     states, count = model(batch)
     if model.transducer is not None:
-        said = model.transducer.alignment(states, count, pad_sequence(spelled, batch_first=True)).mean  # (B, L, K)
+        texts = pad_sequence(spelled, batch_first=True)
+        said = model.transducer.alignment(states, model.aligning(states), count, texts).mean  # (B, L, K)
         rows = zip(said, count.tolist(), spelled, strict=True)
         return [each[: len(row), :n] if len(row) else None for each, n, row in rows]
     if model.speller is None:

@@ -16,7 +16,10 @@ AT_ONCE = 4
 class Transducer(nn.Module):
     """What a place tells after a symbol: the next symbol, or none, and then it is the next place's turn (Graves 2012,
     "Sequence Transduction with Recurrent Neural Networks"). Of what was said before, the last symbol alone is known
-    (Ghodsi et al. 2020, "RNN-Transducer with Stateless Prediction Network")."""
+    (Ghodsi et al. 2020, "RNN-Transducer with Stateless Prediction Network").
+
+    It goes out from the scores that a place has `alone`, by CTC: where each symbol has one place, and not some of
+    several, two of the same after each other are told apart."""
 
     def __init__(self, symbols: int, size: int):
         super().__init__()
@@ -24,41 +27,55 @@ class Transducer(nn.Module):
         self.vectors = nn.Embedding(symbols, size)
         self.telling = nn.Linear(size, symbols)
 
-    def forward(self, states: Float[Tensor, "*N D"], words: Int[Tensor, "*M"]) -> Float[Tensor, "... symbols"]:
+    def forward(
+        self, states: Float[Tensor, "*N D"], alone: Float[Tensor, "*N symbols"], words: Int[Tensor, "*M"]
+    ) -> Float[Tensor, "... symbols"]:
         """The log-probabilities of what places tell after these symbols: the first is none."""
-        return self.telling((self.hearing(states) + self.vectors(words)).tanh()).log_softmax(-1)
+        return (alone + self.telling((self.hearing(states) + self.vectors(words)).tanh())).log_softmax(-1)
 
     def alignment(
-        self, states: Float[Tensor, "B K D"], count: Int[Tensor, " B"], target: Int[Tensor, "B L"]
+        self,
+        states: Float[Tensor, "B K D"],
+        alone: Float[Tensor, "B K symbols"],
+        count: Int[Tensor, " B"],
+        target: Int[Tensor, "B L"],
     ) -> rg.RNNT:
         """The places at which the symbols of the targets are said, in sounds of so many places."""
-        told = self(states.unsqueeze(2), pad(target, (1, 0), value=BEGIN).unsqueeze(1))  # (B, K, L + 1, symbols)
+        words = pad(target, (1, 0), value=BEGIN).unsqueeze(1)
+        told = self(states.unsqueeze(2), alone.unsqueeze(2), words)  # (B, K, L + 1, symbols)
         labels = target.where(target > PADDING, -1)
         return rg.rnnt(labels)(told, rg.padding(count, states.shape[1]).squeeze(1))
 
-    def greedy(self, states: Float[Tensor, "B K D"], count: Int[Tensor, " B"]) -> list[Tensor]:
+    def cost(self, states: Tensor, alone: Tensor, count: Tensor, target: Tensor) -> Tensor:
+        """The mean cost of a symbol of the targets, by all their alignments."""
+        return -self.alignment(states, alone, count, target).log_z.sum() / (target > PADDING).sum()
+
+    def greedy(
+        self, states: Float[Tensor, "B K D"], alone: Float[Tensor, "B K symbols"], count: Int[Tensor, " B"]
+    ) -> list[Tensor]:
         """The most probable symbol after symbol of each sound, at place after place."""
         words, said = torch.full_like(count, BEGIN), [[] for _ in count]
-        for place, state in enumerate(states.unbind(1)):
+        for place, heard in enumerate(zip(states.unbind(1), alone.unbind(1), strict=True)):
             going = place < count
             for _ in range(AT_ONCE):
-                told = self(state, words).argmax(-1)
+                told = self(*heard, words).argmax(-1)
                 going = going & (told != PADDING)
                 words = told.where(going, words)
                 for row in going.nonzero().flatten().tolist():
                     said[row].append(int(words[row]))
         return [torch.tensor(row, dtype=torch.long) for row in said]
 
-    def best(self, states: Float[Tensor, "K D"], size: int) -> tuple[int, ...]:
+    def best(self, states: Float[Tensor, "K D"], alone: Float[Tensor, "K symbols"], size: int) -> tuple[int, ...]:
         """The best text by a search over beginnings of texts, each by all its alignments together; so many are kept
         at each place (Graves 2012, section 2.5). Time O(K size symbols)."""
         live: dict[tuple[int, ...], float] = {(): 0.0}
-        for state in states:
+        for heard in zip(states, alone, strict=True):
             found: dict[tuple[int, ...], float] = {}
             for said in range(AT_ONCE + 1):
                 words = torch.tensor([text[-1] if text else BEGIN for text in live])
                 ahead: dict[tuple[int, ...], float] = {}
-                for (text, value), row in zip(live.items(), self(state, words).tolist(), strict=True):
+                told = self(*(each.expand(len(words), -1) for each in heard), words)
+                for (text, value), row in zip(live.items(), told.tolist(), strict=True):
                     found[text] = float(np.logaddexp(found.get(text, -np.inf), value + row[PADDING]))
                     ahead |= {(*text, n): value + row[n] for n in range(1, len(row)) if said < AT_ONCE}
                 live = _largest(ahead, size)
