@@ -121,8 +121,8 @@ def errors(call: Call, cell: Cell) -> tuple[float | None, float | None]:
 
 
 def error(found: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
-    """How far at most, over the largest value of all."""
-    largest = max(float(each.abs().max()) for each in exact)
+    """How far at most, over the largest value of all, if any is not zero."""
+    largest = max(float(each.abs().max()) for each in exact) or 1.0
     return max(float((one - other).abs().max()) for one, other in zip(found, exact, strict=True)) / largest
 
 
