@@ -142,7 +142,8 @@ def test_figures_have_every_metric_of_what_is_known():
     right, wrong = (
         {
             (name, order): float(values.mean())
-            for name, order, values in explaining._figures(
+            for values_of in (explaining._figures, explaining._trust)
+            for name, order, values in values_of(
                 explaining.Explained(told, importance, everything, truth, gradual=True)
             )
         }
