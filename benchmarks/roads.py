@@ -54,8 +54,8 @@ STRUCTURES: dict[str, tuple[int, int, Callable[[int], Any]]] = {  # how many sco
     "chain of 2": (2, 256, lambda width: rg.chain(torch.zeros(2, 2))),
     "chain of 20": (20, 256, lambda width: rg.chain(torch.zeros(20, 20))),
     "semi_markov of 4, width 8": (4, 256, lambda width: rg.semi_markov(8, torch.zeros(4, 4))),
-    "projective tree": (-1, 64, lambda width: rg.tree(projective=True)),
-    "tree": (-1, 64, lambda width: rg.tree(projective=False)),
+    "projective tree": (-1, 16, lambda width: rg.tree(projective=True)),
+    "tree": (-1, 16, lambda width: rg.tree(projective=False)),
     "ctc": (12, 256, lambda width: rg.ctc(torch.randint(1, 12, (8, max(1, width // 4))))),
 }
 # fmt: on
