@@ -176,6 +176,8 @@ def test_glimpses_are_explained_by_the_pixels_they_read(attention: str):
     assert_close(found.truth.sum(-1), wide.prod(-1), check_dtype=False)
     if attention == "soft":
         assert found.unread is None and (found.importance > 0).float().mean() > 0.3
+    elif attention == "random":
+        assert found.unread is None  # what it reads is drawn anew each time
     elif attention == "hard":
         assert (found.importance.sum(-1) <= 2 * 8 * 8).all()  # two patches, or what lies of them in the image
         assert (found.unread() == 0).all()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import regard as rg
+from regard.app.compare.costs import one_thread
 from regard.app.training.batches import mix, random_state_kept, seed_all
 from regard.app.training.errors import Failure
 from regard.app.training.run import OpenedRun, open_run
@@ -91,9 +92,10 @@ def figures(opened: OpenedRun, examples: int) -> Figures:
 def _means(opened: OpenedRun, examples: int, values_of: Callable[[Explained], Iterator[Value]]) -> Figures:
     opened.model.eval()
     sums: dict[tuple[str, str], list[Tensor]] = {}
-    for found in _explained(opened, examples):
-        for name, order, values in values_of(found):
-            sums.setdefault((name, order), []).append(values)
+    with one_thread():  # many small steps, which several threads slow down on a busy machine
+        for found in _explained(opened, examples):
+            for name, order, values in values_of(found):
+                sums.setdefault((name, order), []).append(values)
     means: Figures = {}
     for (name, order), values in sums.items():
         every = torch.cat(values).double()

@@ -474,7 +474,7 @@ def explained(model: Any, batch: dict[str, Tensor]) -> explaining.Explained | No
     chances = lambda given: model(given.mT.view_as(images)).answers[0, :, -1].softmax(-1)  # noqa: E731
     read = _read(model, images, output.looks)
     truth = None if "box" not in batch else _in_box(batch["box"], *images.shape[-2:])
-    hard = output.looks[0].z is not None
+    hard = output.looks[0].z is not None and model.config.attention != "random"  # which draws anew each time
     unread = (lambda: rg.faithfulness.certificate(chances, pixels, read > 0)) if hard else None
     told = lambda kept: chances(pixels * kept.unsqueeze(-1))  # noqa: E731
     return explaining.explained(told, read, torch.ones_like(read).bool(), truth, unread, gradual=True)
