@@ -150,7 +150,15 @@ def test_a_transducer_costs_what_its_alignments_say():
     assert cost == parts["cost"] > 0
     for name, each in model.named_parameters():
         assert name.startswith("aligning") or each.grad.any(), name
-    found = decoding.greedy(model.eval(), batch), decoding.beam(model, batch, 2)
+    states, count = model.eval()(batch)
+    alone, target = model.aligning(states), batch["target"]
+    each = [
+        model.transducer.alignment(*(one[n : n + 1, :k] for one in (states, alone)), count[n : n + 1], row[None]).log_z
+        for n, (k, row) in enumerate(zip(count.tolist(), (row[row > 0] for row in target), strict=True))
+    ]
+    cost = model.transducer.cost(states, alone, count, target)
+    assert_close(cost, -sum(each).squeeze() / (target > 0).sum())  # a sound is the same alone and among others
+    found = decoding.greedy(model, batch), decoding.beam(model, batch, 2)
     assert all(len(texts) == 4 and all(each.dtype == torch.long for each in texts) for texts in found)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import regard as rg
-from regard.app.compare.costs import one_thread
+from regard.app.timing import one_thread
 from regard.app.training.batches import mix, random_state_kept, seed_all
 from regard.app.training.errors import Failure
 from regard.app.training.run import OpenedRun, open_run

@@ -1,7 +1,10 @@
 """Calls that are timed in turn, so that whatever else the machine does falls on all of them alike."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
 
 Call = Callable[[], object]
 
@@ -27,3 +30,19 @@ def _milliseconds(call: Call, count: int) -> float:
     for _ in range(count):
         call()
     return (time.perf_counter() - start) * 1e3 / count
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Has torch compute on one thread, for as long as the context lasts.
+
+    >>> with one_thread():
+    ...     torch.get_num_threads()
+    1
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

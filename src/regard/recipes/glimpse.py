@@ -34,6 +34,7 @@ from regard.app import explaining, flags
 from regard.app.data.folder import Listing, picture_for
 from regard.app.facts import Facts, read_facts
 from regard.app.report.report import Look
+from regard.app.training.batches import random_state_kept, seed_all
 from regard.app.training.schedules import adam, clipped
 from regard.app.vision.convolutional import Residual, Small, Standard
 from regard.app.vision.networks import (
@@ -467,14 +468,20 @@ def _windows(windows: Sequence[Any], images: Tensor) -> dict[str, Tensor]:
 def explained(model: Any, batch: dict[str, Tensor]) -> explaining.Explained | None:
     """The class by the pixels that are kept, the others being dark; how often each was read; the box of the digit, if
     there is one; and of hard attention the certificate that the others were not."""
-    images, output = batch["image"], model(batch["image"])
+    images = batch["image"]
+    pixels = images.flatten(2).mT  # (B, Y X, C)
+
+    def looked(given: Tensor) -> Output:
+        with random_state_kept(images.device):  # so that what draws its places draws the same ones each time
+            seed_all(0, images.device)
+            return model(given.mT.view_as(images))
+
+    output, chances = looked(pixels), lambda given: looked(given).answers[0, :, -1].softmax(-1)
     if not output.looks or isinstance(model.attention, Through):
         return None
-    pixels = images.flatten(2).mT  # (B, Y X, C)
-    chances = lambda given: model(given.mT.view_as(images)).answers[0, :, -1].softmax(-1)  # noqa: E731
     read = _read(model, images, output.looks)
     truth = None if "box" not in batch else _in_box(batch["box"], *images.shape[-2:])
-    hard = output.looks[0].z is not None and model.config.attention != "random"  # which draws anew each time
+    hard = output.looks[0].z is not None
     unread = (lambda: rg.faithfulness.certificate(chances, pixels, read > 0)) if hard else None
     told = lambda kept: chances(pixels * kept.unsqueeze(-1))  # noqa: E731
     return explaining.explained(told, read, torch.ones_like(read).bool(), truth, unread, gradual=True)

@@ -26,6 +26,7 @@ from regard.app.report import looking
 from regard.app.report.glances import read_learning
 from regard.app.report.layout import write_report
 from regard.app.report.report import Report
+from regard.app.timing import one_thread
 from regard.app.training import workers
 from regard.app.training.config import claim as claim_run
 from regard.app.training.errors import Failure
@@ -134,7 +135,7 @@ def measure(plan: Plan, splits: Any, seconds: float = 0.5) -> dict[str, dict[str
     models = {kind: recipe.Model(config, splits) for kind, config in configs.items()}
     answer = {kind: costs.inference(recipe, model, seen) for kind, model in models.items()}
     learn = {kind: costs.training(recipe, configs[kind], model, learned) for kind, model in models.items()}
-    with costs.one_thread():
+    with one_thread():
         inference = costs.rates(answer, len(indices), seconds)
         training = costs.rates(learn, len(indices), seconds)
         work = {kind: costs.multiply_adds(step) / len(indices) for kind, step in answer.items()}

@@ -2,8 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -14,22 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from regard.recipes.base import Recipe
 
 Step = Callable[[], object]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Has torch compute on one thread, for as long as the context lasts.
-
-    >>> with one_thread():
-    ...     torch.get_num_threads()
-    1
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def rates(steps: Mapping[str, Step], images: int, seconds: float) -> dict[str, float]:
