@@ -131,7 +131,7 @@ def cells() -> Iterator[tuple[str, Cell]]:
     for (name, triple), (use, queries), places in product(TRIPLES.items(), QUERIES.items(), PLACES):
         additive = WIDTH if name.startswith("additive") else 1
         trained = use == "training"
-        if queries * places * additive <= MOST // (4 if trained else 1) and not (trained and triple[2] is not rg.mean):
+        if queries * places * additive <= MOST // (4 if trained else 1) and not (trained and triple[2] is rg.mode):
             yield f"{name}, {use}, K {places}", partial(attending, triple, queries, places, trained)
     for (name, (width, most, over)), places, (question, ask) in product(STRUCTURES.items(), LENGTHS, QUESTIONS.items()):
         if places <= most:
@@ -149,7 +149,8 @@ def attending(
     learned = list(score.to(dtype).parameters()) if isinstance(score, nn.Module) else []
 
     def call() -> Tensor:
-        return rg.attend(*given, score=score, over=over, read=read).context
+        out = rg.attend(*given, score=score, over=over, read=read)
+        return out.context if out.log_prob is None else torch.cat((out.context, out.log_prob.unsqueeze(-1)), -1)
 
     return backwards(call, [*given, *learned]) if trained else without_gradient(call), given
 

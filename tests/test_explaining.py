@@ -20,6 +20,7 @@ TEXTS = [
     (classify, {"attention": "hard"}),
     (classify, {"attention": "mean"}),
     (read, {"reader": "sum"}),
+    (read, {"reader": "sum", "attention": "hard"}),
     (read, {"reader": "attentive", "attention": "hard"}),
     (rationale, {"over": "segments"}),
     (rationale, {"over": "all"}),

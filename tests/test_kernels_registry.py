@@ -53,7 +53,7 @@ def test_why_it_is_the_plain_one():
         "it takes one query for each row of keys": choice(*arguments(queries=2), score=additive),
         "it takes float32, without autocast": choice(*wide, score=rg.Additive(32, 32, 32).double()),
         "below 2048 hyperbolic tangents the plain road is as fast": choice(*arguments(places=2), score=additive),
-        "below 8192 keys the plain road is as fast": choice(query, keys, values, read=rg.sample),
+        "below 256 scores the plain road is as fast": choice(query, keys, values, read=rg.sample),
     }
     additive.energy = torch.nn.Sequential(torch.nn.Linear(32, 1))
     reasons["the energy is more than a matrix"] = choice(query, keys, values, score=additive)

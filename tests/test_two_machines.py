@@ -1,6 +1,8 @@
 """Training on two machines that torchrun starts: here each in a network of its own, where that is allowed."""
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +28,9 @@ class Machines(NamedTuple):
     address: str
 
 
-NAMES, LINKS, ADDRESSES = ("regard0", "regard1"), ("regardv0", "regardv1"), ("10.77.13.1", "10.77.13.2")
+NAMES, LINKS = ([f"{kind}{os.getpid()}-{n}" for n in range(2)] for kind in ("regard", "rg"))
+"""Of this process alone, as another may test on the same machine; a link's name has 15 letters at most."""
+ADDRESSES = ("10.77.13.1", "10.77.13.2")
 
 
 @pytest.fixture(scope="module")
@@ -54,26 +58,35 @@ def machines() -> Iterator[Machines]:
                 subprocess.call(command, **quiet)
 
 
-def started(machines: Machines, *todo: object, **environment: str) -> list[int]:
-    """Has both machines do the same, and gives the statuses of their launchers."""
+def started(machines: Machines, folder: Path, *todo: object, **environment: str) -> list[int]:
+    """Has both machines do the same, and gives the statuses of their launchers; what they print is kept in the folder,
+    and shown where they hang."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
-    processes = []
+    processes, logs = [], [folder / f"machine{node}.log" for node in range(2)]
     for node in range(2):
         launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
         launch += ["--node-rank", str(node), "--master-addr", machines.address, "--master-port", str(port)]
         command = [*machines.prefixes[node], *launch, str(SCRIPT), "1", *map(str, todo)]
         its_own = ENVIRONMENT | machines.environments[node] | environment | {"NODES": "2"}
-        processes.append(subprocess.Popen(command, env=its_own, stderr=subprocess.DEVNULL, start_new_session=True))
-    return [process.wait(timeout=200) for process in processes]
+        with logs[node].open("w") as log:
+            processes.append(subprocess.Popen(command, env=its_own, stderr=log, start_new_session=True))
+    try:
+        return [process.wait(timeout=200) for process in processes]
+    except subprocess.TimeoutExpired:
+        pytest.fail("the machines hang: " + "\n".join(log.read_text()[-4000:] for log in logs))
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_machine_that_is_lost_loses_nothing(machines: Machines, tmp_path: Path):
-    assert started(machines, tmp_path / "whole") == [0, 0]
-    lost = started(machines, f"{tmp_path / 'lost'}:8:SIGKILL", SENDER="1")
+    assert started(machines, tmp_path, tmp_path / "whole") == [0, 0]
+    lost = started(machines, tmp_path, f"{tmp_path / 'lost'}:8:SIGKILL", SENDER="1")
     assert all(lost), "the second machine is killed in the second epoch, and the first cannot go on"
     assert [row["epoch"] for row in read_metrics(tmp_path / "lost")] == [1]
-    assert started(machines, tmp_path / "lost") == [0, 0]
+    assert started(machines, tmp_path, tmp_path / "lost") == [0, 0]
     assert contents(tmp_path / "lost") == contents(tmp_path / "whole")
     assert len(read_metrics(tmp_path / "whole")) == tiny_recipe.Config().epochs

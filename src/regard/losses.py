@@ -9,8 +9,8 @@ from torch import Tensor
 from regard.kernels.registry import is_transformed
 from regard.over.mappings import entmax_weights
 from regard.over.sparse import quotient
+from regard.positions.algorithms.categorical import unblock
 from regard.positions.base import wide
-from regard.positions.onehot import unblock
 
 EXPM1 = tuple(1 / math.factorial(n + 1) for n in range(9))
 """The series of (exp(x) - 1) / x."""

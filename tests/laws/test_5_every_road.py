@@ -18,6 +18,7 @@ from regard.masks import cleared
 from regard.over.addressing import Addressed
 from regard.over.local import GaussianWindow, MovingWindow
 from regard.positions.algorithms import (
+    categorical,
     constituency,
     ctc,
     gaussian_filters,
@@ -31,6 +32,8 @@ from regard.reads import weighed
 
 pytestmark = pytest.mark.unchecked
 D = 16
+NOISE = torch.linspace(0, 0.99, 24, dtype=torch.float64).view(2, 3, 4)
+PLACES = torch.arange(24).view(2, 3, 4)
 HIDDEN = torch.arange(64) < torch.tensor([40, 64])[:, None, None]
 SCORES: dict[Any, Callable[[], Any]] = {
     rg.dot: lambda: rg.dot,
@@ -141,6 +144,10 @@ FUNCTIONS: dict[Any, Callable[[], Case]] = {
     rg.entmax_weights: lambda: Case(Call(lambda scores: rg.entmax_weights(scores, 1.5)), (torch.randn(2, 3, 64),)),
     gaussian_filters.read_through: lambda: of_grid(rg.GaussianGrid.read, 32, 32),
     gaussian_filters.write_through: lambda: of_grid(rg.GaussianGrid.write, 3, 3),
+    categorical.sample: lambda: Case(Call(lambda scores: categorical.sample(scores, NOISE)), (torch.randn(2, 3, 64),)),
+    categorical.log_prob: lambda: Case(
+        Call(lambda scores: categorical.log_prob(scores, PLACES)), (torch.randn(2, 3, 64),)
+    ),
     recurrence.expected_alignment: lambda: Case(Call(lambda each: rg.Alignment(each).mean), (torch.randn(2, 3, 9),)),
     linear_chain.log_partition: lambda: of_chain(lambda each: each.log_z),
     linear_chain.marginals: lambda: of_chain(lambda each: each.marginals),

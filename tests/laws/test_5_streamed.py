@@ -57,7 +57,7 @@ def test_places_and_their_log_probability(score: str, places: int, read):
 @pytest.mark.parametrize("read", [rg.mode, rg.sample])
 @pytest.mark.parametrize("mask", examples.MASKS)
 def test_masks(mask: str, read):
-    query, keys, values = torch.randn(2, 3, 5), torch.randn(2, 4, 5), torch.randn(2, 4, 2)
+    query, keys, values = arguments(4)
     fast, plain = both(rg.dot, read, query, keys, values, examples.MASKS[mask]())
     check(fast, plain, values)
     assert (fast.log_prob > -torch.inf).all()

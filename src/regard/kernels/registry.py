@@ -117,25 +117,18 @@ def known_roads() -> dict[tuple, Road]:
 def find_road(parts: tuple, *given: Any) -> Callable[..., Any] | None:
     """The `run` of the road that suits what is given, a tensor first, with the parts filled in; None for the plain
     road, which is always taken where anomalies are detected, for it can say where they are."""
-    compiling = torch.compiler.is_compiling()
-    road, reason = _choose(parts, given, compiling)
-    if not compiling and _here.choices is not None:
-        _here.choices.append(Choice(", ".join(map(_name, parts)), road and road.name, reason))
-    return None if road is None else partial(road.run, *parts)
-
-
-def _choose(parts: tuple, given: tuple, compiling: bool) -> tuple[Road | None, str | None]:
-    """The road that is taken, or why none is."""
-    reason = _set_aside(compiling)
-    if reason is not None:
-        return None, reason
     _load()
     keys = [part if type(part) is FunctionType else _key(part) for part in parts]
     road = _ROADS.get((*keys, given[0].device.type))
-    if road is None:
-        return None, "no fast road is known for it"
-    reason = _refusal(road, parts, given, compiling)
-    return (road, None) if reason is None else (None, reason)
+    if road is None and _here.choices is None:
+        return None  # the usual case of many small calls
+    compiling = torch.compiler.is_compiling()
+    reason = _set_aside(compiling)
+    if reason is None:
+        reason = _refusal(road, parts, given, compiling) if road else "no fast road is known for it"
+    if not compiling and _here.choices is not None:
+        _here.choices.append(Choice(", ".join(map(_name, parts)), None if reason else road and road.name, reason))
+    return None if reason or road is None else partial(road.run, *parts)
 
 
 @_constant

@@ -4,6 +4,7 @@ from regard.kernels.additive import cpu as additive_cpu  # noqa: F401
 from regard.kernels.additive import cuda as additive_cuda  # noqa: F401
 from regard.kernels.additive import look_cpu as additive_look_cpu  # noqa: F401
 from regard.kernels.addressing import cpu as addressing_cpu  # noqa: F401
+from regard.kernels.categorical import cpu as categorical_cpu  # noqa: F401
 from regard.kernels.chain import cpu as chain_cpu  # noqa: F401
 from regard.kernels.chain import events_cpu as chain_events_cpu  # noqa: F401
 from regard.kernels.cleared import cpu as cleared_cpu  # noqa: F401
@@ -15,6 +16,7 @@ from regard.kernels.ctc import events_cpu as ctc_events_cpu  # noqa: F401
 from regard.kernels.dot import cpu_cuda as dot_cpu_cuda  # noqa: F401
 from regard.kernels.dot import look_cpu as dot_look_cpu  # noqa: F401
 from regard.kernels.gaussian_grid import cpu as gaussian_grid_cpu  # noqa: F401
+from regard.kernels.hard import cpu as hard_cpu  # noqa: F401
 from regard.kernels.monotonic import cpu as monotonic_cpu  # noqa: F401
 from regard.kernels.semi_markov import cpu as semi_markov_cpu  # noqa: F401
 from regard.kernels.semi_markov import events_cpu as semi_markov_events_cpu  # noqa: F401

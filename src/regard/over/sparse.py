@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from regard.kernels.registry import find_road
+from regard.positions.algorithms.categorical import unblock
 from regard.positions.base import wide
-from regard.positions.onehot import unblock
 
 MOST = 4.0
 """The largest alpha: above it the edge of the support is too steep for float64."""

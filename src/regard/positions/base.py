@@ -120,11 +120,23 @@ def read_places(values: Any, z: Tensor) -> Tensor:
     memory O(N V) a row, whatever K is.
     """
     if isinstance(values, Tensor):
-        read = take(values, z.clamp(min=0).unsqueeze(-1), dim=-2)
+        read = rows_at(values, z.clamp(min=0))
     else:
         instead = F.pad(z, (0, 1)).amax(-1, keepdim=True)
         read = values.read(z.where(z >= 0, instead))
     return read.masked_fill((z < 0).unsqueeze(-1), 0)
+
+
+def rows_at(values: Tensor, z: Tensor) -> Tensor:
+    """The values (*B, K, V) at indices (*S, *B, N): (*S, *B, N, V)."""
+    if torch.compiler.is_compiling() or values.device.type != "cpu":
+        return take(values, z.unsqueeze(-1), dim=-2)
+    # Whole rows are copied, and a gradient has the size of the values, not of that once for each draw.
+    *batch, places, width = values.shape
+    if values.is_contiguous():
+        first = torch.arange(0, values.shape[:-1].numel(), places).view(*batch, 1)
+        return values.view(-1, width).index_select(0, (first + z).flatten()).view(*z.shape, width)
+    return values[*(torch.arange(size).view(-1, *(1 for _ in batch[n:])) for n, size in enumerate(batch)), z]
 
 
 def take(tensor: Tensor, index: Tensor, dim: int) -> Tensor:

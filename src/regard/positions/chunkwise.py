@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from regard.positions.algorithms.categorical import unblock
 from regard.positions.algorithms.recurrence import NEVER, expected_alignment, log_recurrence
 from regard.positions.alignment import Alignment
 from regard.positions.base import INFINITY, exported, read_places, take
-from regard.positions.onehot import unblock
 
 
 @exported

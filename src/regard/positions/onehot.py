@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import register_kl
 
+from regard.positions.algorithms import categorical
+from regard.positions.algorithms.categorical import inverse, unblock
 from regard.positions.base import INFINITY, Positions, exported, gumbel_like, safe_log, take
 
 
@@ -70,14 +72,22 @@ class OneHot(Positions):
     @property
     def mode(self) -> Int[Tensor, "*B Q"]:
         """The most probable place, or -1 where nowhere is more probable."""
-        return self._place(self._relative.argmax(-1))
+        if self.weights is not None:
+            return self._place(self.log_weights.argmax(-1))
+        best, place = self._given.max(-1)
+        return place.masked_fill(best == -INFINITY, -1)
 
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Int[Tensor, "*SB Q"]:
-        """A place for every query, drawn by the Gumbel-max trick: argmax_k (log w_k + Gumbel noise)."""
+        """A place for every query, by one uniform number: the first up to which the weights sum to more."""
         with torch.no_grad():
-            relative = self._relative
-            relative = relative.expand(*sample_shape, *relative.shape)
-            return self._place((relative + gumbel_like(relative)).argmax(-1))
+            noise = torch.rand(*sample_shape, *self.batch_shape, dtype=torch.float64, device=self.device)
+            noise = noise.reshape(math.prod(sample_shape), *self.batch_shape).movedim(0, -1)  # (*B, Q, S)
+            if self.weights is None:
+                z = categorical.sample(self._given, noise)
+            else:
+                up_to = self.weights.cumsum(-1, dtype=torch.float64)
+                z = self._place(inverse(up_to, noise * (up_to[..., -1:] + lack(self.weights))))
+            return z.movedim(-1, 0).reshape(*sample_shape, *self.batch_shape)
 
     def relax(self, temperature: float) -> Float[Tensor, "*B Q K"]:
         """A Gumbel-softmax draw, softmax((log w + g) / temperature) (Jang et al. 2017, equation 2)."""
@@ -87,11 +97,13 @@ class OneHot(Positions):
 
     def log_prob(self, value: Int[Tensor, "*SB Q"]) -> Float[Tensor, "*SB Q"]:
         """The log-probability of the places, -inf where a place is impossible."""
-        log_weights = self.log_weights
-        draws = value.shape[: max(0, value.dim() - log_weights.dim() + 1)]
-        columns = value.masked_fill(value < 0, self.places).reshape(math.prod(draws), *value.shape[len(draws) :])
+        draws = value.shape[: max(0, value.dim() - len(self.batch_shape))]
         # Draws behind instead of in front: or the gradient would have the size of the weights once for each.
-        log_prob = take(log_weights, columns.movedim(0, -1), -1)  # (*B, Q, S)
+        z = value.reshape(math.prod(draws), *value.shape[len(draws) :]).movedim(0, -1)  # (*B, Q, S)
+        if self.weights is None:
+            log_prob = categorical.log_prob(self._given, z)
+        else:
+            log_prob = take(self.log_weights, z.masked_fill(z < 0, self.places), -1)
         return log_prob.movedim(-1, 0).reshape(*draws, *log_prob.shape[:-1])
 
     def entropy(self) -> Float[Tensor, "*B Q"]:
@@ -110,23 +122,8 @@ class OneHot(Positions):
         support = support.view(-1, *(1 for _ in self.batch_shape))
         return support.expand(-1, *self.batch_shape) if expand else support
 
-    @property
-    def _relative(self) -> Float[Tensor, "*B Q places"]:
-        """The log-weights, but for what a row has in common: no softmax of scores is taken to find where to look."""
-        if self.weights is not None:
-            return self.log_weights
-        scores, blocked = unblock(self._given)
-        places = (scores - scores.amax(-1, keepdim=True)).masked_fill(blocked, -INFINITY)
-        return torch.cat((places, torch.zeros_like(places[..., :1]).masked_fill(~blocked, -INFINITY)), -1)
-
     def _place(self, column: Tensor) -> Tensor:
         return column.masked_fill(column == self._given.shape[-1], -1)
-
-
-def unblock(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The scores with rows of -inf alone made finite, and which rows (*B, Q, 1) those were."""
-    blocked = scores.amax(-1, keepdim=True) == -INFINITY
-    return scores.masked_fill(blocked, 0), blocked
 
 
 def lack(weights: Tensor) -> Tensor:

@@ -67,8 +67,9 @@ class Story(NamedTuple):
         return words, pad(there, (0, 1), value=True)
 
     def named(self, z: Int[Tensor, "*SB 1"]) -> Int[Tensor, "*SB"]:
-        """The name at places that were read."""
-        return self.names.expand(*z.shape[:-1], -1).gather(-1, z).squeeze(-1)
+        """The name at places that were read, -1 where there was none to read."""
+        names = self.names.expand(*z.shape[:-1], -1).gather(-1, z.clamp(min=0))
+        return names.where(z >= 0, -1).squeeze(-1)
 
 
 class Output(NamedTuple):
@@ -131,8 +132,9 @@ def explained(model: Any, batch: Mapping[str, Tensor]) -> Explained:
         return model.naming(given @ story.both, story, model.markers)
 
     def permuted() -> Tensor:
-        seen = inside if model.naming else story.names >= 0
-        return rg.faithfulness.permutation(reading, read_by(output.looks[0]), seen.unsqueeze(1))
+        look = output.looks[0]
+        weights, seen = (read_by(look), inside) if model.naming else (look.weights, story.names >= 0)
+        return rg.faithfulness.permutation(reading, weights, seen.unsqueeze(1))
 
     truth, once = inside & (names == batch["answer"][:, None]), len(output.looks) == 1
     return explaining.explained(told, output.weights.mean(-2), inside, truth, permuted=permuted if once else None)

@@ -4,6 +4,7 @@ Importing this takes seconds, as it brings Lightning: only commands that train o
 """
 
 import atexit
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -121,6 +122,7 @@ def first_says(fabric: Fabric, say: Callable[[], Said]) -> Said:
 def _leave_group() -> None:
     """Ends what binds the processes while Python still runs: left to C++, it may abort (pytorch#190489)."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()  # or a DistributedDataParallel has it end later, in a destructor that may wait for ever
         torch.distributed.destroy_process_group()
 
 

@@ -14,7 +14,7 @@ from regard.kernels import on_cuda
 from regard.kernels.autograd import differentiable
 from regard.kernels.registry import Road, register_road
 from regard.over.sparse import _weights, entmax_weights
-from regard.positions.onehot import unblock
+from regard.positions.algorithms.categorical import unblock
 
 LARGEST = 1 << 15
 """The most places, as a program holds all of its row."""

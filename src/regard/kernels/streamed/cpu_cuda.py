@@ -87,7 +87,7 @@ def _draw(score: Any, query: Tensor, keys: Tensor, mask: Tensor | None, sums: Te
     return places.take_along_dim(place, -1).squeeze(-1), scores.take_along_dim(place, -1).squeeze(-1)
 
 
-for each in (dot, scaled_dot, Additive):
-    for how in (sample, mode):
-        for device in ("cpu", "cuda"):
-            register_road((each, softmax, how), device, Road(run, refuses))
+for how in (sample, mode):
+    register_road((Additive, softmax, how), "cpu", Road(run, refuses))  # by dot products: kernels.hard
+    for each in (dot, scaled_dot, Additive):
+        register_road((each, softmax, how), "cuda", Road(run, refuses))
