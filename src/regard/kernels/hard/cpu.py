@@ -75,7 +75,7 @@ def _blocks(query: Tensor, keys: Tensor, mask: Tensor | None) -> Iterator[tuple[
     """Which entries of the batch and which queries, and their scores (rows, K), in a place that is used again."""
     count, queries, places = *query.shape[:2], keys.shape[1]
     rows = max(1, BLOCK // places)
-    entries, some = (max(1, rows // queries), queries) if rows >= queries else (1, rows)
+    entries, some = (min(count, rows // queries), queries) if rows >= queries else (1, rows)
     place = query.new_empty(entries * some * places)
     for first in range(0, count, entries):
         of = slice(first, first + entries)
