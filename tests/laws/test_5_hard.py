@@ -184,6 +184,21 @@ def test_uniform_numbers_at_the_ends():
             assert categorical.sample(scores, noise).tolist() == [[1, 1, 3, 3]]
 
 
+def test_a_place_that_is_not_there():
+    with pytest.raises(IndexError, match="below 300, but got 300"):
+        rg.OneHot(scores=torch.randn(3, 300)).log_prob(torch.tensor([0, 300, 1]))
+
+
+def test_the_default_type_of_numbers_does_not_matter():
+    given = arguments(2, 3, 7)
+    found = answers(given, rg.sample)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert_close(answers(given, rg.sample)[:3], found[:3])
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 class TestMutants:
     @pytest.mark.parametrize("read", ["hard", "distribution"])
     def test_a_wrong_draw(self, read: str, monkeypatch: pytest.MonkeyPatch):

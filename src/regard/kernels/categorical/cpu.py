@@ -52,6 +52,8 @@ def _places(scores: Tensor, noise: Tensor) -> Tensor:
 def _forward(scores: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     from regard.kernels.categorical import cpu_loops
 
+    if z.numel() and z.max() >= scores.shape[1]:
+        raise IndexError(f"value expected places below {scores.shape[1]}, but got {int(z.max())}.")
     found = _shapes(scores, z)
     arrays = [each.contiguous().numpy() for each in (scores, z, *found)]
     on_cpu.run(cpu_loops.log_probs, [(*block, *arrays) for block in on_cpu.blocks(len(scores))])

@@ -52,7 +52,7 @@ def run(
     rows, keys = (each.reshape(-1, *each.shape[-2:]) for each in (scaled, keys))  # (N, Q, D) and (N, K, D)
     if mask is not None:
         mask = mask.expand(*shape[:-1], *mask.shape[-2:]).reshape(-1, *mask.shape[-2:])
-    noise = torch.rand(rows.shape[:-1] if read is sample else 0, dtype=torch.float64)
+    noise = torch.rand(rows.shape[:-1] if read is sample else 0, dtype=torch.float64, device=rows.device)
     with torch.no_grad():
         found = _chosen(rows, keys, mask, noise)
     log_prob = _log_prob(rows, keys, *found, mask).view(shape)
@@ -93,8 +93,7 @@ def _chosen(query: Tensor, keys: Tensor, mask: Tensor | None, noise: Tensor) -> 
     """The places, their log-probabilities and the log-sum-exp of the scores, (N, Q)."""
     from regard.kernels.hard import cpu_loops
 
-    z = torch.empty(query.shape[:2], dtype=torch.long)
-    found = z, torch.empty(z.shape), torch.empty(z.shape, dtype=torch.float64)
+    found = tuple(query.new_empty(query.shape[:2], dtype=each) for each in (torch.long, torch.float32, torch.float64))
     for of, some, scores in _blocks(query, keys, mask):
         given = noise[of, some] if noise.dim() > 1 else noise
         arrays = [each.reshape(-1).numpy() for each in (given, *(each[of, some] for each in found))]
