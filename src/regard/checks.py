@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from functools import lru_cache
 from typing import Any
 
 import regard
@@ -63,11 +62,7 @@ def check_width(name: str, tensor: Any, width: int, of: str) -> None:
 
 def _role(part: Any) -> str | None:
     """The kind of part that it is, by the name of the module that defines it, or its class."""
-    return _role_of(getattr(part, "__module__", None) or "")
-
-
-@lru_cache
-def _role_of(home: str) -> str | None:
+    home = getattr(part, "__module__", None) or ""
     return HOMES.get(".".join(home.split(".", 2)[:2]))
 
 

@@ -50,6 +50,8 @@ def plain_log_prob(scores: Float[Tensor, "*B K"], z: Int[Tensor, "*B S"]) -> Flo
 
 def inverse(up_to: Float[Tensor, "*B K"], level: Float[Tensor, "*B S"]) -> Int[Tensor, "*B S"]:
     """The first of the sums that is above a level; K where none is."""
+    if torch.compiler.is_compiling():  # and exported, perhaps to ONNX, which cannot search
+        return (up_to.unsqueeze(-2) <= level.unsqueeze(-1)).sum(-1)
     return torch.searchsorted(up_to.contiguous(), level.contiguous(), right=True)
 
 
