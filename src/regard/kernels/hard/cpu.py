@@ -93,7 +93,8 @@ def _chosen(query: Tensor, keys: Tensor, mask: Tensor | None, noise: Tensor) -> 
     """The places, their log-probabilities and the log-sum-exp of the scores, (N, Q)."""
     from regard.kernels.hard import cpu_loops
 
-    found = tuple(query.new_empty(query.shape[:2], dtype=each) for each in (torch.long, torch.float32, torch.float64))
+    z = query.new_empty(query.shape[:2], dtype=torch.long)
+    found = z, torch.empty_like(z, dtype=query.dtype), torch.empty_like(z, dtype=torch.float64)
     for of, some, scores in _blocks(query, keys, mask):
         given = noise[of, some] if noise.dim() > 1 else noise
         arrays = [each.reshape(-1).numpy() for each in (given, *(each[of, some] for each in found))]
