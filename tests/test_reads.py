@@ -6,6 +6,7 @@ import torch
 from torch.testing import assert_close
 
 import regard as rg
+from regard.positions.base import read_places
 
 
 def test_a_relaxed_read_is_nearly_hard_when_cold_and_nearly_even_when_hot():
@@ -45,3 +46,11 @@ def test_the_values_get_the_gradient_of_what_was_read():
 
 def test_hard_says_its_name():
     assert repr(rg.hard) == "hard"
+
+
+@pytest.mark.parametrize("batches", [(3, 1), (1, 3), (3, 3)])
+def test_places_and_values_of_one_row_are_those_of_all(batches: tuple[int, int]):
+    values, z = torch.randn(batches[0], 5, 2), torch.tensor([[4, 0], [1, 1], [2, 3]])[: batches[1]]
+    found = read_places(values, z)
+    wanted = torch.stack([v[places] for v, places in zip(values.expand(3, 5, 2), z.expand(3, 2), strict=True)])
+    assert torch.equal(found, wanted)

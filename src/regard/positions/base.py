@@ -134,8 +134,8 @@ def rows_at(values: Tensor, z: Tensor) -> Tensor:
     # Whole rows are copied, and a gradient has the size of the values, not of that once for each draw.
     *batch, places, width = values.shape
     if values.is_contiguous():
-        first = torch.arange(0, values.shape[:-1].numel(), places, device=values.device).view(*batch, 1)
-        return values.view(-1, width).index_select(0, (first + z).flatten()).view(*z.shape, width)
+        at = z + torch.arange(0, values.shape[:-1].numel(), places, device=values.device).view(*batch, 1)
+        return values.view(-1, width).index_select(0, at.flatten()).view(*at.shape, width)
     rows = (torch.arange(size, device=values.device) for size in batch)
     return values[*(each.view(-1, *(1 for _ in batch[n:])) for n, each in enumerate(rows)), z]
 
