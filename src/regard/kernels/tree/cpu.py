@@ -41,16 +41,22 @@ def _slopes(
     return (grad[:, None, None] * marginals,)
 
 
-def _marginals(scores: Tensor, present: Tensor, kind: Tensor) -> Tensor:
-    return _sums(scores, present, *kind.tolist())[1]
+def _marginals(scores: Tensor, present: Tensor, kind: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The marginals; and for their derivative the same in float64, and the exponentials of the scores."""
+    exps, common = _exps(scores, present)
+    _, exact = _sums_in_full(scores, exps, common, present, *kind.tolist())
+    return exact.to(scores.dtype, copy=True), exact, exps
 
 
-def _marginals_shape(scores: Tensor, present: Tensor, kind: Tensor) -> Tensor:
-    return torch.empty_like(scores)
+def _marginals_shape(scores: Tensor, present: Tensor, kind: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    exact = torch.empty_like(scores, dtype=torch.float64)
+    return torch.empty_like(scores), exact, torch.empty_like(exact)
 
 
-def _second_slopes(grad: Tensor, scores: Tensor, present: Tensor, kind: Tensor, out: Tensor) -> tuple[Tensor]:
-    return (_along(grad, scores, present, *kind.tolist()),)
+def _second_slopes(
+    grad: Tensor, scores: Tensor, present: Tensor, kind: Tensor, out: Tensor, exact: Tensor, exps: Tensor
+) -> tuple[Tensor]:
+    return (_along(grad.double(), scores, exps, exact, present, *kind.tolist()).to(scores.dtype),)
 
 
 def _scores_shape(grad: Tensor, scores: Tensor, *given: Tensor) -> tuple[Tensor]:
@@ -58,28 +64,32 @@ def _scores_shape(grad: Tensor, scores: Tensor, *given: Tensor) -> tuple[Tensor]
 
 
 def _sums(scores: Tensor, present: Tensor, projective: bool, single_root: bool) -> tuple[Tensor, Tensor]:
-    """Log Z and the marginals, of rows that are not sure by the plain road."""
-    from regard.kernels.tree import cpu_loops
-
-    log_z, out = scores.new_empty(len(scores), dtype=torch.float64), torch.empty_like(scores, dtype=torch.float64)
-    kind = present, projective, single_root
-    unsure = _unsure(cpu_loops.sums, (*_exps(scores, present), *kind), (log_z, out))
-    if len(unsure):
-        log_z[unsure], out[unsure] = on_cpu.apart(_plain_sums, scores[unsure].double(), present[unsure], *kind[1:])
+    """Log Z and the marginals, in the type of the scores."""
+    log_z, out = _sums_in_full(scores, *_exps(scores, present), present, projective, single_root)
     return log_z.to(scores.dtype), out.to(scores.dtype)
 
 
-def _along(grad: Tensor, scores: Tensor, present: Tensor, projective: bool, single_root: bool) -> Tensor:
-    """The second derivative applied to the gradient."""
+def _sums_in_full(scores: Tensor, exps: Tensor, common: Tensor, present: Tensor, *kind: bool) -> tuple[Tensor, Tensor]:
+    """The same in float64, of rows that are not sure by the plain road."""
     from regard.kernels.tree import cpu_loops
 
-    out = torch.empty_like(scores, dtype=torch.float64)
-    kind = present, projective, single_root
-    unsure = _unsure(cpu_loops.along, (grad.double(), _exps(scores, present)[0], *kind), (out,))
+    log_z, out = torch.empty_like(common), torch.empty_like(exps)
+    unsure = _unsure(cpu_loops.sums, (exps, common, present, *kind), (log_z, out))
     if len(unsure):
-        given = grad[unsure].double(), scores[unsure].double(), present[unsure]
-        out[unsure] = on_cpu.apart(_plain_along, *given, *kind[1:])
-    return out.to(scores.dtype)
+        log_z[unsure], out[unsure] = on_cpu.apart(_plain_sums, scores[unsure].double(), present[unsure], *kind)
+    return log_z, out
+
+
+def _along(grad: Tensor, scores: Tensor, exps: Tensor, marginals: Tensor, present: Tensor, *kind: bool) -> Tensor:
+    """The second derivative applied to the gradient, in float64."""
+    from regard.kernels.tree import cpu_loops
+
+    out = torch.empty_like(exps)
+    unsure = _unsure(cpu_loops.along, (grad, exps, marginals, present, *kind), (out,))
+    if len(unsure):
+        given = grad[unsure], scores[unsure].double(), present[unsure]
+        out[unsure] = on_cpu.apart(_plain_along, *given, *kind)
+    return out
 
 
 def _exps(scores: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

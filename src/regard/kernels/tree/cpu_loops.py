@@ -10,7 +10,7 @@ large for that is not `sure`.
 import numpy as np
 
 from regard.kernels.on_cpu import compiled
-from regard.kernels.tree.elimination_cpu_loops import SMALLEST, eliminated, eliminated_along
+from regard.kernels.tree.elimination_cpu_loops import SMALLEST, eliminated, eliminated_along, inverse_along
 
 STEP = 1e-20
 """How far along a direction: what is of second order is nothing beside what is of first."""
@@ -36,7 +36,7 @@ def sums(first, last, exps, common, present, projective, single_root, sure, log_
 
 
 @compiled
-def along(first, last, direction, exps, present, projective, single_root, sure, out):
+def along(first, last, direction, exps, marginals, present, projective, single_root, sure, out):
     """How the marginals of the same rows change in the direction, to which their second derivative is applied."""
     for row in range(first, last):
         words = np.flatnonzero(present[row])
@@ -47,7 +47,11 @@ def along(first, last, direction, exps, present, projective, single_root, sure, 
         if projective:
             sure[row] = _spans_along(arcs, turned, single_root, changes)
         else:
-            sure[row] = _eliminated_along(arcs, turned, single_root, changes)
+            known = np.empty((n, n))
+            _packed(marginals[row], words, known)
+            sure[row] = not single_root and inverse_along(arcs, turned, known, changes)
+            if not sure[row]:
+                sure[row] = _eliminated_along(arcs, turned, single_root, changes)
         out[row] = 0.0
         for i in range(n):
             for j in range(n):

@@ -7,6 +7,8 @@ from regard.kernels.on_cpu import compiled
 
 SMALLEST = 1e-150
 """A sum below this is not sure: too many of its terms may have been too small for a number."""
+LARGEST = 1e2
+"""Entries of an inverse above which differences of them may lose more than four digits."""
 
 
 @compiled
@@ -136,3 +138,59 @@ def eliminated_along(arcs, direction, single_root, marginals, changes):
             marginals[i, j] = arcs[i, j] * slope
             changes[i, j] = arcs[i, j] * (d_slope + slope * direction[i, j])
     return log_z
+
+
+@compiled
+def inverse_along(arcs, direction, marginals, changes):
+    """The same changes of trees with any number of roots, and whether they are sure, by the marginals.
+
+    log Z is the log-determinant of the Laplacian L of the arcs, with the roots' on the diagonal (Tutte 1948; Koo et al.
+    2007, "Structured Prediction Models via the Matrix-Tree Theorem"). Its slopes, the marginals by the arcs, are
+    differences of entries of the inverse of L, so that this is known from them; d L^-1 = - L^-1 dL L^-1, and what is
+    asked are differences of that. Where the inverse is large, they lose digits.
+    """
+    n = len(arcs)
+    inverse, turned = np.empty((n, n)), np.empty((n, n))  # (word, head) of L^-1 are its column and its row
+    for i in range(n):
+        if not arcs[i, i] > 0.0:
+            return False
+        root = marginals[i, i] / arcs[i, i]
+        for j in range(n):
+            if not arcs[i, j] > 0.0:
+                return False
+            inverse[i, j] = root if i == j else root - marginals[i, j] / arcs[i, j]
+            if not abs(inverse[i, j]) < LARGEST:
+                return False
+            turned[j, i] = inverse[i, j]
+
+    moved, once, change = np.empty((n, n)), np.empty((n, n)), np.empty((n, n))  # dL, dL L^-1, - d L^-1 by its columns
+    for i in range(n):
+        total = 0.0
+        for j in range(n):
+            moved[i, j] = -arcs[i, j] * direction[i, j]
+            total -= moved[i, j]
+        moved[i, i] = total
+    _multiplied(moved, turned, once)
+    _multiplied(once.T, inverse, change)
+    for i in range(n):
+        for j in range(n):
+            more = 0.0 if i == j else change[i, j]
+            changes[i, j] = arcs[i, j] * (more - change[i, i]) + marginals[i, j] * direction[i, j]
+    return True
+
+
+@compiled
+def _multiplied(a, b, out):
+    """The product of two matrices (n, n), by four rows of the second at a time."""
+    n = len(a)
+    whole = n - n % 4
+    for i in range(n):
+        for k in range(n):
+            out[i, k] = 0.0
+        for j in range(0, whole, 4):
+            a0, a1, a2, a3 = a[i, j], a[i, j + 1], a[i, j + 2], a[i, j + 3]
+            for k in range(n):
+                out[i, k] += a0 * b[j, k] + a1 * b[j + 1, k] + a2 * b[j + 2, k] + a3 * b[j + 3, k]
+        for j in range(whole, n):
+            for k in range(n):
+                out[i, k] += a[i, j] * b[j, k]
