@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import regard as rg
+from regard.positions.algorithms import trees as algorithms
 
 KINDS = {
     "projective": rg.tree(),
@@ -301,3 +302,20 @@ class TestMutants:
         monkeypatch.setattr(rg.Tree, "sample", lambda self, shape: self.scores.argmax(-1).expand(*shape, -1, -1))
         with pytest.raises(AssertionError):
             test_samples_are_trees_and_come_as_often_as_they_should("any", "four")
+
+
+@pytest.mark.parametrize("roots", [0.0, -4.0, -12.0, -40.0, -torch.inf])
+def test_the_gradient_of_the_marginals_where_roots_are_likely_and_where_they_are_not(roots: float):
+    """Where they are not, the inverse of the Laplacian is large, and what is asked of it would be lost."""
+    torch.manual_seed(0)
+    scores, along = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    scores.diagonal(dim1=-2, dim2=-1).add_(roots)
+    scores[:, 0, 0].clamp_(min=-40.0)  # or there would be no tree
+    scores[1, 2, 3] = -torch.inf
+    found, plain = (
+        torch.autograd.grad(answer(leaf, torch.ones(3, 8, dtype=torch.bool), False, False), leaf, along)[0]
+        for answer in (algorithms.marginals, algorithms.plain_marginals)
+        for leaf in [scores.clone().requires_grad_()]
+    )
+    assert_close(found, plain, rtol=0, atol=1e-9)
+    assert plain.abs().max() > 0.1
