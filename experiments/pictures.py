@@ -37,8 +37,8 @@ from regard.recipes import glimpse
 
 HERE = Path(__file__).parent
 MODELS = ("cnn", "hard", "soft", "random", "fixed", "grid")
-CHANGES: dict[str, dict[str, Any]] = {"hard-zoom": {"zoom": True, "glimpses": 6}}
-"""Hard attention with something changed: each glimpse is one patch of 8 x 8 pixels, at a scale that is chosen."""
+CHANGES: dict[str, dict[str, Any]] = {"hard-zoom": {"zoom": True, "glimpses": 4}}
+"""Hard attention with something changed: each glimpse is one patch of 11 x 11 pixels, at a scale that is chosen."""
 SEEDS = 3
 UNPACKED = Path("runs") / "cifar10"
 """Where the pictures are while this runs."""

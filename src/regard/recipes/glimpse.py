@@ -44,6 +44,7 @@ from regard.app.vision.networks import (
     Filtered,
     Hard,
     Moves,
+    ResidualEye,
     Scene,
     Soft,
     State,
@@ -117,8 +118,8 @@ class Config:
     glimpses: int = 6
     """Glimpses of an image."""
     filters: int | None = None
-    """Filters of a 5x5 convolution, max-pooled by two, through which a patch is seen; none if 0; for pictures 32 and
-    for digits 0, if not given."""
+    """Filters through which a patch is seen; none if 0. Of pictures they are those of the first layer of a residual
+    network, 16 if not given; of digits those of a 5x5 convolution, max-pooled by two, 0 if not given."""
     hidden: int = 256
     """Units of the encoder and of the core."""
     locations: Literal["moved", "placed", "scanned"] = "moved"
@@ -216,9 +217,11 @@ class Recurrent(nn.Module):
         self.zooms = config.zoom and config.attention in ("hard", "random", "fixed")
         self.coordinates = 3 if self.zooms else 2
         each = 1 if self.zooms or config.attention == "grid" else self.scales
-        filters = (0 if isinstance(self.standard, nn.Identity) else 32) if config.filters is None else config.filters
+        photographs = not isinstance(self.standard, nn.Identity)
         where = 4 if config.attention == "grid" else self.coordinates
-        self.eye = Eye((each, channels, self.size), filters, hidden, where)
+        seen = each, channels, self.size
+        filters = (16 if photographs else 0) if config.filters is None else config.filters
+        self.eye = (ResidualEye if photographs and filters else Eye)(seen, filters, hidden, where)
         self.remember, self.take_in = nn.Linear(hidden, hidden, bias=False), nn.Linear(hidden, hidden)
         self.classify, self.classify_alone = nn.Linear(hidden, classes), nn.Linear(hidden, classes)
         self.baseline = rg.Learned(2 * hidden, 64) if config.attention == "hard" else None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, pad
 
 import regard as rg
+from regard.app.vision.convolutional import Block
 from regard.app.vision.windows import Placed, Window
 
 
@@ -36,11 +37,34 @@ class Eye(nn.Module):
         return (self.what(patches.flatten(-4)) + self.where(location)).relu()  # (*S, B, hidden)
 
 
+class ResidualEye(nn.Module):
+    """What was seen of photographs and where: as an `Eye`, but each scale through a residual network of two blocks,
+    of which the mean over its places is taken: fewer weights than one layer that knows every place."""
+
+    def __init__(self, shape: tuple[int, int, int], filters: int, hidden: int, where: int = 2):
+        super().__init__()
+        scales, channels, _ = shape
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, filters, 3, padding=1, bias=False),
+            Block(filters, 2 * filters, 2),
+            Block(2 * filters, 4 * filters, 2),
+            nn.BatchNorm2d(4 * filters),
+            nn.ReLU(),
+        )
+        self.what = nn.Linear(scales * 4 * filters, hidden)
+        self.where = nn.Linear(where, hidden, bias=False)
+
+    def forward(self, patches: Tensor, location: Tensor) -> Tensor:
+        each = patches.flatten(0, -4).contiguous(memory_format=torch.channels_last)  # (*S B scales, C, size, size)
+        found = self.layers(each).mean((2, 3)).reshape(*patches.shape[:-4], -1)
+        return (self.what(found) + self.where(location)).relu()  # (*S, B, hidden)
+
+
 class Scene(NamedTuple):
     """Images that an eye can look at: reading a location gives the encoded glimpse, and its patches are counted."""
 
     sensor: Any
-    eye: Eye
+    eye: Eye | ResidualEye
 
     def read(self, z: Tensor) -> Tensor:
         """The glimpses at the locations (*S, B, N), as (*S, B, hidden)."""
