@@ -10,7 +10,7 @@ from torch.testing import assert_close
 import regard as rg
 from regard.app import data as datasets
 from regard.app.vision.early import stop_early
-from regard.app.vision.networks import spread
+from regard.app.vision.networks import ResidualEye, spread
 from regard.recipes import glimpse
 from regard.recipes.glimpse import Config
 
@@ -82,6 +82,14 @@ def test_an_eye_with_filters_sees_each_scale_through_the_same(kind: str, splits:
     eye = model.eye
     scales = [torch.nn.functional.max_pool2d(eye.filters(patches[1, :, s]), 2).relu() for s in range(2)]
     what = torch.stack(scales, 1).movedim(2, -1).flatten(1)
+    assert_close(eye(patches, location)[1], (eye.what(what) + eye.where(location[1])).relu())
+
+
+def test_a_residual_eye_sees_each_scale_through_the_same():
+    eye = ResidualEye((2, 3, 11), filters=2, hidden=5).eval()
+    patches, location = torch.rand(3, 8, 2, 3, 11, 11), torch.rand(3, 8, 2)
+    scales = [eye.layers(patches[1, :, s]).mean((2, 3)) for s in range(2)]
+    what = torch.cat(scales, 1)
     assert_close(eye(patches, location)[1], (eye.what(what) + eye.where(location[1])).relu())
 
 
