@@ -78,16 +78,16 @@ def trained_questions() -> dict[str, tuple[Answer, dict[str, Answer]]]:
 
 def other_questions() -> dict[str, tuple[Answer, dict[str, Answer]]]:
     """The same of what has no gradient."""
-    best = {"torch-struct": lambda *given: structs_labels(*given, lambda found: found.argmax), "pytorch-crf": crf_best}
+    best = {"torch-struct": lambda *given: structs_labels(lambda found: found.argmax, *given), "pytorch-crf": crf_best}
     return {
         "best labelling": (lambda *given: ours(*given).mode, best),
         "the 3 best": (
             lambda *given: ours(*given).k_best(3),
-            {"torch-struct": lambda *given: structs_labels(*given, lambda found: found.topk(3))},
+            {"torch-struct": lambda *given: structs_labels(lambda found: found.topk(3), *given)},
         ),
         "a draw": (
             lambda *given: ours(*given).sample(),
-            {"torch-struct": lambda *given: structs_labels(*given, lambda found: found.sample((1,))[0])},
+            {"torch-struct": lambda *given: structs_labels(lambda found: found.sample((1,))[0], *given)},
         ),
     }
 
@@ -135,7 +135,7 @@ def compared(
     exact: Sequence[Tensor] | None, bound: Callable[[], Any], items: int, rounds: int,
 ) -> Row:  # fmt: skip
     """A row, with the errors of both sides where the exact answer is given."""
-    errors = [exact and error(each(), exact) for each in (mine, theirs)]
+    errors = [error(each(), exact) if exact else None for each in (mine, theirs)]
     row = compare(case, peer, mine, theirs, bound, EXPONENTIALS, items, rounds)
     return Accurate(**asdict(row), ours_error=errors[0], peer_error=errors[1])
 
@@ -161,7 +161,7 @@ def struct(scores: Tensor, transitions: Tensor) -> LinearChainCRF:
     return LinearChainCRF(links + first)
 
 
-def structs_labels(scores: Tensor, transitions: Tensor, ask: Callable[[LinearChainCRF], Tensor]) -> Tensor:
+def structs_labels(ask: Callable[[LinearChainCRF], Tensor], scores: Tensor, transitions: Tensor) -> Tensor:
     """The labels of its labellings; of scores that require a gradient, without which it fails."""
     return of_labels(ask(struct(scores.requires_grad_(), transitions))).argmax(-1)
 

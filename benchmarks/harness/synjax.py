@@ -7,10 +7,12 @@ gradients faster, and its run-time type checks are off, which fail with typeguar
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
+import jaxtyping
 import torch
 from torch import Tensor
 
@@ -62,16 +64,13 @@ def tree_marginals(projective: bool) -> tuple[Call, Call] | None:
 
 def _imported() -> tuple[Any, Any]:
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    import jax
-    import jaxtyping
-
-    checked, jaxtyping.jaxtyped = jaxtyping.jaxtyped, lambda given, **_: given
+    checked, jaxtyping.jaxtyped = jaxtyping.jaxtyped, lambda given, **_: given  # pyright: ignore
     try:
-        import synjax
+        synjax = import_module("synjax")
     finally:
         jaxtyping.jaxtyped = checked
     synjax.set_config(checkpoint_loops=False, checkpoint_semiring_einsum=False)
-    return jax, synjax
+    return import_module("jax"), synjax
 
 
 def installed() -> str:
@@ -86,15 +85,13 @@ def installed() -> str:
 
 def _asked(answer: Callable[..., Any]) -> Call:
     """The answer, compiled."""
-    import jax
-
-    compiled = jax.jit(answer)
+    compiled = import_module("jax").jit(answer)
     return lambda *given: [_out(compiled(*map(_in, given)))]
 
 
 def _trained(answer: Callable[..., Any]) -> Call:
     """The answer, and the gradient of the scores along a fixed direction, compiled."""
-    import jax
+    jax: Any = import_module("jax")
 
     @jax.jit
     def both(scores: Any, *rest: Any) -> Any:
